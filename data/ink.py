@@ -1,0 +1,342 @@
+"""Strokes become ink on paper, photographed: 28x28 grey crops as a phone cuts them from a form.
+
+A digit is traced to its centre line, redrawn with a pen of another width, bent, placed, laid on unevenly lit
+paper beside whatever else the crop may show, and taken by a camera that blurs, sharpens and adds noise.
+Lengths are in pixels of the 28x28 crop unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from skimage.morphology import skeletonize
+
+SIZE = 28
+SCALE = 4  # drawing is done at four times the crop's resolution
+CANVAS = SIZE * SCALE
+
+FloatImage = npt.NDArray[np.float32]
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What varies from crop to crop: ranges are drawn from evenly, shares are probabilities."""
+
+    height: Range = (12.5, 24.0)  # of the digit
+    aspect: Range = (0.78, 1.3)  # width over MNIST's own, at that height
+    rotation: Range = (-0.16, 0.16)  # radians
+    slant: Range = (-0.2, 0.28)  # shear of the vertical
+    bend: float = 0.7  # amplitude of the smooth distortion
+    overhang: float = 1.0  # how far a digit may reach over the crop's edge
+    pen_width: Range = (1.0, 3.0)
+    contrast: Range = (0.45, 0.97)  # share of light the ink takes
+    faint: Range = (0.22, 0.45)  # the same for pencil and dry pens
+    faint_share: float = 0.22
+    paper: Range = (0.5, 0.98)
+    gradient: float = 0.1  # change of light from edge to edge
+    shadow_share: float = 0.05
+    rule_share: float = 0.3  # form borders
+    neighbour_share: float = 0.12  # part of the next digit
+    speck_share: float = 0.1
+    flag_share: float = 0.35  # of ones; half of them get a foot
+    bar_share: float = 0.4  # of sevens
+    blur: Range = (0.3, 0.8)
+    sharpen_share: float = 0.35
+    noise: Range = (0.3, 3.0)  # grey levels
+    jpeg_quality: tuple[int, int] = (85, 99)
+
+
+FIELD = Look()  # as the field's crops look: data/test and data/calibration
+WIDE = Look(  # wider than the field: what the model learns from
+    height=(10.5, 26.5), aspect=(0.65, 1.5), rotation=(-0.28, 0.28), slant=(-0.34, 0.42), bend=1.2,
+    overhang=2.0, pen_width=(0.8, 4.0), contrast=(0.4, 1.0), faint=(0.16, 0.4), faint_share=0.25,
+    paper=(0.4, 1.05), gradient=0.25, shadow_share=0.12, rule_share=0.45, neighbour_share=0.22,
+    speck_share=0.18, flag_share=0.5, bar_share=0.5, blur=(0.2, 1.1), noise=(0.0, 5.0), jpeg_quality=(70, 100),
+)  # fmt: skip
+
+
+def digit(stroke: npt.NDArray[np.uint8], label: int, others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator) -> npt.NDArray[np.uint8]:  # fmt: skip
+    """One digit as a crop, uint8 [28, 28]. stroke: MNIST's [28, 28]; others: strokes [M, 28, 28] for neighbours."""
+    shape, drawn = _trace(stroke, label, look, rng)
+    placed = _place(shape, _digit_box(look, rng), look, rng)
+    ink = _draw(placed, drawn, look, rng)
+    strength = _strength(look, rng)
+    layers = [ink * strength]
+    if rng.random() < look.neighbour_share:
+        layers.append(_neighbour(others, look, rng) * strength)
+    layers += _clutter(look, rng)
+    return _photograph(layers, look, rng)
+
+
+def noise(others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """A crop without a digit, uint8 [28, 28]: blank paper, shadow, borders, corners of strokes, smudges."""
+    layers: list[FloatImage] = []
+    kind = rng.choice(["blank", "shadow", "rules", "corner", "smudge"], p=[0.3, 0.1, 0.2, 0.28, 0.12])
+    if kind == "shadow":
+        layers.append(_shadow(rng))
+    elif kind == "rules":
+        layers += [_rule(rng) for _ in range(rng.integers(1, 3))]
+    elif kind == "corner":
+        for _ in range(rng.integers(1, 3)):
+            part = _blot(rng) if rng.random() < 0.25 else _corner(others, look, rng)
+            layers.append(part * _strength(look, rng))
+    elif kind == "smudge":
+        layers.append(_smudge(rng))
+    if kind not in ("rules", "shadow"):
+        layers += _clutter(look, rng)
+    return _photograph(layers, look, rng)
+
+
+def encode(image: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator) -> bytes:
+    """The crop as a grey JPEG."""
+    low, high = look.jpeg_quality
+    done, buffer = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(low, high + 1))])
+    if not done:
+        raise OSError("OpenCV could not encode a JPEG")
+    return buffer.tobytes()
+
+
+# --- strokes -------------------------------------------------------------------------------------------------
+
+
+def _trace(stroke: npt.NDArray[np.uint8], label: int, look: Look, rng: np.random.Generator) -> tuple[FloatImage, bool]:
+    """The stroke at SCALE, 0..1, and whether it is a centre line (to be drawn with a pen) or a full shape."""
+    big = cv2.resize(stroke, (CANVAS, CANVAS), interpolation=cv2.INTER_CUBIC)
+    big = cv2.GaussianBlur(big, (0, 0), 1.6)
+    full = big > 110
+    line = skeletonize(full).astype(np.uint8)
+    if line.sum() < SCALE * 6:  # a blot without a centre line
+        return full.astype(np.float32), False
+    extra = np.zeros_like(line)
+    if label == 1 and rng.random() < look.flag_share:
+        _flag(extra, line, rng)
+    if label == 7 and rng.random() < look.bar_share:
+        _bar(extra, line, rng)
+    drawn = bool(rng.random() < 0.7)
+    if not drawn:
+        width = max(2, round(2 * float(np.median(cv2.distanceTransform(full.astype(np.uint8), cv2.DIST_L2, 3)[line > 0]))))
+        return np.maximum(full, cv2.dilate(extra, _disc(width))).astype(np.float32), False
+    return cv2.dilate(np.maximum(line, extra), _disc(3)).astype(np.float32), True
+
+
+def _flag(extra: npt.NDArray[np.uint8], line: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
+    """The up-stroke of a one, and for half of them its foot."""
+    ys, xs = np.nonzero(line)
+    top, bottom = np.argmin(ys), np.argmax(ys)
+    height = max(ys[bottom] - ys[top], 20)
+    length, angle = height * rng.uniform(0.18, 0.5), rng.uniform(0.35, 1.25)  # angle from the vertical
+    start = np.array([xs[top], ys[top]])
+    end = start + length * np.array([-np.sin(angle), np.cos(angle)])
+    middle = (start + end) / 2 + rng.normal(0, 1.5, 2)
+    _polyline(extra, [start, middle, end])
+    if rng.random() < 0.5:
+        half = height * rng.uniform(0.15, 0.4)
+        tilt = rng.uniform(-0.2, 0.2)
+        foot = np.array([xs[bottom], ys[bottom]])
+        reach = half * np.array([np.cos(tilt), np.sin(tilt)])
+        _polyline(extra, [foot - reach * rng.uniform(0.5, 1.2), foot, foot + reach * rng.uniform(0.6, 1.4)])
+
+
+def _bar(extra: npt.NDArray[np.uint8], line: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
+    """The cross-bar of a seven, through its stem."""
+    ys, xs = np.nonzero(line)
+    height = ys.max() - ys.min()
+    row = int(ys.min() + height * rng.uniform(0.42, 0.66))
+    near = xs[np.abs(ys - row) <= 1]
+    if not len(near):
+        return
+    centre = np.array([np.median(near), row])
+    tilt = rng.uniform(-0.3, 0.15)
+    reach = height * np.array([np.cos(tilt), np.sin(tilt)])
+    _polyline(extra, [centre - reach * rng.uniform(0.15, 0.42), centre + reach * rng.uniform(0.15, 0.48)])
+
+
+def _polyline(canvas: npt.NDArray[np.uint8], points: list[npt.NDArray[np.float64]]) -> None:
+    cv2.polylines(canvas, [np.round(points).astype(np.int32)], False, 1)
+
+
+def _disc(width: int) -> npt.NDArray[np.uint8]:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)).astype(np.uint8)
+
+
+def _digit_box(look: Look, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """Height, width factor and the centre's place (x and y as shares of the free room, may be outside 0..1)."""
+    return rng.uniform(*look.height), np.exp(rng.uniform(*np.log(look.aspect))), _share(rng), _share(rng)
+
+
+def _share(rng: np.random.Generator) -> float:
+    return float(np.clip(rng.normal(0.5, 0.28), 0, 1))
+
+
+def _place(shape: FloatImage, box: tuple[float, float, float, float], look: Look, rng: np.random.Generator) -> FloatImage:
+    """The shape turned, slanted, bent and moved into the crop's canvas."""
+    height, aspect, at_x, at_y = box
+    ys, xs = np.nonzero(shape)
+    scale = height * SCALE / max(ys.max() - ys.min(), SCALE * 10)
+    turn, slant = rng.uniform(*look.rotation), rng.uniform(*look.slant)
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    matrix = matrix @ np.array([[1, -slant], [0, 1]]) @ np.diag([scale * aspect, scale])
+    moved = matrix @ np.stack([xs, ys]).astype(np.float64)
+    low, high = moved.min(axis=1), moved.max(axis=1)
+    size = high - low
+    limit = CANVAS + SCALE * look.overhang
+    if (size > limit).any():
+        shrink = float((limit / size).min())
+        matrix, low, size = matrix * shrink, low * shrink, size * shrink
+    over = SCALE * rng.uniform(-1.5, look.overhang)
+    room = CANVAS + 2 * over - size
+    offset = -over + room * np.array([at_x, at_y]) - low
+    inverse = np.linalg.inv(matrix)
+    grid = np.stack(np.meshgrid(np.arange(CANVAS), np.arange(CANVAS)), axis=-1).astype(np.float32)
+    grid += _smooth(2, look.bend * SCALE, 4, rng) - offset.astype(np.float32)
+    source = grid @ inverse.T.astype(np.float32)
+    return cv2.remap(shape, source[..., 0], source[..., 1], cv2.INTER_LINEAR)
+
+
+def _smooth(channels: int, amplitude: float, cells: int, rng: np.random.Generator) -> FloatImage:
+    """A smooth random field [CANVAS, CANVAS, channels] of the given standard deviation at its knots."""
+    knots = rng.normal(0, amplitude, (cells, cells, channels)).astype(np.float32)
+    return cv2.resize(knots, (CANVAS, CANVAS), interpolation=cv2.INTER_CUBIC).reshape(CANVAS, CANVAS, channels)
+
+
+def _draw(placed: FloatImage, drawn: bool, look: Look, rng: np.random.Generator) -> FloatImage:
+    """Ink coverage 0..1 of a placed shape: a centre line is widened to the pen, a full shape by a little."""
+    inside = (placed > 0.4).astype(np.uint8)
+    outer = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
+    low, high = look.pen_width
+    if drawn:
+        width = low + (high - low) * rng.beta(1.6, 2.4)
+        reach = width * SCALE / 2 - 1.0
+        distance = outer
+    else:
+        inner = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
+        thickest = max(float(inner.max()), 1.0)
+        reach = np.clip(rng.normal(-0.15, 0.5) * SCALE * 0.7, low * SCALE / 2 - thickest, SCALE * 0.8)
+        distance = outer - inner
+    pressure = 1 + _smooth(1, 0.12, 5, rng)[..., 0]
+    soft = rng.uniform(1.0, 3.0)
+    coverage = np.clip((reach * pressure - distance) / soft + 0.5, 0, 1)
+    if rng.random() < 0.35:  # grain of pencil, skips of a dry pen
+        coverage *= np.clip(1 + _smooth(1, 0.28, 24, rng)[..., 0], 0, 1)
+    return coverage.astype(np.float32)
+
+
+def _strength(look: Look, rng: np.random.Generator) -> float:
+    return rng.uniform(*(look.faint if rng.random() < look.faint_share else look.contrast))
+
+
+# --- what else a crop shows ----------------------------------------------------------------------------------
+
+
+def _neighbour(others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator) -> FloatImage:
+    """The edge of the next digit, reaching into the crop from the left or the right."""
+    return _reaching_in(others, look, rng, depth=rng.uniform(0.5, 4.0), side=int(rng.integers(2)), along=_share(rng))
+
+
+def _corner(others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator) -> FloatImage:
+    """A stroke's end or bow at the crop's border: too little of it to be a digit."""
+    return _reaching_in(others, look, rng, depth=rng.uniform(1.0, 7.0), side=int(rng.integers(4)), along=rng.random(), corner=rng.random() < 0.5)  # fmt: skip
+
+
+def _reaching_in(others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator, *, depth: float, side: int, along: float, corner: bool = False) -> FloatImage:  # fmt: skip
+    """Another digit of which only `depth` pixels reach over one side (0 left, 1 right, 2 top, 3 bottom)."""
+    shape, drawn = _trace(others[rng.integers(len(others))], -1, look, rng)
+    height, aspect, _, _ = _digit_box(look, rng)
+    centred = _place(shape, (height, aspect, 0.5, 0.5), look, rng)
+    ys, xs = np.nonzero(centred > 0.4)
+    if not len(ys):
+        return np.zeros((CANVAS, CANVAS), np.float32)
+    reach = depth * SCALE
+    dx = {0: reach - xs.max(), 1: CANVAS - reach - xs.min()}.get(side)
+    dy = {2: reach - ys.max(), 3: CANVAS - reach - ys.min()}.get(side)
+    span = (along - 0.5) * CANVAS * 0.7
+    if corner:  # and only a quarter of it along the other axis
+        span = (CANVAS * 0.55) * (1 if along > 0.5 else -1)
+    shift = np.array([[1, 0, span if dx is None else dx], [0, 1, span if dy is None else dy]], np.float64)
+    return _draw(cv2.warpAffine(centred, shift, (CANVAS, CANVAS)), drawn, look, rng)
+
+
+def _clutter(look: Look, rng: np.random.Generator) -> list[FloatImage]:
+    layers = []
+    if rng.random() < look.rule_share:
+        layers.append(_rule(rng))
+        if rng.random() < 0.25:
+            layers.append(_rule(rng))
+    if rng.random() < look.shadow_share:
+        layers.append(_shadow(rng))
+    if rng.random() < look.speck_share:
+        layers.append(_specks(rng))
+    return layers
+
+
+def _rule(rng: np.random.Generator) -> FloatImage:
+    """A form's printed line along one edge of the crop, sometimes with the dark beyond it."""
+    canvas = np.zeros((CANVAS, CANVAS), np.float32)
+    at = abs(rng.normal(0, 1.1)) * SCALE
+    tilt = rng.normal(0, 0.03) * CANVAS
+    width = max(1, round(rng.uniform(0.4, 1.6) * SCALE))
+    cv2.line(canvas, (-2, round(at - tilt / 2)), (CANVAS + 2, round(at + tilt / 2)), 1.0, width, cv2.LINE_AA)
+    if rng.random() < 0.25:  # dashed, or worn
+        canvas *= (np.clip(_smooth(1, 1.0, 14, rng)[..., 0] + 0.6, 0, 1)).astype(np.float32)
+    return np.ascontiguousarray(np.rot90(canvas, rng.integers(4))) * np.float32(rng.uniform(0.08, 0.75))
+
+
+def _shadow(rng: np.random.Generator) -> FloatImage:
+    """The soft edge of a shadow somewhere across the crop."""
+    angle, at, soft = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.35) * CANVAS, rng.uniform(0.02, 0.5) * CANVAS
+    y, x = np.mgrid[:CANVAS, :CANVAS] - CANVAS / 2
+    edge = (x * np.cos(angle) + y * np.sin(angle) - at) / soft
+    return (rng.uniform(0.04, 0.4) / (1 + np.exp(-np.clip(edge, -30, 30)))).astype(np.float32)
+
+
+def _blot(rng: np.random.Generator) -> FloatImage:
+    """A thick stroke's end just inside a corner."""
+    canvas = np.zeros((CANVAS, CANVAS), np.float32)
+    corner = rng.integers(0, 2, 2) * CANVAS
+    ends = corner + rng.normal(0, 5 * SCALE, (2, 2))
+    cv2.line(canvas, *(tuple(int(v) for v in end) for end in ends), 1.0, round(rng.uniform(2, 9) * SCALE), cv2.LINE_AA)
+    return cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.5, 5))
+
+
+def _specks(rng: np.random.Generator) -> FloatImage:
+    canvas = np.zeros((CANVAS, CANVAS), np.float32)
+    for _ in range(rng.integers(1, 5)):
+        centre = tuple(int(v) for v in rng.integers(0, CANVAS, 2))
+        cv2.circle(canvas, centre, round(rng.uniform(0.2, 0.8) * SCALE), rng.uniform(0.1, 0.7), -1, cv2.LINE_AA)
+    return canvas
+
+
+def _smudge(rng: np.random.Generator) -> FloatImage:
+    """A rubbed-out or smeared patch: shapeless, without an edge."""
+    patch = _smooth(1, 1.0, int(rng.integers(3, 9)), rng)[..., 0]
+    y, x = np.mgrid[:CANVAS, :CANVAS].astype(np.float32)
+    cx, cy = rng.uniform(0, CANVAS, 2)
+    spread = rng.uniform(0.12, 0.4) * CANVAS
+    window = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * spread**2))
+    return np.clip(patch * window, 0, 1).astype(np.float32) * np.float32(rng.uniform(0.08, 0.45))
+
+
+# --- the photograph ------------------------------------------------------------------------------------------
+
+
+def _photograph(layers: list[FloatImage], look: Look, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Paper, light and ink through the camera: uint8 [28, 28]."""
+    paper = np.full((CANVAS, CANVAS), rng.uniform(*look.paper), np.float32)
+    y, x = np.mgrid[:CANVAS, :CANVAS].astype(np.float32) / CANVAS - 0.5
+    angle = rng.uniform(0, 2 * np.pi)
+    slope = abs(rng.normal(0, look.gradient / 2))
+    paper *= 1 + slope * (x * np.cos(angle) + y * np.sin(angle)).astype(np.float32)
+    paper *= 1 + _smooth(1, rng.uniform(0, 0.012), 12, rng)[..., 0]
+    for layer in layers:
+        paper *= 1 - layer
+    light = np.clip(paper, 0, 1) * 255
+    crop = cv2.resize(light, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    crop = cv2.GaussianBlur(crop, (0, 0), rng.uniform(*look.blur))
+    if rng.random() < look.sharpen_share:
+        crop += rng.uniform(0.3, 1.2) * (crop - cv2.GaussianBlur(crop, (0, 0), rng.uniform(0.8, 1.6)))
+    crop += rng.normal(0, rng.uniform(*look.noise), crop.shape)
+    return np.clip(np.round(crop), 0, 255).astype(np.uint8)

@@ -1,0 +1,19 @@
+"""What stops a command, and with which exit code."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    PASS = 0
+    FAIL = 1
+    SETUP = 2  # wrong usage, or something needed is missing or broken
+    INCONCLUSIVE = 3
+    INTERRUPTED = 130  # Ctrl-C
+
+
+class SetupError(Exception):
+    """A command cannot be done: one line saying what was received, what was expected and what to do."""

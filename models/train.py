@@ -1,0 +1,207 @@
+"""Train the reference model: `python -m models.train [CONFIG.toml] [--epochs N ...]`.
+
+Stopped at any moment, the same command continues from the last epoch's checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+
+from harness import dataset
+from harness.dataset import Dataset
+from harness.errors import Exit, SetupError
+from models import config
+from models.augment import augment
+from models.config import Augmentation, TrainConfig
+from models.fused_batch_norm import FusedBatchNormalization
+from models.resnet import build_resnet
+
+
+class Batches(keras.utils.PyDataset):
+    """Augmented batches of a dataset, an epoch being `steps` of them; the order follows from seed and epoch."""
+
+    def __init__(self, data: Dataset, settings: TrainConfig, steps: int, epoch: int) -> None:
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=8)
+        self.data, self.settings, self.steps, self.epoch = data, settings, steps, epoch
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        step = self.epoch * self.steps + index
+        size = self.settings.batch_size
+        position = np.arange(step * size, (step + 1) * size)
+        chosen = np.concatenate(
+            [self._order(turn)[position[position // len(self.data) == turn] % len(self.data)]
+             for turn in np.unique(position // len(self.data))]
+        )  # fmt: skip
+        rng = np.random.default_rng([self.settings.seed, step])
+        images = augment(self.data.images[chosen], self.settings.augmentation, rng)
+        return dataset.to_input(images), self.data.labels[chosen]
+
+    def _order(self, turn: int) -> np.ndarray:
+        """The order of the dataset's images in its turn-th pass."""
+        return np.random.default_rng([self.settings.seed, turn]).permutation(len(self.data))
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+
+
+def split(data: Dataset, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of training and validation images, disjoint, the share taken from every class alike."""
+    validation = []
+    rng = np.random.default_rng(seed)
+    for label in np.unique(data.labels):
+        own = rng.permutation(np.flatnonzero(data.labels == label))
+        validation.append(own[: max(1, round(len(own) * share))] if len(own) > 1 else own[:0])
+    held = np.sort(np.concatenate(validation))
+    return np.setdiff1d(np.arange(len(data)), held), held
+
+
+def plain_model(trained: keras.Model, settings: TrainConfig) -> keras.Model:
+    """The same weights in a float32 model of Keras's own layers: what ships."""
+    policy = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("float32")
+    try:
+        model = build_resnet(settings.depth, classes=settings.classes, image_size=settings.image_size)
+    finally:
+        keras.mixed_precision.set_dtype_policy(policy)
+    model.set_weights(trained.get_weights())
+    return model
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Write a .keras file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.stem}.part.keras")
+    model.save(partial)
+    partial.replace(path)
+
+
+@dataclass
+class Progress:
+    """How far a run has come: what its checkpoint holds beside the model."""
+
+    epoch: int = 0
+    history: tuple[dict[str, float], ...] = ()
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """After every epoch: model, optimizer and progress, swapped in whole."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        super().__init__()
+        self.path, self.progress = path, progress
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        values = {key: float(value) for key, value in (logs or {}).items()}
+        self.progress = Progress(epoch + 1, (*self.progress.history, values))
+        save(self.model, self.path)
+        # The optimizer's step count inside the model says which epoch it belongs to; this is its history.
+        partial = self.path.with_suffix(".json.part")
+        partial.write_text(json.dumps(asdict(self.progress), indent=1))
+        partial.replace(self.path.with_suffix(".json"))
+
+
+def train(settings: TrainConfig) -> keras.Model:
+    """Run a config from where it stands to its end; the plain float32 model, also saved at settings.out."""
+    keras.utils.set_random_seed(settings.seed)
+    keras.mixed_precision.set_dtype_policy(settings.precision)
+    data = dataset.load(settings.data, classes=settings.classes, image_size=settings.image_size)
+    learn, held = split(data, settings.validation_share, settings.seed)
+    training = dataset.build(data.images[learn], data.labels[learn].tolist(), [data.names[i] for i in learn])
+    held_out = dataset.to_input(data.images[held]), data.labels[held]
+    steps = settings.steps_per_epoch or -(-len(training) // settings.batch_size)
+
+    checkpoint = settings.out.with_name(f"{settings.out.stem}.checkpoint.keras")
+    model, progress = _start(settings, checkpoint, steps)
+    if progress.epoch >= settings.epochs:
+        print(f"{checkpoint}: already at epoch {progress.epoch} of {settings.epochs}")
+    else:
+        model.fit(
+            Batches(training, settings, steps, progress.epoch),
+            epochs=settings.epochs, initial_epoch=progress.epoch,
+            validation_data=held_out, validation_batch_size=256,
+            callbacks=[Checkpoint(checkpoint, progress), keras.callbacks.TerminateOnNaN()],
+            verbose=1 if sys.stdout.isatty() else 2,
+        )  # fmt: skip
+    shipped = plain_model(model, settings)
+    save(shipped, settings.out)
+    return shipped
+
+
+def _start(settings: TrainConfig, checkpoint: Path, steps: int) -> tuple[keras.Model, Progress]:
+    """A compiled model and its progress: from the checkpoint, from given weights, or from scratch."""
+    progress = Progress()
+    custom = {"FusedBatchNormalization": FusedBatchNormalization}
+    if checkpoint.exists():
+        model = keras.models.load_model(checkpoint, custom_objects=custom)
+        done = int(model.optimizer.iterations.numpy()) // steps
+        stored = json.loads(checkpoint.with_suffix(".json").read_text()) if checkpoint.with_suffix(".json").exists() else {}
+        progress = Progress(done, tuple(stored.get("history", ()))[:done])
+        print(f"{checkpoint}: continuing after epoch {done}")
+    else:
+        model = build_resnet(
+            settings.depth, classes=settings.classes, image_size=settings.image_size, batch_norm=FusedBatchNormalization
+        )
+        if settings.init:
+            model.set_weights(keras.models.load_model(settings.init, safe_mode=True).get_weights())
+    optimizer = keras.optimizers.SGD(
+        learning_rate_schedule(settings, steps), momentum=settings.momentum, nesterov=True,
+        weight_decay=settings.weight_decay,
+    )  # fmt: skip
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    optimizer.build(model.trainable_variables)
+    if checkpoint.exists():
+        for variable, stored_variable in zip(optimizer.variables, model.optimizer.variables, strict=True):
+            if variable.name != "learning_rate":
+                variable.assign(stored_variable)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    return model, progress
+
+
+def learning_rate_schedule(settings: TrainConfig, steps: int) -> Any:
+    """Linear warm-up to the peak, then a cosine to zero."""
+    total = settings.epochs * steps
+    warmup = round(total * settings.warmup_share)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=settings.learning_rate / 100, warmup_target=settings.learning_rate,
+        warmup_steps=warmup, decay_steps=total - warmup,
+    )  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m models.train", description=__doc__.splitlines()[0])
+    parser.add_argument("config", nargs="?", type=Path, help="TOML file; keys as in models/config.py")
+    for name, kind in (("data", Path), ("out", Path), ("init", Path), ("epochs", int), ("batch-size", int),
+                       ("steps-per-epoch", int), ("learning-rate", float), ("depth", int), ("seed", int)):  # fmt: skip
+        parser.add_argument(f"--{name}", type=kind)
+    parser.add_argument("--no-augmentation", action="store_true")
+    options = vars(parser.parse_args(arguments))
+    path, plain = options.pop("config"), options.pop("no_augmentation")
+    try:
+        train(config.load(path, **options, augmentation=Augmentation(enabled=False) if plain else None))
+    except SetupError as error:
+        print(f"models.train: {error}", file=sys.stderr)
+        return Exit.SETUP
+    except KeyboardInterrupt:
+        print("models.train: interrupted; the same command continues", file=sys.stderr)
+        return Exit.INTERRUPTED
+    return Exit.PASS
+
+
+if __name__ == "__main__":
+    sys.exit(main())
