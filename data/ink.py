@@ -52,14 +52,33 @@ class Look:
 
 FIELD = Look()  # as the field's crops look: data/test and data/calibration
 WIDE = Look(  # wider than the field: what the model learns from
-    height=(10.5, 26.5), aspect=(0.65, 1.5), rotation=(-0.28, 0.28), slant=(-0.34, 0.42), bend=1.2,
-    overhang=2.0, pen_width=(0.8, 4.0), contrast=(0.4, 1.0), faint=(0.16, 0.4), faint_share=0.25,
-    paper=(0.4, 1.05), gradient=0.25, shadow_share=0.12, rule_share=0.45, neighbour_share=0.22,
-    speck_share=0.18, flag_share=0.5, bar_share=0.5, blur=(0.2, 1.1), noise=(0.0, 5.0), jpeg_quality=(70, 100),
-)  # fmt: skip
+    height=(10.5, 26.5),
+    aspect=(0.65, 1.5),
+    rotation=(-0.28, 0.28),
+    slant=(-0.34, 0.42),
+    bend=1.2,
+    overhang=2.0,
+    pen_width=(0.8, 4.0),
+    contrast=(0.4, 1.0),
+    faint=(0.16, 0.4),
+    faint_share=0.25,
+    paper=(0.4, 1.05),
+    gradient=0.25,
+    shadow_share=0.12,
+    rule_share=0.45,
+    neighbour_share=0.22,
+    speck_share=0.18,
+    flag_share=0.5,
+    bar_share=0.5,
+    blur=(0.2, 1.1),
+    noise=(0.0, 5.0),
+    jpeg_quality=(70, 100),
+)
 
 
-def digit(stroke: npt.NDArray[np.uint8], label: int, others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator) -> npt.NDArray[np.uint8]:  # fmt: skip
+def digit(
+    stroke: npt.NDArray[np.uint8], label: int, others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
     """One digit as a crop, uint8 [28, 28]. stroke: MNIST's [28, 28]; others: strokes [M, 28, 28] for neighbours."""
     shape, drawn = _trace(stroke, label, look, rng)
     placed = _place(shape, _digit_box(look, rng), look, rng)
@@ -118,7 +137,9 @@ def _trace(stroke: npt.NDArray[np.uint8], label: int, look: Look, rng: np.random
         _bar(extra, line, rng)
     drawn = bool(rng.random() < 0.7)
     if not drawn:
-        width = max(2, round(2 * float(np.median(cv2.distanceTransform(full.astype(np.uint8), cv2.DIST_L2, 3)[line > 0]))))
+        width = max(
+            2, round(2 * float(np.median(cv2.distanceTransform(full.astype(np.uint8), cv2.DIST_L2, 3)[line > 0])))
+        )
         return np.maximum(full, cv2.dilate(extra, _disc(width))).astype(np.float32), False
     return cv2.dilate(np.maximum(line, extra), _disc(3)).astype(np.float32), True
 
@@ -172,7 +193,9 @@ def _share(rng: np.random.Generator) -> float:
     return float(np.clip(rng.normal(0.5, 0.28), 0, 1))
 
 
-def _place(shape: FloatImage, box: tuple[float, float, float, float], look: Look, rng: np.random.Generator) -> FloatImage:
+def _place(
+    shape: FloatImage, box: tuple[float, float, float, float], look: Look, rng: np.random.Generator
+) -> FloatImage:
     """The shape turned, slanted, bent and moved into the crop's canvas."""
     height, aspect, at_x, at_y = box
     ys, xs = np.nonzero(shape)
@@ -239,10 +262,27 @@ def _neighbour(others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generat
 
 def _corner(others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator) -> FloatImage:
     """A stroke's end or bow at the crop's border: too little of it to be a digit."""
-    return _reaching_in(others, look, rng, depth=rng.uniform(1.0, 7.0), side=int(rng.integers(4)), along=rng.random(), corner=rng.random() < 0.5)  # fmt: skip
+    return _reaching_in(
+        others,
+        look,
+        rng,
+        depth=rng.uniform(1.0, 7.0),
+        side=int(rng.integers(4)),
+        along=rng.random(),
+        corner=rng.random() < 0.5,
+    )
 
 
-def _reaching_in(others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator, *, depth: float, side: int, along: float, corner: bool = False) -> FloatImage:  # fmt: skip
+def _reaching_in(
+    others: npt.NDArray[np.uint8],
+    look: Look,
+    rng: np.random.Generator,
+    *,
+    depth: float,
+    side: int,
+    along: float,
+    corner: bool = False,
+) -> FloatImage:
     """Another digit of which only `depth` pixels reach over one side (0 left, 1 right, 2 top, 3 bottom)."""
     shape, drawn = _trace(others[rng.integers(len(others))], -1, look, rng)
     height, aspect, _, _ = _digit_box(look, rng)

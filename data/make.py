@@ -7,6 +7,7 @@ the seed, its set, class and number: asking for more adds images and changes non
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import shutil
 import sys
@@ -74,7 +75,13 @@ def make(name: str, out: Path, per_class: int, *, seed: int, source: Path | None
     missing = [task for task in wanted if not task[2].exists()]
     digits = mnist.load(SETS[name].split, source)
     with (
-        ProcessPoolExecutor(workers, initializer=_start, initargs=(name, digits, seed)) as pool,
+        ProcessPoolExecutor(
+            # spawn: a fork of a process with threads (TensorFlow, OpenCV) can hang
+            workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start,
+            initargs=(name, digits, seed),
+        ) as pool,
         tqdm(total=len(missing), unit=" images", desc=f"{name}: rendering", disable=not sys.stderr.isatty()) as bar,
     ):
         for done in pool.map(_write, _chunks(missing)):

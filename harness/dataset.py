@@ -110,7 +110,9 @@ def read_image(path: Path, image_size: int = IMAGE_SIZE) -> npt.NDArray[np.uint8
 def _entries(folder: Path, classes: int) -> tuple[list[tuple[Path, int]], list[str]]:
     """The images and their labels in name order, and the files whose name or folder says no valid class."""
     if not folder.is_dir():
-        raise SetupError(f"{folder}: expected a folder of images; there is none (make one, or name another with --data)")
+        raise SetupError(
+            f"{folder}: expected a folder of images; there is none (make one, or name another with --data)"
+        )
     found: list[tuple[Path, int]] = []
     bad: list[str] = []
     for path in sorted(folder.iterdir()):

@@ -9,9 +9,7 @@ import numpy.typing as npt
 from models.config import Augmentation
 
 
-def augment(
-    images: npt.NDArray[np.uint8], settings: Augmentation, rng: np.random.Generator
-) -> npt.NDArray[np.uint8]:
+def augment(images: npt.NDArray[np.uint8], settings: Augmentation, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Each image moved and relit by its own draw: uint8 [N, H, W, 1] to the same."""
     if not settings.enabled:
         return images

@@ -22,11 +22,14 @@ class FusedBatchNormalization(layers.BatchNormalization):
 
         update = bool(training) and self.trainable
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs, scale=self.gamma, offset=self.beta,
+            x=inputs,
+            scale=self.gamma,
+            offset=self.beta,
             mean=ops.zeros((0,)) if update else self.moving_mean,
             variance=ops.zeros((0,)) if update else self.moving_variance,
-            epsilon=self.epsilon, is_training=update,
-        )  # fmt: skip
+            epsilon=self.epsilon,
+            is_training=update,
+        )
         if update:
             # The kernel's variance is the unbiased one, N/(N-1) times Keras's own.
             for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):

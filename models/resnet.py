@@ -33,9 +33,14 @@ def build_resnet(
 
     def conv(x: keras.KerasTensor, channels: int, kernel: int, stride: int, name: str) -> keras.KerasTensor:
         return layers.Conv2D(
-            channels, kernel, strides=stride, padding="same", use_bias=False,
-            kernel_initializer="he_normal", name=name,
-        )(x)  # fmt: skip
+            channels,
+            kernel,
+            strides=stride,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            name=name,
+        )(x)
 
     def block(x: keras.KerasTensor, channels: int, stride: int, project: bool, name: str) -> keras.KerasTensor:
         inner = channels // BOTTLENECK

@@ -44,9 +44,11 @@ class Batches(keras.utils.PyDataset):
         size = self.settings.batch_size
         position = np.arange(step * size, (step + 1) * size)
         chosen = np.concatenate(
-            [self._order(turn)[position[position // len(self.data) == turn] % len(self.data)]
-             for turn in np.unique(position // len(self.data))]
-        )  # fmt: skip
+            [
+                self._order(turn)[position[position // len(self.data) == turn] % len(self.data)]
+                for turn in np.unique(position // len(self.data))
+            ]
+        )
         rng = np.random.default_rng([self.settings.seed, step])
         images = augment(self.data.images[chosen], self.settings.augmentation, rng)
         return dataset.to_input(images), self.data.labels[chosen]
@@ -132,11 +134,13 @@ def train(settings: TrainConfig) -> keras.Model:
     else:
         model.fit(
             Batches(training, settings, steps, progress.epoch),
-            epochs=settings.epochs, initial_epoch=progress.epoch,
-            validation_data=held_out, validation_batch_size=256,
+            epochs=settings.epochs,
+            initial_epoch=progress.epoch,
+            validation_data=held_out,
+            validation_batch_size=256,
             callbacks=[Checkpoint(checkpoint, progress), keras.callbacks.TerminateOnNaN()],
             verbose=1 if sys.stdout.isatty() else 2,
-        )  # fmt: skip
+        )
     shipped = plain_model(model, settings)
     save(shipped, settings.out)
     return shipped
@@ -149,7 +153,9 @@ def _start(settings: TrainConfig, checkpoint: Path, steps: int) -> tuple[keras.M
     if checkpoint.exists():
         model = keras.models.load_model(checkpoint, custom_objects=custom)
         done = int(model.optimizer.iterations.numpy()) // steps
-        stored = json.loads(checkpoint.with_suffix(".json").read_text()) if checkpoint.with_suffix(".json").exists() else {}
+        stored = (
+            json.loads(checkpoint.with_suffix(".json").read_text()) if checkpoint.with_suffix(".json").exists() else {}
+        )
         progress = Progress(done, tuple(stored.get("history", ()))[:done])
         print(f"{checkpoint}: continuing after epoch {done}")
     else:
@@ -159,9 +165,11 @@ def _start(settings: TrainConfig, checkpoint: Path, steps: int) -> tuple[keras.M
         if settings.init:
             model.set_weights(keras.models.load_model(settings.init, safe_mode=True).get_weights())
     optimizer = keras.optimizers.SGD(
-        learning_rate_schedule(settings, steps), momentum=settings.momentum, nesterov=True,
+        learning_rate_schedule(settings, steps),
+        momentum=settings.momentum,
+        nesterov=True,
         weight_decay=settings.weight_decay,
-    )  # fmt: skip
+    )
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     optimizer.build(model.trainable_variables)
     if checkpoint.exists():
@@ -177,17 +185,28 @@ def learning_rate_schedule(settings: TrainConfig, steps: int) -> Any:
     total = settings.epochs * steps
     warmup = round(total * settings.warmup_share)
     return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=settings.learning_rate / 100, warmup_target=settings.learning_rate,
-        warmup_steps=warmup, decay_steps=total - warmup,
-    )  # fmt: skip
+        initial_learning_rate=settings.learning_rate / 100,
+        warmup_target=settings.learning_rate,
+        warmup_steps=warmup,
+        decay_steps=total - warmup,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
     parser = argparse.ArgumentParser(prog="python -m models.train", description=__doc__.splitlines()[0])
     parser.add_argument("config", nargs="?", type=Path, help="TOML file; keys as in models/config.py")
-    for name, kind in (("data", Path), ("out", Path), ("init", Path), ("epochs", int), ("batch-size", int),
-                       ("steps-per-epoch", int), ("learning-rate", float), ("depth", int), ("seed", int)):  # fmt: skip
+    for name, kind in (
+        ("data", Path),
+        ("out", Path),
+        ("init", Path),
+        ("epochs", int),
+        ("batch-size", int),
+        ("steps-per-epoch", int),
+        ("learning-rate", float),
+        ("depth", int),
+        ("seed", int),
+    ):
         parser.add_argument(f"--{name}", type=kind)
     parser.add_argument("--no-augmentation", action="store_true")
     options = vars(parser.parse_args(arguments))

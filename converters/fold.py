@@ -1,0 +1,483 @@
+"""Batch norms folded into their neighbours: a Keras graph to an equal one without them.
+
+With a batch norm's a = gamma / sqrt(variance + epsilon) and b = beta - a * mean, one of each per channel:
+
+* convolution -> batch norm: the kernel's outputs are scaled by a, the bias becomes a * bias + b.
+* batch norm -> ReLU on a residual stream (full pre-activation, He et al., arXiv:1603.05027), where a > 0:
+  relu(a * x + b) = a * relu(x + c), c = b / a. The convolutions that read the ReLU take a into their input channels
+  (zero padding stays zero). The stream is carried as x + c: the bias of a convolution into each addition makes up for
+  the difference between the shifts of its inputs and of its output; whatever else reads the stream takes c out again.
+  A block becomes conv, conv, conv, ADD, RELU.
+
+Prior art: Samsung/ONE's luci passes FusePreActivationBatchNorm and MakeBatchNormGammaPositive (issue 4773). Here no
+weight is nudged to make a layer fit: what cannot be folded exactly stays, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import keras
+import numpy as np
+from keras import layers
+from numpy.typing import NDArray
+
+Channels = NDArray[np.float64]  # [C], one number per channel
+
+# How far a fold may shift a stream, in standard deviations of the channel. Far shifts cost the stream float32 digits.
+MAX_SHIFT = 1e3
+
+
+def _ranks(*kinds: str) -> tuple[type[Any], ...]:
+    return tuple(getattr(layers, f"{kind}{rank}D") for kind in kinds for rank in (1, 2, 3))
+
+
+_LINEAR = (*_ranks("Conv"), layers.DepthwiseConv1D, layers.DepthwiseConv2D, layers.Dense)
+_AVERAGE_POOL = _ranks("AveragePooling")
+# f(x + c) = f(x) + c for any c per channel
+_SHIFTABLE = (*_ranks("MaxPooling", "SpatialDropout"), layers.Dropout, layers.Identity)
+# f(a * x) = a * f(x) for any a > 0 per channel; Flatten repeats the channels
+_SCALABLE = (
+    *_SHIFTABLE,
+    *_AVERAGE_POOL,
+    *_ranks("ZeroPadding", "Cropping", "UpSampling", "GlobalAveragePooling", "GlobalMaxPooling"),
+    layers.Flatten,
+)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A model equal in inference to the one given, which stays as it was, and what became of each batch norm.
+
+    model: not compiled; the given model itself where nothing could be folded.
+    folded: names; kept: (name, reason). Those in a nested model are written outer/inner.
+    """
+
+    model: keras.Model
+    folded: tuple[str, ...]
+    kept: tuple[tuple[str, str], ...]
+
+
+def fold(model: keras.Model) -> Fold:
+    """Fold every batch norm for which that is exact. Weights are computed in float64 and stored in the model's dtype.
+
+    Inputs, outputs and layer names stay; a Sequential comes back functional. Layers that are not Keras's own, or that
+    cannot be made anew from their config (Lambda), are shared with the given model.
+    """
+    sequential = isinstance(model, keras.Sequential) and model.built
+    if not sequential and not (isinstance(model, keras.Function) and _is_keras_own(model)):
+        return Fold(model, (), tuple(_inside(model, "", "the model is not functional, or not built")))
+    ends = (model.inputs[0], model.outputs[0]) if sequential else (model.input, model.output)
+    plan = _Plan(_Graph(keras.Model(*ends, name=model.name)))
+    return Fold(_rebuild(plan) if plan.folded else model, plan.folded, plan.kept)
+
+
+def _is_keras_own(op: Any) -> bool:
+    return type(op).__module__.partition(".")[0] == "keras"
+
+
+def _inside(layer: Any, prefix: str, reason: str) -> Iterator[tuple[str, str]]:
+    for found in layer._flatten_layers(include_self=False, recursive=True):
+        if isinstance(found, layers.BatchNormalization):
+            yield prefix + found.name, reason
+
+
+class _StaysError(Exception):
+    """Why a batch norm cannot be folded, in a few words."""
+
+
+class _Graph:
+    """Who makes and who reads each tensor of a functional model. Tensors go by id(); the model keeps them alive."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+        self.calls: Counter[Any] = Counter()
+        self.node: dict[Any, Any] = {}  # an operation's call; of several, one
+        self.with_arguments: set[Any] = set()  # layers called with training=True or the like
+        self.maker: dict[int, Any] = {}
+        self.readers: defaultdict[int, list[Any]] = defaultdict(list)  # the model itself reads its outputs
+        self._alias: dict[int, int] = {}
+        for tensor in model.outputs:
+            self.readers[id(tensor)].append(model)
+        pending, seen = list(model.outputs), set()
+        while pending:
+            op, index, _ = pending.pop()._keras_history
+            node = op._inbound_nodes[index]
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            self.calls[op] += 1
+            self.node[op] = node
+            for argument in keras.tree.flatten((node.arguments.args, node.arguments.kwargs)):
+                if not isinstance(argument, keras.KerasTensor) and argument is not None and argument is not False:
+                    self.with_arguments.add(op)
+            self.maker.update((id(tensor), op) for tensor in node.outputs)
+            for tensor in node.input_tensors:
+                self.readers[id(tensor)].append(op)
+                pending.append(tensor)
+
+    def inputs(self, op: Any) -> list[int]:
+        return [self._alias.get(id(tensor), id(tensor)) for tensor in self.node[op].input_tensors]
+
+    def output(self, op: Any) -> int:
+        return id(self.node[op].outputs[0])
+
+    def bypass(self, bn: Any) -> None:
+        """Take out the only reader of a tensor; that one's own readers take its place."""
+        (before,), after = self.inputs(bn), self.output(bn)
+        self.readers[before] = self.readers[after]
+        self._alias[after] = before
+
+    def misfit(self, op: Any) -> str:
+        """What forbids reasoning about this operation channel by channel; empty: nothing."""
+        dtypes = {str(tensor.dtype) for tensor in (*self.node[op].input_tensors, *self.node[op].outputs)}
+        if isinstance(op, layers.Layer):
+            dtypes |= {op.compute_dtype, op.variable_dtype}
+        if self.calls[op] > 1:
+            return f"called {self.calls[op]} times"
+        if op in self.with_arguments:
+            return "called with an argument such as training=True"
+        if len(dtypes) > 1:
+            return f"mixed precision, {' and '.join(sorted(dtypes))}"
+        if getattr(op, "data_format", None) == "channels_first":
+            return "channels first"
+        if getattr(op, "quantization_mode", None) or getattr(op, "lora_enabled", False):
+            return "quantized or adapted weights"
+        return ""
+
+    def describe(self, op: Any) -> str:
+        if op is self.model:
+            return "the model's output"
+        notes = [type(op).__name__, self.misfit(op)]
+        if type(op) in _LINEAR and not _is_plain(op):
+            notes.append("with an activation")
+        return f"{op.name} ({', '.join(filter(None, notes))})"
+
+    def is_linear(self, op: Any) -> bool:
+        return type(op) in _LINEAR and not self.misfit(op)
+
+    def is_batch_norm(self, op: Any) -> bool:
+        if type(op) is not layers.BatchNormalization or self.misfit(op) or len(self.inputs(op)) > 1:
+            return False
+        return op.axis in (-1, len(self.node[op].outputs[0].shape) - 1)
+
+    def is_add(self, op: Any) -> bool:
+        if type(op) not in (layers.Add, _function_type("add")) or len(self.inputs(op)) < 2 or self.misfit(op):
+            return False
+        return len({tuple(tensor.shape) for tensor in (*self.node[op].input_tensors, *self.node[op].outputs)}) == 1
+
+    def is_relu(self, op: Any) -> bool:
+        if type(op) is layers.Activation:
+            plain = op.activation is keras.activations.relu
+        elif type(op) in (layers.ReLU, _function_type("activations.relu")):
+            plain = op.max_value is None and not op.negative_slope and not op.threshold
+        else:
+            plain = type(op) is _function_type("ops.relu")
+        return plain and not self.misfit(op)
+
+    def passes_shift(self, op: Any) -> bool:
+        passes = type(op) in _SHIFTABLE or (type(op) in _AVERAGE_POOL and op.padding == "valid")
+        return passes and not self.misfit(op)
+
+    def takes_shift(self, op: Any) -> bool:
+        """Can read x + c for x: it computes with its own mean or bias, and reads no zeros of padding."""
+        if self.is_linear(op) and not isinstance(op, layers.Dense):
+            return op.padding == "valid" or set(op.kernel_size) == {1}
+        return self.is_linear(op) or self.is_batch_norm(op) or self.is_add(op)
+
+    def feeds_freely(self, tensor: int) -> bool:
+        """Made by a convolution whose kernel and bias may change."""
+        return self.is_linear(self.maker[tensor]) and _is_plain(self.maker[tensor])
+
+    def root(self, tensor: int) -> int:
+        """The tensor furthest upstream that has this one's shift."""
+        while self.passes_shift(self.maker[tensor]):
+            (tensor,) = self.inputs(self.maker[tensor])
+        return tensor
+
+    def stream(self, root: int) -> Iterator[Any]:
+        """All that reads a tensor, at once or after what passes its shift on."""
+        for reader in self.readers[root]:
+            if self.passes_shift(reader):
+                yield from self.stream(self.output(reader))
+            else:
+                yield reader
+
+    def scaled(self, tensor: int, a: Channels) -> Iterator[tuple[Any, Channels]]:
+        """The layers to take a scale of this tensor into their kernel, each with that scale for its own inputs."""
+        for reader in self.readers[tensor]:
+            if self.is_linear(reader):
+                yield reader, a
+            elif type(reader) in _SCALABLE and not self.misfit(reader):
+                width = self.node[reader].outputs[0].shape[-1] or 0  # unknown after Flatten: nothing linear reads it
+                yield from self.scaled(self.output(reader), np.tile(a, width // a.size))
+            else:
+                raise _StaysError(f"between its ReLU and a convolution: {self.describe(reader)}")
+
+
+@cache
+def _function_type(name: str) -> type[Any]:
+    """The operation behind x + y, ops.relu(x) or activations.relu(x); those have no public names."""
+    x = keras.KerasTensor((1,))
+    made = {"add": x + x, "ops.relu": keras.ops.relu(x), "activations.relu": keras.activations.relu(x)}
+    return type(made[name]._keras_history.operation)
+
+
+def _float64(variable: Any) -> NDArray[np.float64]:
+    values: NDArray[Any] = variable.numpy()
+    return values.astype(np.float64)
+
+
+def _is_plain(layer: Any) -> bool:
+    return layer.activation in (None, keras.activations.linear)
+
+
+class _Linear:
+    """The float64 kernel, [..., I, O] or depthwise [..., C, M], and bias, [O] or [C * M], of a layer, to be changed."""
+
+    def __init__(self, layer: Any) -> None:
+        self.kernel = _float64(layer.kernel)
+        self._depthwise = isinstance(layer, layers.DepthwiseConv1D | layers.DepthwiseConv2D)
+        self._groups = getattr(layer, "groups", 1)
+        outputs = self.kernel.shape[-2] * self.kernel.shape[-1] if self._depthwise else self.kernel.shape[-1]
+        self.bias = _float64(layer.bias) if layer.use_bias else np.zeros(outputs)
+
+    def _along_inputs(self, values: Channels) -> Channels:
+        """One value per input channel, laid out to multiply the kernel."""
+        if self._depthwise:
+            return values[:, None]
+        per_group = values.reshape(self._groups, -1).T  # [I, groups]
+        return np.repeat(per_group, self.kernel.shape[-1] // self._groups, axis=1)
+
+    def scale_inputs(self, a: Channels) -> None:
+        self.kernel *= self._along_inputs(a)
+
+    def take_shift(self, c: Channels) -> None:
+        """Give for x + c what was given for x."""
+        self.bias -= (self.kernel * self._along_inputs(c)).reshape(-1, self.bias.size).sum(0)
+
+    def transform_outputs(self, a: Channels | float, b: Channels) -> None:
+        self.kernel = (self.kernel.reshape(-1, self.bias.size) * a).reshape(self.kernel.shape)
+        self.bias = self.bias * a + b
+
+
+def _statistics(bn: Any) -> tuple[Channels, Channels, Channels, Channels]:
+    """A batch norm's gamma, beta, mean and standard deviation, each [C]."""
+    mean, variance = _float64(bn.moving_mean), _float64(bn.moving_variance)
+    gamma = _float64(bn.gamma) if bn.scale else np.ones_like(mean)
+    beta = _float64(bn.beta) if bn.center else np.zeros_like(mean)
+    return gamma, beta, mean, np.sqrt(variance + bn.epsilon)
+
+
+def _is_finite(bn: Any) -> bool:
+    *_, deviation = statistics = _statistics(bn)
+    return bool(np.isfinite(statistics).all() and deviation.all())
+
+
+@dataclass(frozen=True)
+class _Shifted:
+    """A batch norm to be folded into the stream it reads: that stream's shift c, and who takes which scale."""
+
+    root: int
+    c: Channels
+    scaled: tuple[tuple[Any, Channels], ...]
+
+
+class _Plan:
+    """Which batch norms fold, and the new weights."""
+
+    def __init__(self, graph: _Graph) -> None:
+        self.graph = graph
+        self.linear: dict[Any, _Linear] = {}
+        self.means: dict[Any, Channels] = {}  # of kept batch norms that read a shifted stream
+        operations = graph.model.operations
+        nested = [op for op in operations if isinstance(op, keras.Model) and op not in graph.with_arguments]
+        self.nested = {op: fold(op) for op in nested}
+        norms = [op for op in operations if isinstance(op, layers.BatchNormalization)]
+        self.bypassed = {bn for bn in norms if self._fold_pair(bn)}
+        norms = [bn for bn in norms if bn not in self.bypassed]
+        reasons: dict[Any, str] = {}
+        while True:
+            shifted = self._shifted([bn for bn in norms if bn not in reasons], reasons)
+            shifts, conflict = self._balance(shifted)
+            if not conflict:
+                break
+            reasons.update(conflict)
+        self._apply(shifted, shifts)
+        self.bypassed.update(shifted)
+        self.folded, self.kept = self._report(reasons)
+
+    def _weights(self, layer: Any) -> _Linear:
+        if layer not in self.linear:
+            self.linear[layer] = _Linear(layer)
+        return self.linear[layer]
+
+    def _fold_pair(self, bn: Any) -> bool:
+        graph = self.graph
+        if not graph.is_batch_norm(bn):
+            return False
+        (before,) = graph.inputs(bn)
+        if graph.readers[before] != [bn] or not graph.feeds_freely(before) or not _is_finite(bn):
+            return False
+        gamma, beta, mean, deviation = _statistics(bn)
+        a = gamma / deviation
+        self._weights(graph.maker[before]).transform_outputs(a, beta - a * mean)
+        graph.bypass(bn)
+        return True
+
+    def _shifted(self, norms: list[Any], reasons: dict[Any, str]) -> dict[Any, _Shifted]:
+        """Those that could be folded into a stream, each seen on its own; the reasons of the others are added."""
+        found: dict[Any, _Shifted] = {}
+        first: dict[int, Any] = {}
+        for bn in norms:
+            try:
+                one = self._pre_activation(bn)
+                other = first.setdefault(one.root, bn)
+                if other is not bn and not np.array_equal(found[other].c, one.c):
+                    raise _StaysError(f"its input is shifted for {other.name} already")
+                found[bn] = one
+            except _StaysError as error:
+                reasons[bn] = str(error)
+        return found
+
+    def _pre_activation(self, bn: Any) -> _Shifted:
+        graph = self.graph
+        if type(bn) is not layers.BatchNormalization:
+            raise _StaysError(f"a {type(bn).__name__} may compute otherwise than Keras's own")
+        if not graph.is_batch_norm(bn):
+            misfit = graph.misfit(bn) or ("called with a mask" if len(graph.inputs(bn)) > 1 else "")
+            raise _StaysError(misfit or f"normalizes axis {bn.axis}, not the last")
+        root = graph.root(*graph.inputs(bn))
+        if not graph.feeds_freely(root) and not graph.is_add(graph.maker[root]):
+            raise _StaysError(f"its input comes from {graph.describe(graph.maker[root])}")
+        for reader in graph.stream(root):
+            if not graph.takes_shift(reader):
+                raise _StaysError(f"its input is also read by {graph.describe(reader)}")
+        for relu in graph.readers[graph.output(bn)]:
+            if not graph.is_relu(relu):
+                raise _StaysError(f"read by something else than a plain ReLU: {graph.describe(relu)}")
+        if not _is_finite(bn):
+            raise _StaysError("its weights are not finite")
+        gamma, beta, mean, deviation = _statistics(bn)
+        for problem, channels in (("zero or negative", gamma <= 0), ("tiny", gamma * MAX_SHIFT < np.abs(beta))):
+            if channels.any():
+                raise _StaysError(f"its scale is {problem} in {channels.sum()} of {channels.size} channels")
+        relus = graph.readers[graph.output(bn)]
+        scaled = [found for relu in relus for found in graph.scaled(graph.output(relu), gamma / deviation)]
+        return _Shifted(root, beta / gamma * deviation - mean, tuple(scaled))
+
+    def _balance(self, shifted: dict[Any, _Shifted]) -> tuple[dict[int, Channels], dict[Any, str]]:
+        """The shift of each stream, and of the convolutions that make up the difference at an addition.
+
+        Or, where an addition has no such convolution, which batch norms must stay for that.
+        """
+        graph = self.graph
+        shifts = {one.root: one.c for one in shifted.values()}
+        for add in filter(graph.is_add, graph.model.operations):
+            roots, output = [graph.root(tensor) for tensor in graph.inputs(add)], graph.output(add)
+            missing: Any = shifts.get(output, 0.0) - sum(shifts.get(root, 0.0) for root in roots)
+            if not np.any(missing):
+                continue
+            for root in roots:
+                if root not in shifts and graph.feeds_freely(root) and list(graph.stream(root)) == [add]:
+                    shifts[root] = missing
+                    break
+            else:
+                reason = f"no convolution of its own feeds {graph.describe(add)} to set the shift"
+                after = {bn: reason for bn, one in shifted.items() if one.root == output}
+                return {}, after or {bn: reason for bn, one in shifted.items() if one.root in roots}
+        return shifts, {}
+
+    def _apply(self, shifted: dict[Any, _Shifted], shifts: dict[int, Channels]) -> None:
+        graph = self.graph
+        for one in shifted.values():
+            for layer, a in one.scaled:
+                self._weights(layer).scale_inputs(a)
+        for root, c in shifts.items():
+            if not graph.is_add(graph.maker[root]):
+                self._weights(graph.maker[root]).transform_outputs(1.0, c)
+            for reader in graph.stream(root):
+                if graph.is_linear(reader):
+                    self._weights(reader).take_shift(c)
+                elif graph.is_batch_norm(reader) and reader not in shifted:
+                    self.means[reader] = _statistics(reader)[2] + c
+
+    def _report(self, reasons: dict[Any, str]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+        folded, kept = [], []
+        for op in self.graph.model.operations:
+            if op in self.bypassed:
+                folded.append(op.name)
+            elif op in reasons:
+                kept.append((op.name, reasons[op]))
+            elif op in self.nested:
+                folded += [f"{op.name}/{name}" for name in self.nested[op].folded]
+                kept += [(f"{op.name}/{name}", reason) for name, reason in self.nested[op].kept]
+            elif isinstance(op, layers.Layer):
+                kept += _inside(op, f"{op.name}/", f"inside {op.name} ({type(op).__name__})")
+        return tuple(folded), tuple(kept)
+
+
+_TRAINING_ONLY = ("initializer", "regularizer", "constraint")
+
+
+def _config(op: Any) -> dict[str, Any]:
+    with catch_warnings():
+        simplefilter("ignore")  # that a lambda is unsafe to load: it is not stored
+        return dict(op.get_config())
+
+
+def _rebuild(plan: _Plan) -> keras.Model:
+    model, made = plan.graph.model, dict[Any, Any]()
+    outputs = {id(tensor) for tensor in model.outputs}
+    is_output: dict[Any, bool] = {}  # of what stands for a folded batch norm: only an output's name is still needed
+
+    def renew(op: Any) -> Any:
+        """A layer to be given other weights. What is the user's own in its config need not be serializable."""
+        settings = {key: value for key, value in _config(op).items() if not key.endswith(_TRAINING_ONLY)}
+        if op not in plan.linear:
+            return type(op).from_config(settings)
+        use_bias = op.use_bias or bool(plan.linear[op].bias.any())
+        new = type(op).from_config(settings | {"use_bias": use_bias, "activation": None})
+        new.activation = op.activation
+        return new
+
+    def clone(op: Any) -> Any:
+        if op in plan.bypassed:
+            new = layers.Identity(name=op.name, dtype=op.dtype_policy)
+            is_output[new] = plan.graph.output(op) in outputs
+            return new
+        if op in plan.nested:
+            return plan.nested[op].model
+        made[op] = renew(op) if op in plan.linear or op in plan.means else op
+        if made[op] is op and _is_keras_own(op) and not hasattr(op, "adapt"):  # what was adapted is not in the config
+            with suppress(ValueError, TypeError, NotImplementedError):  # a Lambda, a wrapper of the user's layer
+                made[op] = type(op).from_config(_config(op))
+        return made[op]
+
+    def call(op: Any, *args: Any, **kwargs: Any) -> Any:
+        if op not in is_output:
+            return op(*args, **kwargs)
+        x = keras.tree.flatten((args, kwargs))[0]
+        return op(x) if is_output[op] else x
+
+    def input_like(tensor: Any) -> Any:
+        return layers.InputLayer.from_config(tensor._keras_history.operation.get_config()).output
+
+    inputs = keras.tree.map_structure(input_like, model.input)
+    rebuilt = keras.models.clone_model(model, inputs, clone_function=clone, call_function=call)
+    for old, new in made.items():
+        if old in plan.linear:
+            new.kernel.assign(plan.linear[old].kernel)
+            if new.use_bias:
+                new.bias.assign(plan.linear[old].bias)
+        elif new is not old and isinstance(old, layers.Layer):
+            new.set_weights(old.get_weights())
+        if old in plan.means:
+            new.moving_mean.assign(plan.means[old])
+    return rebuilt

@@ -1,0 +1,168 @@
+"""One check from beginning to end: reference, job, answers, latency, verdict, record."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from converters import manifest
+from converters.manifest import Variant
+from harness import dataset, job, latency, parity, reference, verdict
+from harness.dataset import Dataset
+from harness.devices import local
+from harness.errors import SetupError
+from harness.job import LATENCY, Job, LatencyPlan, Result
+from harness.latency import Latency
+from harness.parity import Parity
+from harness.record import Record, VariantRecord
+from harness.reference import Reference
+from harness.verdict import Outcome, Verdict
+
+Step = Callable[[str], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What became of a job: results by task, a verdict for variants that gave none, whether Ctrl-C ended it."""
+
+    results: Mapping[str, Result]
+    failures: Mapping[str, Verdict]
+    interrupted: bool
+
+
+def check(
+    models: Path,
+    reference_model: Path,
+    data_folder: Path,
+    step: Step,
+    progress: local.Progress,
+    *,
+    kinds: tuple[str, ...] | None = None,
+    plan: LatencyPlan,
+    skip_bad: bool = False,
+) -> tuple[Record, bool]:
+    """Run a folder's variants on this machine against the reference; the record, and whether Ctrl-C cut it short.
+
+    What was finished before a crash, a hang or Ctrl-C is in the record; the rest is INCONCLUSIVE or FAIL in it.
+    Raises SetupError before anything is measured.
+    """
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    variants = _select(manifest.read(models), kinds, models)
+    with step(f"reading {data_folder}"):
+        data = dataset.load(data_folder, skip_bad=skip_bad)
+    expected = reference.obtain(reference_model, data, models, step)
+    for variant in variants.values():
+        manifest.verify(models, variant, expected.model_sha256)
+    with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
+        written = job.write(Path(folder), models, variants, data, plan, parallel=os.cpu_count() or 1)
+        outputs = run(written, set(variants), progress)
+    record = _record(variants, data, expected, outputs, plan, started, reference_model, data_folder)
+    return record, outputs.interrupted
+
+
+def run(written: Job, kinds: set[str], progress: local.Progress, **options: Any) -> Outputs:
+    """Run a job; a variant that crashes or hangs the worker is left out, and the others go on."""
+    failures: dict[str, Verdict] = {}
+    interrupted = False
+    while True:
+        try:
+            ended = local.run(written, progress, **options)
+        except KeyboardInterrupt:
+            interrupted = True
+            break
+        missing = [task for task in written.tasks if not written.result_path(task).exists()]
+        if not missing:
+            break
+        if ended.task not in kinds & set(missing):  # latency, or nothing had begun: no variant to blame
+            break
+        what = "was silent too long and was stopped" if ended.code is None else f"ended with exit code {ended.code}"
+        reason = f"the worker {what}" + (f": {ended.tail}" if ended.tail else "")
+        outcome = Outcome.INCONCLUSIVE if ended.code is None else Outcome.FAIL
+        failures[ended.task] = Verdict(outcome, (reason,))
+        written = job.without(written, {ended.task})
+        if not written.tasks:
+            break
+    results = {task: result for task in written.tasks if (result := job.read_result(written, task)) is not None}
+    if not results and not failures and not interrupted:
+        raise SetupError(f"the worker did not start (exit code {ended.code}): {ended.tail}")
+    return Outputs(results, failures, interrupted)
+
+
+def _select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
+    for kind in kinds or ():
+        if kind not in known:
+            raise SetupError(f"{models}: has no variant {kind!r}; it has {', '.join(known) or 'none'}")
+    chosen = {kind: known[kind] for kind in manifest.KINDS if kind in known and (not kinds or kind in kinds)}
+    if not chosen:
+        raise SetupError(f"{models}: its manifest names no variants; convert again")
+    return chosen
+
+
+def _record(
+    variants: Mapping[str, Variant],
+    data: Dataset,
+    expected: Reference,
+    outputs: Outputs,
+    plan: LatencyPlan,
+    started: str,
+    reference_model: Path,
+    data_folder: Path,
+) -> Record:
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "names": np.array(data.names),
+        "labels": data.labels,
+        "reference": expected.outputs,
+    }
+    timed = outputs.results.get(LATENCY)
+    records = []
+    for kind, variant in variants.items():
+        judged, figures = _judge(kind, data, expected, outputs)
+        if answered := outputs.results.get(kind):
+            arrays |= {f"{kind}.{name}": array for name, array in answered.arrays.items()}
+        times = None
+        if timed and f"{kind}.samples" in timed.arrays:
+            arrays |= {f"latency.{n}": a for n, a in timed.arrays.items() if n.startswith(f"{kind}.")}
+            times = _latency(timed, kind)
+        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, judged, figures, times))
+    machine = next((result.machine for result in outputs.results.values()), {})
+    return Record(
+        outcome=verdict.overall(record.verdict for record in records),
+        variants=tuple(records),
+        model={"file": str(reference_model), "sha256": expected.model_sha256},
+        data={"folder": str(data_folder), "sha256": data.sha256, "images": len(data), "skipped": list(data.skipped)},
+        machine=machine,
+        plan=asdict(plan),
+        started=started,
+        arrays=arrays,
+    )
+
+
+def _judge(kind: str, data: Dataset, expected: Reference, outputs: Outputs) -> tuple[Verdict, Parity | None]:
+    if kind in outputs.failures:
+        return outputs.failures[kind], None
+    answered = outputs.results.get(kind)
+    if answered is None:
+        why = "interrupted before it was run" if outputs.interrupted else "the worker ended before it was run"
+        return Verdict(Outcome.INCONCLUSIVE, (why,)), None
+    real = parity.dequantize(
+        answered.arrays["outputs"], float(answered.arrays["scale"]), int(answered.arrays["zero_point"])
+    )
+    try:
+        figures = parity.compare(real, expected.outputs, data.labels)
+    except ValueError as error:
+        return Verdict(Outcome.FAIL, (str(error),)), None
+    return verdict.judge(kind, figures), figures
+
+
+def _latency(timed: Result, kind: str) -> Latency:
+    arrays = timed.arrays
+    return latency.summarise(arrays[f"{kind}.samples"], float(arrays[f"{kind}.load"]), float(arrays[f"{kind}.first"]))

@@ -1,0 +1,194 @@
+"""The `harness` command. Each verb calls one function; errors are one line and a documented exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from harness.errors import Exit, SetupError
+
+MODEL = Path("models/resnet164.keras")
+MODELS = Path("models/tflite")
+DATA = Path("data/test")
+CALIBRATION = Path("data/calibration")
+RECORD = Path("runs/check.json")
+
+EXIT_CODES = "exit codes: 0 PASS, 1 FAIL, 2 usage or set-up error, 3 INCONCLUSIVE, 130 interrupted"
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs and flags."""
+    top = argparse.ArgumentParser(
+        prog="harness",
+        epilog=EXIT_CODES,
+        description="Prove or refute that TFLite variants answer like the Keras model they were made from.",
+    )
+    top.add_argument("--version", action="version", version=f"harness {_version('tflite-harness')}")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, does: str, example: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(
+            name, help=does, description=f"{does[0].upper()}{does[1:]}.", epilog=f"example: {example}; {EXIT_CODES}"
+        )
+
+    convert = verb(
+        "convert", "make TFLite variants of a Keras model", "harness convert models/resnet164.keras --out models/tflite"
+    )
+    convert.add_argument("model", type=Path, metavar="MODEL.keras")
+    convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for variants and manifest.json")
+    convert.add_argument(
+        "--variants", type=_names, metavar="KINDS", help="comma-separated (default: float32,dynamic_range,int8)"
+    )
+    convert.add_argument(
+        "--calibration",
+        type=Path,
+        default=CALIBRATION,
+        metavar="DIR",
+        help="images from the training side (default: %(default)s)",
+    )
+    convert.add_argument(
+        "--calibration-size",
+        type=int,
+        default=220,
+        metavar="N",
+        help="images used, classes in equal number (default: %(default)s)",
+    )
+    convert.set_defaults(run=_convert)
+
+    reference = verb(
+        "reference", "compute and store the Keras model's outputs", "harness reference models/resnet164.keras"
+    )
+    reference.add_argument("model", type=Path, metavar="MODEL.keras")
+    reference.add_argument(
+        "--models", type=Path, default=MODELS, metavar="DIR", help="folder to store them in (default: %(default)s)"
+    )
+    _add_data(reference)
+    reference.set_defaults(run=_reference)
+
+    check = verb(
+        "check", "judge variants against the Keras reference on this machine", "harness check --json runs/check.json"
+    )
+    check.add_argument(
+        "--models", type=Path, default=MODELS, metavar="DIR", help="folder of variants (default: %(default)s)"
+    )
+    check.add_argument(
+        "--reference", type=Path, default=MODEL, metavar="MODEL", help="the Keras model (default: %(default)s)"
+    )
+    check.add_argument(
+        "--variants", type=_names, metavar="KINDS", help="comma-separated (default: all in the manifest)"
+    )
+    check.add_argument(
+        "--json",
+        type=Path,
+        default=RECORD,
+        metavar="FILE",
+        help="the record; raw samples and outputs go beside it as .npz (default: %(default)s)",
+    )
+    check.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="interpreter threads for latency (default: %(default)s)"
+    )
+    _add_data(check)
+    check.set_defaults(run=_check)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; its exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except SetupError as error:
+        print(f"harness {options.verb}: {error}", file=sys.stderr)
+        return Exit.SETUP
+    except KeyboardInterrupt:
+        print(f"\nharness {options.verb}: interrupted; nothing half-written is left", file=sys.stderr)
+        return Exit.INTERRUPTED
+    return code
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from converters.convert import convert
+    from converters.manifest import KINDS
+    from harness import terminal
+
+    made = convert(
+        options.model,
+        options.out,
+        terminal.step,
+        kinds=options.variants or KINDS,
+        calibration_folder=options.calibration,
+        calibration_size=options.calibration_size,
+    )
+    for variant in made.values():
+        print(f"{variant.path(options.out)}  {variant.size_bytes / 1e6:.2f} MB  sha256 {variant.sha256[:12]}")
+    return Exit.PASS
+
+
+def _reference(options: argparse.Namespace) -> int:
+    from harness import dataset, reference, terminal
+    from harness.files import check_writable
+
+    check_writable(options.models)
+    data = dataset.load(options.data, skip_bad=options.skip_bad)
+    made = reference.obtain(options.model, data, options.models, terminal.step)
+    accuracy = float((made.outputs.argmax(axis=1) == data.labels).mean())
+    print(f"{options.model}: accuracy {accuracy:.2%} on {len(data)} images of {options.data}")
+    return Exit.PASS
+
+
+def _check(options: argparse.Namespace) -> int:
+    from harness import check, record, terminal
+    from harness.files import check_writable
+    from harness.job import LatencyPlan
+    from harness.verdict import EXIT_CODES as OUTCOME_CODES
+
+    if options.threads < 1:
+        raise SetupError(f"--threads {options.threads}: expected at least 1")
+    check_writable(options.json.parent)
+    bars = terminal.Bars()
+    try:
+        result, interrupted = check.check(
+            options.models,
+            options.reference,
+            options.data,
+            terminal.step,
+            bars,
+            kinds=options.variants,
+            plan=LatencyPlan(threads=options.threads),
+            skip_bad=options.skip_bad,
+        )
+    finally:
+        bars.close()
+    print(terminal.table(result))
+    arrays = record.write(result, options.json)
+    print(f"record: {options.json}, raw samples and outputs: {arrays}")
+    return Exit.INTERRUPTED if interrupted else OUTCOME_CODES[result.outcome]
+
+
+def _add_data(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--data",
+        type=Path,
+        default=DATA,
+        metavar="DIR",
+        help="images named <class>_<n>.<ext> or <class>/<name> (default: %(default)s)",
+    )
+    verb.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be used, and count them")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The reference: the Keras model's outputs on a dataset, computed once and stored by the hashes of both."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from converters import keras_model
+from harness.dataset import CLASSES, Dataset
+from harness.errors import SetupError
+from harness.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Reference:
+    """outputs: float32 probabilities [N, classes] of the model on the dataset, in the dataset's order."""
+
+    outputs: npt.NDArray[np.float32]
+    model_sha256: str
+    data_sha256: str
+
+
+def obtain(
+    model: Path, data: Dataset, store: Path, step: Callable[[str], AbstractContextManager[None]], classes: int = CLASSES
+) -> Reference:
+    """The stored reference, or a new one where model or dataset changed; stored in the folder for the next time.
+
+    Only computing needs TensorFlow. Raises SetupError.
+    """
+    model_sha256 = keras_model.sha256(model)
+    path = store / f"reference-{model_sha256[:12]}-{data.sha256[:12]}.npz"
+    stored = _read(path)
+    wanted = model_sha256, data.sha256, (len(data), classes)
+    if stored and (stored.model_sha256, stored.data_sha256, stored.outputs.shape) == wanted:
+        return stored
+    from converters.keras_process import KerasProcess
+
+    with step(f"reference: {model.name} on {len(data)} images"), KerasProcess() as keras:
+        outputs = keras.call(keras_model.predict, model, data.images, classes)
+    if broken := int((~np.isfinite(outputs)).any(axis=1).sum()):
+        raise SetupError(f"{model}: NaN or infinite outputs on {broken} of {len(data)} images; a reference must answer")
+    computed = Reference(outputs, model_sha256, data.sha256)
+    buffer = io.BytesIO()
+    np.savez(buffer, outputs=outputs, model_sha256=np.array(model_sha256), data_sha256=np.array(data.sha256))
+    write_atomic(path, buffer.getvalue())
+    return computed
+
+
+def _read(path: Path) -> Reference | None:
+    """A stored reference; none where it is missing or damaged, so that it is computed anew."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return Reference(stored["outputs"], str(stored["model_sha256"]), str(stored["data_sha256"]))
+    except (OSError, ValueError, KeyError, EOFError):
+        return None

@@ -1,0 +1,76 @@
+"""Small real things that the tests share: a tiny model of the shipped one's shape, its variants, its images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+ROOT = Path(__file__).parent.parent
+TEST_IMAGES = ROOT / "data" / "test"
+CALIBRATION = ROOT / "data" / "calibration"
+
+
+@contextmanager
+def quiet_step(name: str) -> Iterator[None]:
+    yield
+
+
+def save_model(path: Path, *, seed: int = 0, depth: int = 11, classes: int = 11, image_size: int = 28) -> Path:
+    """An untrained ResNet whose answers differ from image to image."""
+    import keras
+    import numpy as np
+
+    from models.resnet import build_resnet
+
+    keras.utils.set_random_seed(seed)
+    model = build_resnet(depth, classes=classes, image_size=image_size)
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            channels = layer.gamma.shape[0]
+            layer.set_weights(
+                [
+                    rng.uniform(0.5, 1.5, channels),
+                    rng.normal(0, 0.3, channels),
+                    rng.normal(0, 0.3, channels),
+                    rng.uniform(0.5, 1.5, channels),
+                ]
+            )
+    kernel, bias = model.layers[-1].get_weights()
+    kernel = rng.normal(0, 1, kernel.shape)
+    model.layers[-1].set_weights([kernel - kernel.mean(axis=0), bias])
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ResNet-11 .keras file, 28x28x1 to 11 classes."""
+    return save_model(tmp_path_factory.mktemp("model") / "tiny.keras")
+
+
+@pytest.fixture(scope="session")
+def tiny_variants(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its three variants, manifest and reference outputs on `few_images`."""
+    from converters.convert import convert
+
+    out = tmp_path_factory.mktemp("variants")
+    convert(tiny_model, out, quiet_step, calibration_folder=CALIBRATION)
+    return out
+
+
+@pytest.fixture(scope="session")
+def few_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 110 of the committed test images, 10 of each class."""
+    folder = tmp_path_factory.mktemp("images")
+    for label in range(11):
+        for number in range(1, 11):
+            name = f"{label}_{number}.jpg"
+            (folder / name).write_bytes((TEST_IMAGES / name).read_bytes())
+    return folder

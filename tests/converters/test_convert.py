@@ -1,0 +1,193 @@
+"""`harness convert`: what the variants are, what the manifest says of them, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from converters import calibration, manifest
+from harness import dataset
+from harness.cli import main
+from harness.dataset import to_input
+from tests.conftest import CALIBRATION, ROOT, save_model
+
+
+def interpreter(path: Path) -> Interpreter:
+    loaded = Interpreter(model_path=str(path))
+    loaded.allocate_tensors()
+    return loaded
+
+
+def test_int8_is_integer_throughout(tiny_variants: Path) -> None:
+    """Weights, activations, input and output: no float tensor is left in int8.tflite."""
+    loaded = interpreter(tiny_variants / "int8.tflite")
+    assert loaded.get_input_details()[0]["dtype"] is np.int8
+    assert loaded.get_output_details()[0]["dtype"] is np.int8
+    kinds = {tensor["dtype"] for tensor in loaded.get_tensor_details()}
+    assert np.float32 not in kinds
+    assert not {"QUANTIZE", "DEQUANTIZE"} & {operation["op_name"] for operation in loaded._get_ops_details()}
+
+
+def test_dynamic_range_has_int8_weights_and_float_ends(tiny_variants: Path) -> None:
+    """A quarter of float32's size, float in and out."""
+    loaded = interpreter(tiny_variants / "dynamic_range.tflite")
+    assert loaded.get_input_details()[0]["dtype"] is np.float32
+    assert loaded.get_output_details()[0]["dtype"] is np.float32
+    assert np.int8 in {tensor["dtype"] for tensor in loaded.get_tensor_details()}
+    sizes = {kind: (tiny_variants / f"{kind}.tflite").stat().st_size for kind in manifest.KINDS}
+    assert sizes["dynamic_range"] < 0.4 * sizes["float32"]
+    assert sizes["int8"] < 0.4 * sizes["float32"]
+
+
+def test_the_manifest_describes_the_files(tiny_model: Path, tiny_variants: Path) -> None:
+    """Hashes, sizes, source, calibration set, input and output quantization, op versions, runtime."""
+    variants = manifest.read(tiny_variants)
+    assert set(variants) == set(manifest.KINDS)
+    source = hashlib.sha256(tiny_model.read_bytes()).hexdigest()
+    for kind, variant in variants.items():
+        content = (tiny_variants / variant.file).read_bytes()
+        assert (variant.sha256, variant.size_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
+        assert variant.source_sha256 == source
+        assert variant.op_versions["CONV_2D"] >= 1
+        assert variant.loaded_in.startswith("ai-edge-litert 2.3")
+        (entry,), (answer,) = (
+            interpreter(tiny_variants / variant.file).get_input_details(),
+            interpreter(tiny_variants / variant.file).get_output_details(),
+        )
+        assert (variant.input.scale, variant.input.zero_point) == entry["quantization"]
+        assert (variant.output.scale, variant.output.zero_point) == answer["quantization"]
+        assert (variant.calibration_size == 220) == (kind == "int8")
+    assert variants["int8"].calibration_sha256 == calibration.choose(dataset.load(CALIBRATION), 220).sha256
+
+
+def test_float32_answers_like_keras(tiny_model: Path, tiny_variants: Path) -> None:
+    """On real images no output moves by more than 0.0001."""
+    import keras
+
+    images = to_input(dataset.load(CALIBRATION).images[::11])
+    expected = keras.saving.load_model(tiny_model, compile=False).predict(images, verbose=0)
+    loaded = interpreter(tiny_variants / "float32.tflite")
+    for image, answer in zip(images, expected, strict=True):
+        loaded.set_tensor(loaded.get_input_details()[0]["index"], image[None])
+        loaded.invoke()
+        np.testing.assert_allclose(loaded.get_tensor(loaded.get_output_details()[0]["index"])[0], answer, atol=1e-4)
+
+
+def test_the_same_model_gives_the_same_bytes(tiny_model: Path, tiny_variants: Path, tmp_path: Path) -> None:
+    """Converted again, each variant is byte-identical."""
+    assert main(["convert", str(tiny_model), "--out", str(tmp_path)]) == 0
+    for kind in manifest.KINDS:
+        assert (tmp_path / f"{kind}.tflite").read_bytes() == (tiny_variants / f"{kind}.tflite").read_bytes()
+
+
+def test_calibration_images_are_stratified_and_fixed() -> None:
+    """44 of 220 images are 4 of each class, the same ones each time; asked for more than there are, all."""
+    data = dataset.load(CALIBRATION)
+    chosen = calibration.choose(data, 44)
+    assert np.bincount(chosen.labels).tolist() == [4] * 11
+    assert chosen.sha256 == calibration.choose(data, 44).sha256
+    assert set(calibration.choose(data, 10_000).names) == set(data.names)
+
+
+def test_ranges_are_the_extremes_over_all_batches(tiny_variants: Path) -> None:
+    """Calibrating on 30 images is the union of calibrating on its parts."""
+    images = dataset.load(CALIBRATION).images
+    content = (tiny_variants / "float32.tflite").read_bytes()
+    whole = calibration.measure(content, images[:30])
+    parts = [calibration.measure(content, images[part]) for part in (slice(0, 7), slice(7, 30))]
+    assert len(whole) > 40
+    for name, (low, high) in whole.items():
+        np.testing.assert_allclose(low, min(part[name][0] for part in parts), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(high, max(part[name][1] for part in parts), rtol=1e-4, atol=1e-5)
+
+
+def test_one_variant_joins_those_that_are_there(tiny_model: Path, tiny_variants: Path, tmp_path: Path) -> None:
+    """Converting int8 alone keeps the manifest's other entries."""
+    out = Path(shutil.copytree(tiny_variants, tmp_path / "out"))
+    assert main(["convert", str(tiny_model), "--out", str(out), "--variants", "int8", "--calibration-size", "44"]) == 0
+    variants = manifest.read(out)
+    assert set(variants) == set(manifest.KINDS)
+    assert variants["int8"].calibration_size == 44
+
+
+def test_the_converter_is_silent(tiny_model: Path, tmp_path: Path) -> None:
+    """Piped, `harness convert` prints three lines, one a variant, and nothing else on either stream."""
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "convert", str(tiny_model), "--out", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert [Path(line.split()[0]).name for line in done.stdout.splitlines()] == [f"{k}.tflite" for k in manifest.KINDS]
+
+
+def refusal(capsys: pytest.CaptureFixture[str], out: Path, *arguments: str) -> str:
+    """The one line of a refused conversion; exit code 2 and no file left."""
+    code = main(["convert", *arguments, "--out", str(out)])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.count("\n") == 1
+    assert not list(out.glob("*")) if out.is_dir() else True
+    return error
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing file, a text file, an archive of something else."""
+    out = tmp_path / "out"
+    text, archive = tmp_path / "text.keras", tmp_path / "archive.keras"
+    text.write_text("weights")
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("hello.txt", "hello")
+    assert "No such file" in refusal(capsys, out, str(tmp_path / "none.keras"))
+    assert "not a .keras file" in refusal(capsys, out, str(text))
+    assert "cannot load it" in refusal(capsys, out, str(archive))
+
+
+def test_a_lambda_layer_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Code inside a model file is not run."""
+    import keras
+
+    image = keras.Input((28, 28, 1))
+    x = keras.layers.Lambda(lambda pixels: 1 - pixels)(image)
+    x = keras.layers.Dense(11, activation="softmax")(keras.layers.Flatten()(x))
+    keras.Model(image, x).save(tmp_path / "lambda.keras")
+    assert "Lambda" in refusal(capsys, tmp_path / "out", str(tmp_path / "lambda.keras"))
+
+
+def test_other_refusals(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown variant, a shape that does not fit, no calibration images, none asked for, an unwritable folder."""
+    out = tmp_path / "out"
+    assert "int4" in refusal(capsys, out, str(tiny_model), "--variants", "int4")
+    assert "--calibration-size" in refusal(capsys, out, str(tiny_model), "--calibration-size", "0")
+    assert "there is none" in refusal(capsys, out, str(tiny_model), "--calibration", str(tmp_path / "none"))
+    ten = save_model(tmp_path / "ten.keras", classes=10)
+    assert "the data needs" in refusal(capsys, out, str(ten))
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refusal(capsys, tmp_path / "file" / "out", str(tiny_model))
+
+
+def test_a_killed_conversion_leaves_nothing_half_written(tiny_model: Path, tiny_variants: Path, tmp_path: Path) -> None:
+    """Whenever it is killed, what is there under a final name is whole, and the manifest names only such files."""
+    command = [sys.executable, "-m", "harness", "convert", str(tiny_model), "--out", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip  # noqa: E501
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.0005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for path in tmp_path.glob("*.tflite"):
+        assert path.read_bytes() == (tiny_variants / path.name).read_bytes()
+    assert not (tmp_path / "manifest.json").exists() or json.loads((tmp_path / "manifest.json").read_text())

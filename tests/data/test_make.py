@@ -1,0 +1,101 @@
+"""Rendering: where strokes come from, and that a seed decides the pixels."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import make, mnist
+from data.make import main
+from harness import dataset
+from tests.conftest import CALIBRATION, TEST_IMAGES
+
+
+@pytest.fixture(scope="session")
+def idx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MNIST's four files as a user would have them."""
+    folder = tmp_path_factory.mktemp("idx")
+    for name, content in mnist.obtain().items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_mnist_is_had_and_is_the_published_one(idx_folder: Path) -> None:
+    """60,000 and 10,000 strokes, verified by hash, from whichever source answers."""
+    for split, count in (("train", 60_000), ("test", 10_000)):
+        digits = mnist.load(split, idx_folder)  # type: ignore[arg-type]
+        assert digits.images.shape == (count, 28, 28)
+        assert set(np.unique(digits.labels)) == set(range(10))
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "no folder"])
+def test_another_mnist_is_refused(
+    damage: str, idx_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that is missing or not the published one, by name, in one line."""
+    folder = Path(shutil.copytree(idx_folder, tmp_path / "idx"))
+    labels = folder / "t10k-labels-idx1-ubyte"
+    if damage == "changed":
+        labels.write_bytes(labels.read_bytes()[:-1] + b"\7")
+    elif damage == "missing":
+        labels.unlink()
+    else:
+        folder = tmp_path / "nowhere"
+    code = main(["test", "--per-class", "1", "--out", str(tmp_path / "out"), "--mnist", str(folder)])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.count("\n") == 1
+    assert ("SHA-256" in error) if damage == "changed" else ("expected" in error)
+
+
+def render(name: str, out: Path, idx_folder: Path, *more: str) -> dict[str, bytes]:
+    assert main([name, "--out", str(out), "--mnist", str(idx_folder), *more]) == 0
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*.jpg")}
+
+
+def test_a_seed_decides_every_image(idx_folder: Path, tmp_path: Path) -> None:
+    """The same seed gives the same bytes, whatever the workers or the amount; another seed gives others."""
+    three = render("raw", tmp_path / "a", idx_folder, "--per-class", "3", "--workers", "1")
+    assert len(three) == 33
+    two = render("raw", tmp_path / "b", idx_folder, "--per-class", "2", "--workers", "2")
+    assert two.items() <= three.items()
+    other = render("raw", tmp_path / "c", idx_folder, "--per-class", "2", "--seed", "7")
+    assert other.keys() == two.keys()
+    assert all(other[name] != two[name] for name in two)
+
+
+def test_the_committed_sets_are_what_the_command_makes(idx_folder: Path, tmp_path: Path) -> None:
+    """Some of data/test and data/calibration, rendered anew, look as committed."""
+    for name, committed in (("test", TEST_IMAGES), ("calibration", CALIBRATION)):
+        made = tmp_path / name
+        render(name, made, idx_folder, "--per-class", "2")
+        for path in made.rglob("*.jpg"):
+            ours = np.asarray(Image.open(committed / path.relative_to(made)), float)
+            assert np.abs(np.asarray(Image.open(path), float) - ours).mean() < 2
+
+
+def test_the_committed_sets_are_complete() -> None:
+    """2,200 test images, 200 of each class; 220 for calibration, 20 of each; grey, 28x28, and no image in both."""
+    test, calibration = dataset.load(TEST_IMAGES), dataset.load(CALIBRATION)
+    assert np.bincount(test.labels).tolist() == [200] * 11
+    assert np.bincount(calibration.labels).tolist() == [20] * 11
+    with Image.open(TEST_IMAGES / test.names[0]) as image:
+        assert (image.mode, image.size) == ("L", (28, 28))
+    assert not {image.tobytes() for image in test.images} & {image.tobytes() for image in calibration.images}
+
+
+def test_test_strokes_come_from_the_test_split_only() -> None:
+    """raw and calibration draw on MNIST's training split, test on its test split."""
+    assert {name: kind.split for name, kind in make.SETS.items()} == {
+        "raw": "train", "calibration": "train", "test": "test",
+    }  # fmt: skip
+
+
+def test_a_senseless_amount_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Zero images of each class are a mistake."""
+    assert main(["raw", "--per-class", "0", "--out", str(tmp_path)]) == 2
+    assert "--per-class 0" in capsys.readouterr().err

@@ -1,0 +1,239 @@
+"""`harness check` from the command line, on a tiny model: the table, the record, the verdict, every refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.cli import main
+from tests.conftest import ROOT, save_model
+
+
+def check(models: Path, reference: Path, data: Path, record: Path, *more: str) -> int:
+    return main(["check", "--models", str(models), "--reference", str(reference), "--data", str(data),
+                 "--json", str(record), *more])  # fmt: skip
+
+
+@pytest.fixture
+def own_variants(tiny_variants: Path, tmp_path: Path) -> Path:
+    """A copy of the variants that a test may damage."""
+    return Path(shutil.copytree(tiny_variants, tmp_path / "variants"))
+
+
+def read(record: Path) -> dict[str, Any]:
+    return json.loads(record.read_text())  # type: ignore[no-any-return]
+
+
+def test_a_faithful_conversion_passes(
+    tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three variants, each with its figures in the table and in the record; raw samples and outputs beside it."""
+    record = tmp_path / "run" / "check.json"
+    code = check(tiny_variants, tiny_model, few_images, record)
+    shown = capsys.readouterr().out
+    stored = read(record)
+    assert (code, stored["verdict"]) in ((0, "PASS"), (1, "FAIL"))  # an untrained int8 may lose a point
+    assert stored["schema"] == "harness-record/1"
+    assert [variant["kind"] for variant in stored["variants"]] == ["float32", "dynamic_range", "int8"]
+    float32 = stored["variants"][0]
+    assert (float32["verdict"], float32["flips"], float32["agreement"]) == ("PASS", 0, 1.0)
+    arrays = np.load(record.with_suffix(".npz"))
+    assert arrays["labels"].shape == (110,)
+    for variant in stored["variants"]:
+        kind = variant["kind"]
+        assert kind in shown
+        assert set(variant["latency_s"]) >= {"median", "p90"}
+        samples = arrays[f"latency.{kind}.samples"]
+        assert variant["latency_s"]["median"] == pytest.approx(np.median(samples))
+        assert samples.size == stored["latency_plan"]["rounds"] * stored["latency_plan"]["block"]
+        outputs = arrays[f"{kind}.outputs"].astype(float)
+        if arrays[f"{kind}.scale"]:
+            outputs = (outputs - arrays[f"{kind}.zero_point"]) * arrays[f"{kind}.scale"]
+        flips = int((outputs.argmax(1) != arrays["reference"].argmax(1)).sum())
+        assert (variant["flips"], variant["agreement"]) == (flips, pytest.approx(1 - flips / 110))
+        assert variant["accuracy"] == pytest.approx((outputs.argmax(1) == arrays["labels"]).mean())
+    assert arrays["int8.outputs"].dtype == np.int8
+    assert f"verdict: {stored['verdict']}" in shown
+
+
+def test_a_swapped_variant_fails(tiny_model: Path, own_variants: Path, few_images: Path, tmp_path: Path) -> None:
+    """Another model's float32 file under a truthful-looking manifest is refuted by its answers."""
+    other = save_model(tmp_path / "other.keras", seed=1)
+    assert main(["convert", str(other), "--out", str(tmp_path / "other"), "--variants", "float32"]) == 0
+    shutil.copy(tmp_path / "other" / "float32.tflite", own_variants / "float32.tflite")
+    stored = read(own_variants / "manifest.json")
+    theirs = read(tmp_path / "other" / "manifest.json")["variants"][0]
+    for entry in stored["variants"]:
+        if entry["kind"] == "float32":
+            entry.update(sha256=theirs["sha256"], size_bytes=theirs["size_bytes"])
+    (own_variants / "manifest.json").write_text(json.dumps(stored))
+    record = tmp_path / "check.json"
+    assert check(own_variants, tiny_model, few_images, record, "--variants", "float32") == 1
+    assert read(record)["verdict"] == "FAIL"
+    assert "answers differ from the reference" in read(record)["variants"][0]["reasons"][0]
+
+
+def test_few_images_are_inconclusive(tiny_model: Path, tiny_variants: Path, tmp_path: Path) -> None:
+    """Thirty images cannot prove that a variant stays within a point: exit code 3."""
+    images, record = tmp_path / "images", tmp_path / "c.json"
+    images.mkdir()
+    for number in range(30):
+        shutil.copy(ROOT / "data" / "test" / f"{number % 10}_{number + 1}.jpg", images)
+    assert check(tiny_variants, tiny_model, images, record, "--variants", "float32") == 3
+    assert read(record)["verdict"] == "INCONCLUSIVE"
+
+
+def test_the_stored_reference_is_used_and_renewed(
+    tiny_model: Path, own_variants: Path, few_images: Path, tmp_path: Path
+) -> None:
+    """It is written once, read while model and images stay, and computed anew when an image changes."""
+    arguments = (own_variants, tiny_model, few_images, tmp_path / "c.json", "--variants", "float32")
+    check(*arguments)
+    (stored,) = own_variants.glob("reference-*.npz")
+    with np.load(stored) as file:
+        content = dict(file)
+    content["outputs"] = np.roll(content["outputs"], 1, axis=1)  # wrong on purpose: is it read?
+    np.savez(stored, **content)
+    assert check(*arguments) == 1
+    stored.write_bytes(stored.read_bytes()[:100])  # damaged: computed anew
+    assert check(*arguments) == 0
+    changed = Path(shutil.copytree(few_images, tmp_path / "changed"))
+    shutil.copy(few_images / "1_1.jpg", changed / "1_2.jpg")
+    assert check(own_variants, tiny_model, changed, tmp_path / "c.json", "--variants", "float32") == 0
+    assert len(list(own_variants.glob("reference-*.npz"))) == 2
+
+
+def refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
+    """The one line of a refusal, its exit code checked."""
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize("damage", ["truncated", "corrupted", "missing"])
+def test_a_damaged_variant_is_refused(
+    damage: str, tiny_model: Path, own_variants: Path, few_images: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A .tflite that is not the one the manifest describes is named before anything runs."""
+    path = own_variants / "int8.tflite"
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        path.write_bytes(content[:-100])
+    elif damage == "corrupted":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    else:
+        path.unlink()
+    said = refusal(capsys, check(own_variants, tiny_model, few_images, tmp_path / "c.json"))
+    assert "int8.tflite" in said
+    assert "convert again" in said
+
+
+def test_a_variant_the_interpreter_refuses_fails_alone(
+    tiny_model: Path, own_variants: Path, few_images: Path, tmp_path: Path
+) -> None:
+    """A broken file under a matching manifest: its own verdict is FAIL, the others' results survive."""
+    path = own_variants / "int8.tflite"
+    path.write_bytes(path.read_bytes()[:-5000])
+    stored = read(own_variants / "manifest.json")
+    import hashlib
+
+    for entry in stored["variants"]:
+        if entry["kind"] == "int8":
+            entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (own_variants / "manifest.json").write_text(json.dumps(stored))
+    record = tmp_path / "c.json"
+    assert check(own_variants, tiny_model, few_images, record) == 1
+    by_kind = {variant["kind"]: variant for variant in read(record)["variants"]}
+    assert by_kind["int8"]["verdict"] == "FAIL"
+    assert "exit code" in by_kind["int8"]["reasons"][0]
+    assert by_kind["int8"]["latency_s"] is None
+    assert by_kind["float32"]["verdict"] == "PASS"
+    assert by_kind["float32"]["latency_s"]["median"] > 0
+
+
+def test_a_stale_variant_is_refused(
+    tiny_variants: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Variants of one model are not judged against another."""
+    other = save_model(tmp_path / "other.keras", seed=1)
+    assert "stale" in refusal(capsys, check(tiny_variants, other, few_images, tmp_path / "c.json"))
+
+
+def test_no_variants_is_refused_with_the_next_command(
+    tiny_model: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder without a manifest: how to make one."""
+    said = refusal(capsys, check(tmp_path / "none", tiny_model, few_images, tmp_path / "c.json"))
+    assert "harness convert" in said
+
+
+def test_a_damaged_manifest_is_refused(
+    tiny_model: Path, own_variants: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cut short, or of another schema."""
+    manifest = own_variants / "manifest.json"
+    whole = manifest.read_text()
+    for content in (whole[:50], whole.replace("harness-manifest/1", "harness-manifest/9"), "[]", '{"schema": "harness-manifest/1", "variants": [{"kind": "int8"}]}'):  # fmt: skip  # noqa: E501
+        manifest.write_text(content)
+        said = refusal(capsys, check(own_variants, tiny_model, few_images, tmp_path / "c.json"))
+        assert "manifest.json" in said
+
+
+def test_unknown_variants_threads_and_unwritable_records_are_refused(
+    tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each before anything is measured."""
+    base = (tiny_variants, tiny_model, few_images)
+    assert "int4" in refusal(capsys, check(*base, tmp_path / "c.json", "--variants", "int4"))
+    assert "--threads" in refusal(capsys, check(*base, tmp_path / "c.json", "--threads", "0"))
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refusal(capsys, check(*base, tmp_path / "file" / "c.json"))
+
+
+def test_a_model_of_another_shape_is_refused(
+    own_variants: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten classes do not fit eleven; 32 pixels do not fit 28."""
+    for model in (save_model(tmp_path / "ten.keras", classes=10), save_model(tmp_path / "big.keras", image_size=32)):
+        said = refusal(capsys, main(["reference", str(model), "--data", str(few_images), "--models", str(tmp_path)]))
+        assert "maps" in said
+        assert "the data needs (None, 28, 28, 1) to (None, 11)" in said
+
+
+def test_ctrl_c_keeps_what_was_measured(tiny_model: Path, tiny_variants: Path, tmp_path: Path) -> None:
+    """Interrupted in mid-run: exit code 130, the finished variants in the record, the rest INCONCLUSIVE."""
+    record = tmp_path / "c.json"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "check", "--models", str(tiny_variants), "--reference", str(tiny_model),
+         "--data", str(ROOT / "data" / "test"), "--json", str(record)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("harness-job-*/results/float32.npz")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    shown, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    by_kind = {variant["kind"]: variant for variant in read(record)["variants"]}
+    assert by_kind["float32"]["verdict"] == "PASS"
+    assert by_kind["int8"]["verdict"] in ("INCONCLUSIVE", "PASS", "FAIL")
+    assert any(variant["latency_s"] is None for variant in by_kind.values())
+    assert "interrupted" in shown
+    assert not list(tmp_path.glob("harness-job-*"))
