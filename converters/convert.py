@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,19 +54,25 @@ def convert(
     with KerasProcess() as keras:
         with step(f"{source.name} to float32"):
             base = keras.call(float32.convert, source, image_size, classes)
+            content = base.content
         if "float32" in kinds:
-            made["float32"] = base
+            made["float32"] = content
         if "dynamic_range" in kinds:
             with step("float32 to dynamic_range"):
-                made["dynamic_range"] = keras.call(dynamic_range.quantize, base)
+                made["dynamic_range"] = keras.call(dynamic_range.quantize, content)
         if chosen is not None:
             with step(f"activation ranges of {len(chosen)} calibration images"):
-                ranges = keras.call(calibration.measure, base, chosen.images)
+                ranges = keras.call(calibration.measure, content, chosen.images)
             with step("float32 to int8"):
-                made["int8"] = keras.call(int8.quantize, base, ranges)
+                made["int8"] = keras.call(int8.quantize, content, ranges)
         with step("loading each variant once"):
+            origin = {
+                "source_sha256": source_sha256,
+                "batch_norms_folded": base.batch_norms_folded,
+                "batch_norms_kept": base.batch_norms_kept,
+            }
             variants = {
-                kind: keras.call(_describe, kind, content, source_sha256, chosen if kind == "int8" else None)
+                kind: keras.call(_describe, kind, content, origin, chosen if kind == "int8" else None)
                 for kind, content in made.items()
             }
     try:
@@ -78,7 +85,7 @@ def convert(
     return variants
 
 
-def _describe(kind: str, content: bytes, source_sha256: str, calibrated: dataset.Dataset | None) -> Variant:
+def _describe(kind: str, content: bytes, origin: dict[str, Any], calibrated: dataset.Dataset | None) -> Variant:
     """A variant's manifest entry, read off the file itself, after one inference."""
     from importlib.metadata import version
 
@@ -103,7 +110,6 @@ def _describe(kind: str, content: bytes, source_sha256: str, calibrated: dataset
         file=f"{kind}.tflite",
         sha256=sha256(content),
         size_bytes=len(content),
-        source_sha256=source_sha256,
         calibration_sha256=calibrated.sha256 if calibrated else None,
         calibration_size=len(calibrated) if calibrated else None,
         input=_quantization(entry),
@@ -111,9 +117,10 @@ def _describe(kind: str, content: bytes, source_sha256: str, calibrated: dataset
         op_versions=dict(sorted(versions.items())),
         min_runtime_version=bytes(declared).rstrip(b"\0").decode() if declared is not None else None,
         loaded_in=f"ai-edge-litert {version('ai-edge-litert')}",
+        **origin,
     )
 
 
-def _quantization(details: dict[str, object]) -> Quantization:
-    scale, zero_point = details["quantization"]  # type: ignore[misc]
-    return Quantization(np.dtype(details["dtype"]).name, float(scale), int(zero_point))  # type: ignore[call-overload]
+def _quantization(details: dict[str, Any]) -> Quantization:
+    scale, zero_point = details["quantization"]
+    return Quantization(np.dtype(details["dtype"]).name, float(scale), int(zero_point))

@@ -1,17 +1,30 @@
-"""float32: the model as trained. The other variants are made from it."""
+"""float32: the model as trained, its batch norms folded away. The other variants are made from it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from converters import keras_model
 
 
-def convert(source: Path, image_size: int, classes: int) -> bytes:
+@dataclass(frozen=True)
+class Float32:
+    """A float32 .tflite, and how its batch norms fared: how many were folded, which were kept and why."""
+
+    content: bytes
+    batch_norms_folded: int
+    batch_norms_kept: dict[str, str]
+
+
+def convert(source: Path, image_size: int, classes: int) -> Float32:
     """A .keras file as a float32 .tflite. Runs where TensorFlow is; raises SetupError."""
     model = keras_model.load(source)
     keras_model.check_shapes(model, source, image_size, classes)
     import tensorflow as tf
 
-    content: bytes = tf.lite.TFLiteConverter.from_keras_model(model).convert()
-    return content
+    from converters.fold import fold
+
+    folded = fold(model)
+    content = tf.lite.TFLiteConverter.from_keras_model(folded.model).convert()
+    return Float32(content, len(folded.folded), dict(folded.kept))

@@ -15,11 +15,9 @@ weight is nudged to make a layer fit: what cannot be folded exactly stays, with 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
@@ -28,27 +26,10 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-Channels = NDArray[np.float64]  # [C], one number per channel
+from converters.graph import Channels, Graph, StaysError
 
 # How far a fold may shift a stream, in standard deviations of the channel. Far shifts cost the stream float32 digits.
 MAX_SHIFT = 1e3
-
-
-def _ranks(*kinds: str) -> tuple[type[Any], ...]:
-    return tuple(getattr(layers, f"{kind}{rank}D") for kind in kinds for rank in (1, 2, 3))
-
-
-_LINEAR = (*_ranks("Conv"), layers.DepthwiseConv1D, layers.DepthwiseConv2D, layers.Dense)
-_AVERAGE_POOL = _ranks("AveragePooling")
-# f(x + c) = f(x) + c for any c per channel
-_SHIFTABLE = (*_ranks("MaxPooling", "SpatialDropout"), layers.Dropout, layers.Identity)
-# f(a * x) = a * f(x) for any a > 0 per channel; Flatten repeats the channels
-_SCALABLE = (
-    *_SHIFTABLE,
-    *_AVERAGE_POOL,
-    *_ranks("ZeroPadding", "Cropping", "UpSampling", "GlobalAveragePooling", "GlobalMaxPooling"),
-    layers.Flatten,
-)
 
 
 @dataclass(frozen=True)
@@ -74,7 +55,7 @@ def fold(model: keras.Model) -> Fold:
     if not sequential and not (isinstance(model, keras.Function) and _is_keras_own(model)):
         return Fold(model, (), tuple(_inside(model, "", "the model is not functional, or not built")))
     ends = (model.inputs[0], model.outputs[0]) if sequential else (model.input, model.output)
-    plan = _Plan(_Graph(keras.Model(*ends, name=model.name)))
+    plan = _Plan(Graph(keras.Model(*ends, name=model.name)))
     return Fold(_rebuild(plan) if plan.folded else model, plan.folded, plan.kept)
 
 
@@ -88,154 +69,9 @@ def _inside(layer: Any, prefix: str, reason: str) -> Iterator[tuple[str, str]]:
             yield prefix + found.name, reason
 
 
-class _StaysError(Exception):
-    """Why a batch norm cannot be folded, in a few words."""
-
-
-class _Graph:
-    """Who makes and who reads each tensor of a functional model. Tensors go by id(); the model keeps them alive."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self.model = model
-        self.calls: Counter[Any] = Counter()
-        self.node: dict[Any, Any] = {}  # an operation's call; of several, one
-        self.with_arguments: set[Any] = set()  # layers called with training=True or the like
-        self.maker: dict[int, Any] = {}
-        self.readers: defaultdict[int, list[Any]] = defaultdict(list)  # the model itself reads its outputs
-        self._alias: dict[int, int] = {}
-        for tensor in model.outputs:
-            self.readers[id(tensor)].append(model)
-        pending, seen = list(model.outputs), set()
-        while pending:
-            op, index, _ = pending.pop()._keras_history
-            node = op._inbound_nodes[index]
-            if id(node) in seen:
-                continue
-            seen.add(id(node))
-            self.calls[op] += 1
-            self.node[op] = node
-            for argument in keras.tree.flatten((node.arguments.args, node.arguments.kwargs)):
-                if not isinstance(argument, keras.KerasTensor) and argument is not None and argument is not False:
-                    self.with_arguments.add(op)
-            self.maker.update((id(tensor), op) for tensor in node.outputs)
-            for tensor in node.input_tensors:
-                self.readers[id(tensor)].append(op)
-                pending.append(tensor)
-
-    def inputs(self, op: Any) -> list[int]:
-        return [self._alias.get(id(tensor), id(tensor)) for tensor in self.node[op].input_tensors]
-
-    def output(self, op: Any) -> int:
-        return id(self.node[op].outputs[0])
-
-    def bypass(self, bn: Any) -> None:
-        """Take out the only reader of a tensor; that one's own readers take its place."""
-        (before,), after = self.inputs(bn), self.output(bn)
-        self.readers[before] = self.readers[after]
-        self._alias[after] = before
-
-    def misfit(self, op: Any) -> str:
-        """What forbids reasoning about this operation channel by channel; empty: nothing."""
-        dtypes = {str(tensor.dtype) for tensor in (*self.node[op].input_tensors, *self.node[op].outputs)}
-        if isinstance(op, layers.Layer):
-            dtypes |= {op.compute_dtype, op.variable_dtype}
-        if self.calls[op] > 1:
-            return f"called {self.calls[op]} times"
-        if op in self.with_arguments:
-            return "called with an argument such as training=True"
-        if len(dtypes) > 1:
-            return f"mixed precision, {' and '.join(sorted(dtypes))}"
-        if getattr(op, "data_format", None) == "channels_first":
-            return "channels first"
-        if getattr(op, "quantization_mode", None) or getattr(op, "lora_enabled", False):
-            return "quantized or adapted weights"
-        return ""
-
-    def describe(self, op: Any) -> str:
-        if op is self.model:
-            return "the model's output"
-        notes = [type(op).__name__, self.misfit(op)]
-        if type(op) in _LINEAR and not _is_plain(op):
-            notes.append("with an activation")
-        return f"{op.name} ({', '.join(filter(None, notes))})"
-
-    def is_linear(self, op: Any) -> bool:
-        return type(op) in _LINEAR and not self.misfit(op)
-
-    def is_batch_norm(self, op: Any) -> bool:
-        if type(op) is not layers.BatchNormalization or self.misfit(op) or len(self.inputs(op)) > 1:
-            return False
-        return op.axis in (-1, len(self.node[op].outputs[0].shape) - 1)
-
-    def is_add(self, op: Any) -> bool:
-        if type(op) not in (layers.Add, _function_type("add")) or len(self.inputs(op)) < 2 or self.misfit(op):
-            return False
-        return len({tuple(tensor.shape) for tensor in (*self.node[op].input_tensors, *self.node[op].outputs)}) == 1
-
-    def is_relu(self, op: Any) -> bool:
-        if type(op) is layers.Activation:
-            plain = op.activation is keras.activations.relu
-        elif type(op) in (layers.ReLU, _function_type("activations.relu")):
-            plain = op.max_value is None and not op.negative_slope and not op.threshold
-        else:
-            plain = type(op) is _function_type("ops.relu")
-        return plain and not self.misfit(op)
-
-    def passes_shift(self, op: Any) -> bool:
-        passes = type(op) in _SHIFTABLE or (type(op) in _AVERAGE_POOL and op.padding == "valid")
-        return passes and not self.misfit(op)
-
-    def takes_shift(self, op: Any) -> bool:
-        """Can read x + c for x: it computes with its own mean or bias, and reads no zeros of padding."""
-        if self.is_linear(op) and not isinstance(op, layers.Dense):
-            return op.padding == "valid" or set(op.kernel_size) == {1}
-        return self.is_linear(op) or self.is_batch_norm(op) or self.is_add(op)
-
-    def feeds_freely(self, tensor: int) -> bool:
-        """Made by a convolution whose kernel and bias may change."""
-        return self.is_linear(self.maker[tensor]) and _is_plain(self.maker[tensor])
-
-    def root(self, tensor: int) -> int:
-        """The tensor furthest upstream that has this one's shift."""
-        while self.passes_shift(self.maker[tensor]):
-            (tensor,) = self.inputs(self.maker[tensor])
-        return tensor
-
-    def stream(self, root: int) -> Iterator[Any]:
-        """All that reads a tensor, at once or after what passes its shift on."""
-        for reader in self.readers[root]:
-            if self.passes_shift(reader):
-                yield from self.stream(self.output(reader))
-            else:
-                yield reader
-
-    def scaled(self, tensor: int, a: Channels) -> Iterator[tuple[Any, Channels]]:
-        """The layers to take a scale of this tensor into their kernel, each with that scale for its own inputs."""
-        for reader in self.readers[tensor]:
-            if self.is_linear(reader):
-                yield reader, a
-            elif type(reader) in _SCALABLE and not self.misfit(reader):
-                width = self.node[reader].outputs[0].shape[-1] or 0  # unknown after Flatten: nothing linear reads it
-                yield from self.scaled(self.output(reader), np.tile(a, width // a.size))
-            else:
-                raise _StaysError(f"between its ReLU and a convolution: {self.describe(reader)}")
-
-
-@cache
-def _function_type(name: str) -> type[Any]:
-    """The operation behind x + y, ops.relu(x) or activations.relu(x); those have no public names."""
-    x = keras.KerasTensor((1,))
-    made = {"add": x + x, "ops.relu": keras.ops.relu(x), "activations.relu": keras.activations.relu(x)}
-    return type(made[name]._keras_history.operation)
-
-
 def _float64(variable: Any) -> NDArray[np.float64]:
     values: NDArray[Any] = variable.numpy()
     return values.astype(np.float64)
-
-
-def _is_plain(layer: Any) -> bool:
-    return layer.activation in (None, keras.activations.linear)
 
 
 class _Linear:
@@ -292,7 +128,7 @@ class _Shifted:
 class _Plan:
     """Which batch norms fold, and the new weights."""
 
-    def __init__(self, graph: _Graph) -> None:
+    def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.linear: dict[Any, _Linear] = {}
         self.means: dict[Any, Channels] = {}  # of kept batch norms that read a shifted stream
@@ -340,34 +176,34 @@ class _Plan:
                 one = self._pre_activation(bn)
                 other = first.setdefault(one.root, bn)
                 if other is not bn and not np.array_equal(found[other].c, one.c):
-                    raise _StaysError(f"its input is shifted for {other.name} already")
+                    raise StaysError(f"its input is shifted for {other.name} already")
                 found[bn] = one
-            except _StaysError as error:
+            except StaysError as error:
                 reasons[bn] = str(error)
         return found
 
     def _pre_activation(self, bn: Any) -> _Shifted:
         graph = self.graph
         if type(bn) is not layers.BatchNormalization:
-            raise _StaysError(f"a {type(bn).__name__} may compute otherwise than Keras's own")
+            raise StaysError(f"a {type(bn).__name__} may compute otherwise than Keras's own")
         if not graph.is_batch_norm(bn):
             misfit = graph.misfit(bn) or ("called with a mask" if len(graph.inputs(bn)) > 1 else "")
-            raise _StaysError(misfit or f"normalizes axis {bn.axis}, not the last")
+            raise StaysError(misfit or f"normalizes axis {bn.axis}, not the last")
         root = graph.root(*graph.inputs(bn))
         if not graph.feeds_freely(root) and not graph.is_add(graph.maker[root]):
-            raise _StaysError(f"its input comes from {graph.describe(graph.maker[root])}")
+            raise StaysError(f"its input comes from {graph.describe(graph.maker[root])}")
         for reader in graph.stream(root):
             if not graph.takes_shift(reader):
-                raise _StaysError(f"its input is also read by {graph.describe(reader)}")
+                raise StaysError(f"its input is also read by {graph.describe(reader)}")
         for relu in graph.readers[graph.output(bn)]:
             if not graph.is_relu(relu):
-                raise _StaysError(f"read by something else than a plain ReLU: {graph.describe(relu)}")
+                raise StaysError(f"read by something else than a plain ReLU: {graph.describe(relu)}")
         if not _is_finite(bn):
-            raise _StaysError("its weights are not finite")
+            raise StaysError("its weights are not finite")
         gamma, beta, mean, deviation = _statistics(bn)
         for problem, channels in (("zero or negative", gamma <= 0), ("tiny", gamma * MAX_SHIFT < np.abs(beta))):
             if channels.any():
-                raise _StaysError(f"its scale is {problem} in {channels.sum()} of {channels.size} channels")
+                raise StaysError(f"its scale is {problem} in {channels.sum()} of {channels.size} channels")
         relus = graph.readers[graph.output(bn)]
         scaled = [found for relu in relus for found in graph.scaled(graph.output(relu), gamma / deviation)]
         return _Shifted(root, beta / gamma * deviation - mean, tuple(scaled))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from converters import relu
 from converters.calibration import Ranges
 
 
@@ -11,4 +12,4 @@ def quantize(float32: bytes, ranges: Ranges) -> bytes:
 
     statistics = {name: {"min": low, "max": high} for name, (low, high) in ranges.items()}
     made = quantizer.Quantizer(bytearray(float32), recipe.static_wi8_ai8())
-    return bytes(made.quantize(statistics, enable_progress_report=False).quantized_model)
+    return relu.as_quantize(bytes(made.quantize(statistics, enable_progress_report=False).quantized_model))

@@ -6,12 +6,13 @@ because the converter prints thousands of lines from C++, past any Python redire
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import pickle
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
@@ -21,63 +22,73 @@ from harness.errors import SetupError
 P = ParamSpec("P")
 R = TypeVar("R")
 
+LOG_TAIL_CHARACTERS = 400
+
 
 class KerasProcess:
     """Runs functions in one child process; use with `with`. Its output goes to a file, shown if it dies."""
 
     def __enter__(self) -> Self:
-        context = multiprocessing.get_context("spawn")
         self._log = tempfile.NamedTemporaryFile(prefix="harness-keras-", suffix=".log")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._log.name), daemon=True)
-        self._process.start()
-        theirs.close()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "converters.keras_process", self._log.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,  # Ctrl-C is the parent's to handle
+        )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection.close()
         self._process.kill()
-        self._process.join()
+        self._process.communicate()
         self._log.close()
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The function's result, or what it raised; SetupError where the process died."""
+        """The function's result, or the SetupError that it raised or that its process's death is."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
-            self._connection.send((function, args, kwargs))
-            done, value = self._connection.recv()
-        except (EOFError, ConnectionError, BrokenPipeError) as error:
-            self._process.join()
-            lines = Path(self._log.name).read_text(errors="replace").split("\n")
-            tail = " | ".join(line.strip() for line in lines if line.strip())[-400:]
-            raise SetupError(
-                f"{function.__module__}: the Keras process ended with exit code {self._process.exitcode}: {tail}"
-            ) from error
+            pickle.dump((function, args, kwargs), self._process.stdin)
+            self._process.stdin.flush()
+            done, value = pickle.load(self._process.stdout)
+        except (EOFError, BrokenPipeError) as error:
+            code = self._process.wait()
+            said = " ".join(Path(self._log.name).read_text(errors="replace").split())[-LOG_TAIL_CHARACTERS:]
+            raise SetupError(f"{function.__module__}: the Keras process ended with exit code {code}: {said}") from error
         if not done:
-            raise value
-        return value  # type: ignore[no-any-return]
+            raise SetupError(value)
+        return value
 
 
-def _serve(connection: Connection, log: str) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    file = os.open(log, os.O_WRONLY | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    while True:
-        try:
-            function, args, kwargs = connection.recv()
-        except EOFError:
-            return
-        answer: tuple[bool, Any]
-        try:
-            answer = True, function(*args, **kwargs)
-        except ModuleNotFoundError as error:
-            answer = False, SetupError(f"{error}; this step needs TensorFlow: pip install 'tflite-harness[convert]'")
-        except SetupError as error:
-            answer = False, error
-        except Exception as error:
-            text = (str(error).strip() or type(error).__name__).splitlines()[0]
-            answer = False, SetupError(f"{function.__module__}: {type(error).__name__}: {text[:300]}")
-        connection.send(answer)
+def serve(log: str) -> None:
+    """The child's side: calls from standard input, answers to what was standard output; that now goes to the log."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), 1)
+        while True:
+            try:
+                function, args, kwargs = pickle.load(sys.stdin.buffer)
+            except EOFError:
+                return
+            pickle.dump(_answer(function, args, kwargs), answers)
+            answers.flush()
+
+
+def _answer(function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[bool, Any]:
+    try:
+        return True, function(*args, **kwargs)
+    except SetupError as error:
+        return False, str(error)
+    except ModuleNotFoundError as error:
+        return False, f"{error}; this step needs TensorFlow: pip install 'tflite-harness[convert]'"
+    except Exception as error:
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return False, f"{function.__module__}: {type(error).__name__}: {text[:300]}"
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

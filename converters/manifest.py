@@ -33,6 +33,8 @@ class Variant:
     sha256: str
     size_bytes: int
     source_sha256: str  # of the .keras file
+    batch_norms_folded: int
+    batch_norms_kept: dict[str, str]  # layer -> why it could not be folded exactly
     calibration_sha256: str | None  # of the calibration set, where one was used
     calibration_size: int | None
     input: Quantization

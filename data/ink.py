@@ -51,7 +51,7 @@ class Look:
 
 
 FIELD = Look()  # as the field's crops look: data/test and data/calibration
-WIDE = Look(  # wider than the field: what the model learns from
+WIDE = Look(  # wider than the field: half of data/raw, so that the model generalises
     height=(10.5, 26.5),
     aspect=(0.65, 1.5),
     rotation=(-0.28, 0.28),
@@ -322,7 +322,7 @@ def _rule(rng: np.random.Generator) -> FloatImage:
     cv2.line(canvas, (-2, round(at - tilt / 2)), (CANVAS + 2, round(at + tilt / 2)), 1.0, width, cv2.LINE_AA)
     if rng.random() < 0.25:  # dashed, or worn
         canvas *= (np.clip(_smooth(1, 1.0, 14, rng)[..., 0] + 0.6, 0, 1)).astype(np.float32)
-    return np.ascontiguousarray(np.rot90(canvas, rng.integers(4))) * np.float32(rng.uniform(0.08, 0.75))
+    return np.ascontiguousarray(np.rot90(canvas, int(rng.integers(4)))) * np.float32(rng.uniform(0.08, 0.75))
 
 
 def _shadow(rng: np.random.Generator) -> FloatImage:
@@ -337,8 +337,8 @@ def _blot(rng: np.random.Generator) -> FloatImage:
     """A thick stroke's end just inside a corner."""
     canvas = np.zeros((CANVAS, CANVAS), np.float32)
     corner = rng.integers(0, 2, 2) * CANVAS
-    ends = corner + rng.normal(0, 5 * SCALE, (2, 2))
-    cv2.line(canvas, *(tuple(int(v) for v in end) for end in ends), 1.0, round(rng.uniform(2, 9) * SCALE), cv2.LINE_AA)
+    start, end = np.round(corner + rng.normal(0, 5 * SCALE, (2, 2))).astype(int).tolist()
+    cv2.line(canvas, start, end, 1.0, round(rng.uniform(2, 9) * SCALE), cv2.LINE_AA)
     return cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.5, 5))
 
 

@@ -35,29 +35,30 @@ class Set:
     """One of the sets this folder holds."""
 
     split: mnist.Split
-    look: ink.Look
+    looks: tuple[ink.Look, ...]  # taken in turn by the image's number
     per_class: int
     by_folder: bool  # <class>/<class>_<n>.jpg, else <class>_<n>.jpg
 
 
 SETS = {
-    "raw": Set("train", ink.WIDE, 2000, by_folder=True),
-    "calibration": Set("train", ink.FIELD, 20, by_folder=True),
-    "test": Set("test", ink.FIELD, 200, by_folder=False),
+    "raw": Set("train", (ink.WIDE, ink.FIELD), 2000, by_folder=True),
+    "calibration": Set("train", (ink.FIELD,), 20, by_folder=True),
+    "test": Set("test", (ink.FIELD,), 200, by_folder=False),
 }
 
 
 def render(name: str, digits: mnist.Digits, label: int, number: int, seed: int) -> bytes:
     """The JPEG of one image of a set."""
     kind = SETS[name]
+    look = kind.looks[number % len(kind.looks)]
     rng = np.random.default_rng([seed, zlib.crc32(name.encode()), label, number])
     if label == NOISE:
-        image = ink.noise(digits.images, kind.look, rng)
+        image = ink.noise(digits.images, look, rng)
     else:
         own = np.flatnonzero(digits.labels == label)
         order = np.random.default_rng([seed, zlib.crc32(name.encode()), label]).permutation(own)
-        image = ink.digit(digits.images[order[number % len(order)]], label, digits.images, kind.look, rng)
-    return ink.encode(image, kind.look, rng)
+        image = ink.digit(digits.images[order[number % len(order)]], label, digits.images, look, rng)
+    return ink.encode(image, look, rng)
 
 
 def make(name: str, out: Path, per_class: int, *, seed: int, source: Path | None, workers: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -103,6 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SetupError as error:
         print(f"harness {options.verb}: {error}", file=sys.stderr)
         return Exit.SETUP
+    except BrokenPipeError:  # the reader of standard output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.SETUP
     except KeyboardInterrupt:
         print(f"\nharness {options.verb}: interrupted; nothing half-written is left", file=sys.stderr)
         return Exit.INTERRUPTED
@@ -124,6 +128,9 @@ def _convert(options: argparse.Namespace) -> int:
     )
     for variant in made.values():
         print(f"{variant.path(options.out)}  {variant.size_bytes / 1e6:.2f} MB  sha256 {variant.sha256[:12]}")
+    kept = next(iter(made.values())).batch_norms_kept
+    if kept:
+        print(f"{len(kept)} batch norms were not folded: " + "; ".join(f"{k}: {why}" for k, why in kept.items()))
     return Exit.PASS
 
 
@@ -162,8 +169,10 @@ def _check(options: argparse.Namespace) -> int:
         )
     finally:
         bars.close()
-    print(terminal.table(result))
-    arrays = record.write(result, options.json)
+    try:
+        arrays = record.write(result, options.json)
+    finally:  # what was measured is shown also where it cannot be stored
+        print(terminal.table(result))
     print(f"record: {options.json}, raw samples and outputs: {arrays}")
     return Exit.INTERRUPTED if interrupted else OUTCOME_CODES[result.outcome]
 

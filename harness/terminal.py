@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tabulate import tabulate
 from tqdm import tqdm
@@ -33,7 +34,7 @@ class Bars:
     """One bar for each task of a job."""
 
     def __init__(self) -> None:
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         self._task = ""
 
     def __call__(self, task: str, done: int, total: int) -> None:

@@ -132,7 +132,9 @@ def latency(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
 
     Per variant: <kind>.samples [rounds, block], <kind>.warmup, <kind>.load, <kind>.first.
     """
-    models, prepared, arrays = {}, {}, {}
+    models: dict[str, Model] = {}
+    prepared: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     clock = time.perf_counter
     for kind, content in contents.items():
         begin = clock()

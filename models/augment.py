@@ -15,10 +15,11 @@ def augment(images: npt.NDArray[np.uint8], settings: Augmentation, rng: np.rando
         return images
     count, height, width, _ = images.shape
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    angle = np.deg2rad(rng.uniform(*settings.rotation_degrees, count))
-    shear, zoom = rng.uniform(*settings.shear, count), rng.uniform(*settings.zoom, count)
-    shift = rng.uniform(*settings.shift_pixels, (count, 2))
-    brightness, contrast = rng.uniform(*settings.brightness, count), rng.uniform(*settings.contrast, count)
+    angle = np.deg2rad(rng.uniform(*settings.rotation_degrees, size=(count,)))
+    shear, zoom = rng.uniform(*settings.shear, size=(count,)), rng.uniform(*settings.zoom, size=(count,))
+    shift = rng.uniform(*settings.shift_pixels, size=(count, 2))
+    light = (count, 1, 1, 1)
+    brightness, contrast = rng.uniform(*settings.brightness, size=light), rng.uniform(*settings.contrast, size=light)
     moved = np.empty_like(images)
     for i, image in enumerate(images):
         cos, sin = np.cos(angle[i]), np.sin(angle[i])
@@ -28,5 +29,5 @@ def augment(images: npt.NDArray[np.uint8], settings: Augmentation, rng: np.rando
             image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
     paper = np.median(moved, axis=(1, 2, 3), keepdims=True)
-    relit = (paper + (moved - paper) * contrast[:, None, None, None]) * brightness[:, None, None, None]
+    relit = (paper + (moved - paper) * contrast) * brightness
     return np.clip(np.round(relit), 0, 255).astype(np.uint8)

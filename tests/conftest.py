@@ -21,7 +21,7 @@ def quiet_step(name: str) -> Iterator[None]:
     yield
 
 
-def save_model(path: Path, *, seed: int = 0, depth: int = 11, classes: int = 11, image_size: int = 28) -> Path:
+def save_model(path: Path, *, seed: int = 0, depth: int = 20, classes: int = 11, image_size: int = 28) -> Path:
     """An untrained ResNet whose answers differ from image to image."""
     import keras
     import numpy as np
@@ -51,7 +51,7 @@ def save_model(path: Path, *, seed: int = 0, depth: int = 11, classes: int = 11,
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ResNet-11 .keras file, 28x28x1 to 11 classes."""
+    """A ResNet-20 .keras file, 28x28x1 to 11 classes."""
     return save_model(tmp_path_factory.mktemp("model") / "tiny.keras")
 
 

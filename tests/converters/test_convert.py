@@ -37,7 +37,8 @@ def test_int8_is_integer_throughout(tiny_variants: Path) -> None:
     assert loaded.get_output_details()[0]["dtype"] is np.int8
     kinds = {tensor["dtype"] for tensor in loaded.get_tensor_details()}
     assert np.float32 not in kinds
-    assert not {"QUANTIZE", "DEQUANTIZE"} & {operation["op_name"] for operation in loaded._get_ops_details()}
+    names = {operation["op_name"] for operation in loaded._get_ops_details()}
+    assert not {"DEQUANTIZE", "RELU", "MUL"} & names
 
 
 def test_dynamic_range_has_int8_weights_and_float_ends(tiny_variants: Path) -> None:
@@ -69,6 +70,7 @@ def test_the_manifest_describes_the_files(tiny_model: Path, tiny_variants: Path)
         assert (variant.input.scale, variant.input.zero_point) == entry["quantization"]
         assert (variant.output.scale, variant.output.zero_point) == answer["quantization"]
         assert (variant.calibration_size == 220) == (kind == "int8")
+        assert (variant.batch_norms_folded, variant.batch_norms_kept) == (19, {})
     assert variants["int8"].calibration_sha256 == calibration.choose(dataset.load(CALIBRATION), 220).sha256
 
 
@@ -126,8 +128,11 @@ def test_the_converter_is_silent(tiny_model: Path, tmp_path: Path) -> None:
     """Piped, `harness convert` prints three lines, one a variant, and nothing else on either stream."""
     done = subprocess.run(
         [sys.executable, "-m", "harness", "convert", str(tiny_model), "--out", str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stderr == ""
     assert [Path(line.split()[0]).name for line in done.stdout.splitlines()] == [f"{k}.tflite" for k in manifest.KINDS]
 
@@ -180,7 +185,9 @@ def test_other_refusals(tiny_model: Path, tmp_path: Path, capsys: pytest.Capture
 def test_a_killed_conversion_leaves_nothing_half_written(tiny_model: Path, tiny_variants: Path, tmp_path: Path) -> None:
     """Whenever it is killed, what is there under a final name is whole, and the manifest names only such files."""
     command = [sys.executable, "-m", "harness", "convert", str(tiny_model), "--out", str(tmp_path)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip  # noqa: E501
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     deadline = time.monotonic() + 300
     while not list(tmp_path.iterdir()):
         assert time.monotonic() < deadline

@@ -79,13 +79,18 @@ def norm(x: Any, **options: Any) -> Any:
 
 
 RELUS: tuple[Callable[[Any], Any], ...] = (
-    lambda x: layers.ReLU()(x), lambda x: layers.Activation("relu")(x), keras.ops.relu, keras.activations.relu,
-)  # fmt: skip
+    lambda x: layers.ReLU()(x),
+    lambda x: layers.Activation("relu")(x),
+    keras.ops.relu,
+    keras.activations.relu,
+)
 ADDS: tuple[Callable[[list[Any]], Any], ...] = (lambda xs: layers.Add()(xs), lambda xs: sum(xs[1:], xs[0]))
 HEADS: tuple[Callable[[Any], Any], ...] = (
-    lambda x: layers.GlobalAveragePooling2D()(x), lambda x: layers.GlobalMaxPooling2D()(x),
-    lambda x: layers.Flatten()(x), lambda x: layers.Flatten()(layers.AveragePooling2D(2, padding="same")(x)),
-)  # fmt: skip
+    lambda x: layers.GlobalAveragePooling2D()(x),
+    lambda x: layers.GlobalMaxPooling2D()(x),
+    lambda x: layers.Flatten()(x),
+    lambda x: layers.Flatten()(layers.AveragePooling2D(2, padding="same")(x)),
+)
 
 
 # Models are built in the tests' bodies: Keras draws from `random`, which Hypothesis forbids in a strategy.
@@ -135,6 +140,7 @@ def pre_activation_network(draw: Callable[..., Any]) -> keras.Model:
                     raw = [lambda x: conv(x, wider, 1, stride)]  # noqa: B023 (called within the loop's turn)
                     if wider == channels:
                         raw.append(lambda x: layers.MaxPooling2D(1, stride)(x))  # noqa: B023
+                        raw.append(lambda x: layers.AveragePooling2D(stride)(x))  # noqa: B023
                     shortcut = draw(st.sampled_from(raw))(x) if pick(False, True) else conv(pre, wider, 1, stride)
                 kinds = pick(["bottleneck"], ["basic"], ["depthwise"], ["bottleneck", "basic"])
                 x = add([shortcut, *(branch(pre, wider, step, kind) for kind in kinds)])
@@ -268,6 +274,11 @@ def gated(x: Any) -> Any:
     return conv(layers.ReLU()(norm(x, name="bn2")))
 
 
+def branch_returned(x: Any) -> list[Any]:
+    y = conv(before_relu(x))
+    return [conv(layers.ReLU()(norm(layers.Add(name="sum")([x, y]), name="bn2"))), y]
+
+
 def two_readers(x: Any) -> Any:
     return conv(before_relu(x)) + conv(layers.ReLU()(norm(x, name="bn2")))
 
@@ -354,6 +365,13 @@ STAYS: dict[str, tuple[Callable[[], keras.Model], tuple[tuple[str, str], ...]]] 
     ),
     "gate instead of a convolution": (
         lambda: stream_with(gated),
+        (
+            ("bn", "no convolution of its own feeds sum (Add) to set the shift"),
+            ("bn2", "no convolution of its own feeds sum (Add) to set the shift"),
+        ),
+    ),
+    "convolution with another reader": (
+        lambda: stream_with(branch_returned),
         (
             ("bn", "no convolution of its own feeds sum (Add) to set the shift"),
             ("bn2", "no convolution of its own feeds sum (Add) to set the shift"),

@@ -91,8 +91,10 @@ def test_the_committed_sets_are_complete() -> None:
 def test_test_strokes_come_from_the_test_split_only() -> None:
     """raw and calibration draw on MNIST's training split, test on its test split."""
     assert {name: kind.split for name, kind in make.SETS.items()} == {
-        "raw": "train", "calibration": "train", "test": "test",
-    }  # fmt: skip
+        "raw": "train",
+        "calibration": "train",
+        "test": "test",
+    }
 
 
 def test_a_senseless_amount_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,8 +20,20 @@ from tests.conftest import ROOT, save_model
 
 
 def check(models: Path, reference: Path, data: Path, record: Path, *more: str) -> int:
-    return main(["check", "--models", str(models), "--reference", str(reference), "--data", str(data),
-                 "--json", str(record), *more])  # fmt: skip
+    return main(
+        [
+            "check",
+            "--models",
+            str(models),
+            "--reference",
+            str(reference),
+            "--data",
+            str(data),
+            "--json",
+            str(record),
+            *more,
+        ]
+    )
 
 
 @pytest.fixture
@@ -31,7 +43,7 @@ def own_variants(tiny_variants: Path, tmp_path: Path) -> Path:
 
 
 def read(record: Path) -> dict[str, Any]:
-    return json.loads(record.read_text())  # type: ignore[no-any-return]
+    return json.loads(record.read_text())
 
 
 def test_a_faithful_conversion_passes(
@@ -124,9 +136,13 @@ def refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
 
 @pytest.mark.parametrize("damage", ["truncated", "corrupted", "missing"])
 def test_a_damaged_variant_is_refused(
-    damage: str, tiny_model: Path, own_variants: Path, few_images: Path, tmp_path: Path,
+    damage: str,
+    tiny_model: Path,
+    own_variants: Path,
+    few_images: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """A .tflite that is not the one the manifest describes is named before anything runs."""
     path = own_variants / "int8.tflite"
     content = bytearray(path.read_bytes())
@@ -187,7 +203,12 @@ def test_a_damaged_manifest_is_refused(
     """Cut short, or of another schema."""
     manifest = own_variants / "manifest.json"
     whole = manifest.read_text()
-    for content in (whole[:50], whole.replace("harness-manifest/1", "harness-manifest/9"), "[]", '{"schema": "harness-manifest/1", "variants": [{"kind": "int8"}]}'):  # fmt: skip  # noqa: E501
+    for content in (
+        whole[:50],
+        whole.replace("harness-manifest/1", "harness-manifest/9"),
+        "[]",
+        '{"schema": "harness-manifest/1", "variants": [{"kind": "int8"}]}',
+    ):
         manifest.write_text(content)
         said = refusal(capsys, check(own_variants, tiny_model, few_images, tmp_path / "c.json"))
         assert "manifest.json" in said
@@ -218,10 +239,26 @@ def test_ctrl_c_keeps_what_was_measured(tiny_model: Path, tiny_variants: Path, t
     """Interrupted in mid-run: exit code 130, the finished variants in the record, the rest INCONCLUSIVE."""
     record = tmp_path / "c.json"
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness", "check", "--models", str(tiny_variants), "--reference", str(tiny_model),
-         "--data", str(ROOT / "data" / "test"), "--json", str(record)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "harness",
+            "check",
+            "--models",
+            str(tiny_variants),
+            "--reference",
+            str(tiny_model),
+            "--data",
+            str(ROOT / "data" / "test"),
+            "--json",
+            str(record),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
     deadline = time.monotonic() + 300
     while not list(tmp_path.glob("harness-job-*/results/float32.npz")):
         assert process.poll() is None, process.communicate()

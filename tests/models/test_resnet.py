@@ -48,7 +48,7 @@ def test_fused_batch_norm_is_keras_batch_norm() -> None:
     for kind in (keras.layers.BatchNormalization, FusedBatchNormalization):
         layer = kind(momentum=0.9, epsilon=1e-3)
         layer.build(x.shape)
-        layer.set_weights([[0.5, 1, 2, 1, 1], [0, 1, 0, -1, 0], np.zeros(5), np.ones(5)])
+        layer.set_weights([np.array([0.5, 1, 2, 1, 1]), np.array([0, 1, 0, -1, 0]), np.zeros(5), np.ones(5)])
         with tf.GradientTape() as tape:
             tape.watch(x)
             loss = tf.reduce_sum(layer(x, training=True) ** 3)

@@ -1,0 +1,39 @@
+"""What the benchmarks share: the shipped model's variants, converted first where they are missing or stale."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from converters import keras_model, manifest
+from converters.convert import convert
+from harness import dataset, terminal
+from harness.dataset import Dataset
+from harness.errors import SetupError
+
+ROOT = Path(__file__).parent.parent
+MODEL = ROOT / "models" / "resnet164.keras"
+VARIANTS = ROOT / "models" / "tflite"
+
+
+@pytest.fixture(scope="session")
+def variants() -> dict[str, manifest.Variant]:
+    """The shipped model's variants by kind."""
+    source = keras_model.sha256(MODEL)
+    try:
+        known = manifest.read(VARIANTS)
+        for kind in manifest.KINDS:
+            manifest.verify(VARIANTS, known[kind], source)
+    except (SetupError, KeyError):
+        known = convert(MODEL, VARIANTS, terminal.step, calibration_folder=ROOT / "data" / "calibration")
+    return known
+
+
+@pytest.fixture(scope="session")
+def data() -> Dataset:
+    """data/test."""
+    return dataset.load(ROOT / "data" / "test")

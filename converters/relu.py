@@ -1,0 +1,43 @@
+"""A quantized RELU that stays on XNNPACK's fast path.
+
+XNNPACK runs a RELU fused into an operation, not a stand-alone quantized one: that falls back to a slow reference
+kernel. Where the output's zero point is its type's least value, storing a negative saturates there, so that a
+QUANTIZE between the same tensors is the same function, and XNNPACK takes it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+QUANTIZE_VERSION = 2  # the first that requantizes int8 to int8
+
+
+def as_quantize(content: bytes) -> bytes:
+    """A .tflite with each stand-alone int8 RELU that saturates at zero written as QUANTIZE."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    relu = {i for i, code in enumerate(model.operatorCodes) if code.builtinCode == schema.BuiltinOperator.RELU}
+    operators = [
+        operator
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if operator.opcodeIndex in relu and _saturates(graph.tensors[operator.outputs[0]])
+    ]
+    if not operators:
+        return content
+    quantize = schema.OperatorCodeT()
+    quantize.builtinCode = quantize.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
+    quantize.version = QUANTIZE_VERSION
+    model.operatorCodes.append(quantize)
+    for operator in operators:
+        operator.opcodeIndex = len(model.operatorCodes) - 1
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _saturates(tensor: Any) -> bool:
+    """Whether a tensor is int8 and stores a real zero as the least value."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return tensor.type == schema.TensorType.INT8 and list(tensor.quantization.zeroPoint) == [-128]

@@ -1,0 +1,68 @@
+"""Older runtimes: what apps ship, and what a Raspberry Pi of 32 bits has."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.cli import main
+from tests.conftest import ROOT
+
+BASE = ["tflite-runtime==2.14.0", "numpy<2", "pillow", "tabulate", "tqdm"]
+
+
+@pytest.fixture(scope="module")
+def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with the base packages and tflite-runtime 2.14 alone: no ai-edge-litert, no TensorFlow."""
+    folder = tmp_path_factory.mktemp("tflite-runtime")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *BASE], check=True)
+    return python
+
+
+def test_a_stored_reference_is_checked_with_tflite_runtime_alone(
+    old_python: Path, tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path: Path
+) -> None:
+    """Without TensorFlow, all three variants load in tflite-runtime 2.14 and answer as in ai-edge-litert."""
+    here, there = tmp_path / "here.json", tmp_path / "there.json"
+    arguments = ["check", "--models", str(tiny_variants), "--reference", str(tiny_model), "--data", str(few_images)]
+    main([*arguments, "--json", str(here)])  # stores the reference, too
+    done = subprocess.run(
+        [old_python, "-m", "harness", *arguments, "--json", str(there)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert there.exists(), done.stderr
+    record = json.loads(there.read_text())
+    assert record["machine"]["runtime"] == "tflite-runtime 2.14.0"
+    ours, theirs = np.load(here.with_suffix(".npz")), np.load(there.with_suffix(".npz"))
+    for variant in record["variants"]:
+        kind = variant["kind"]
+        assert variant["flips"] is not None, variant["reasons"]
+        agreement = (ours[f"{kind}.outputs"].argmax(1) == theirs[f"{kind}.outputs"].argmax(1)).mean()
+        assert agreement == 1.0 if kind == "float32" else agreement >= 0.97
+
+
+def test_computing_a_reference_without_tensorflow_says_what_to_install(
+    old_python: Path, tiny_model: Path, few_images: Path, tmp_path: Path
+) -> None:
+    """One line and exit code 2."""
+    done = subprocess.run(
+        [old_python, "-m", "harness", "reference", str(tiny_model), "--data", few_images, "--models", tmp_path],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "tflite-harness[convert]" in done.stderr
+    assert done.stderr.count("\n") == 1
