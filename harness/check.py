@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,7 @@ def check(
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     variants = _select(manifest.read(models), kinds, models)
-    with step(f"reading {data_folder}"):
-        data = dataset.load(data_folder, skip_bad=skip_bad)
+    data = dataset.load(data_folder, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
     expected = reference.obtain(reference_model, data, models, step)
     for variant in variants.values():
         manifest.verify(models, variant, expected.model_sha256)

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -139,7 +140,8 @@ def _reference(options: argparse.Namespace) -> int:
     from harness.files import check_writable
 
     check_writable(options.models)
-    data = dataset.load(options.data, skip_bad=options.skip_bad)
+    with terminal.Bars() as bars:
+        data = dataset.load(options.data, skip_bad=options.skip_bad, progress=partial(bars, f"reading {options.data}"))
     made = reference.obtain(options.model, data, options.models, terminal.step)
     accuracy = float((made.outputs.argmax(axis=1) == data.labels).mean())
     print(f"{options.model}: accuracy {accuracy:.2%} on {len(data)} images of {options.data}")
@@ -154,9 +156,10 @@ def _check(options: argparse.Namespace) -> int:
 
     if options.threads < 1:
         raise SetupError(f"--threads {options.threads}: expected at least 1")
+    if options.json.suffix != ".json":
+        raise SetupError(f"--json {options.json}: expected a name ending in .json; the arrays go beside it as .npz")
     check_writable(options.json.parent)
-    bars = terminal.Bars()
-    try:
+    with terminal.Bars() as bars:
         result, interrupted = check.check(
             options.models,
             options.reference,
@@ -167,8 +170,6 @@ def _check(options: argparse.Namespace) -> int:
             plan=LatencyPlan(threads=options.threads),
             skip_bad=options.skip_bad,
         )
-    finally:
-        bars.close()
     try:
         arrays = record.write(result, options.json)
     finally:  # what was measured is shown also where it cannot be stored

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -105,7 +106,7 @@ def read_result(job: Job, task: str) -> Result | None:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         about = json.loads(str(arrays.pop("about")))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise SetupError(f"{path}: the result is damaged ({error}); run again") from error
     if about.pop("nonce") != job.nonce or about.pop("task") != task:
         raise SetupError(f"{path}: the result is of another job; run again")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -57,5 +58,5 @@ def _read(path: Path) -> Reference | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return Reference(stored["outputs"], str(stored["model_sha256"]), str(stored["data_sha256"]))
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None

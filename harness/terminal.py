@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from tabulate import tabulate
 from tqdm import tqdm
@@ -31,26 +31,24 @@ def step(name: str) -> Iterator[None]:
 
 
 class Bars:
-    """One bar for each task of a job."""
+    """One bar for each task, called with its name, what is done and the total; use with `with`."""
 
-    def __init__(self) -> None:
+    def __enter__(self) -> Self:
         self._bar: tqdm[Any] | None = None
         self._task = ""
+        return self
 
-    def __call__(self, task: str, done: int, total: int) -> None:
-        if task != self._task:
-            self.close()
-            unit = " rounds" if task == "latency" else " images"
-            self._bar = tqdm(total=total, desc=f"  {task}", unit=unit, disable=not sys.stderr.isatty())
-            self._task = task
-        if self._bar is not None and total:
-            self._bar.total = total
-            self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
-        self._bar, self._task = None, ""
+
+    def __call__(self, task: str, done: int, total: int) -> None:
+        if task != self._task or self._bar is None:
+            self.__exit__()
+            self._bar = tqdm(total=total, desc=f"  {task}", disable=not sys.stderr.isatty())
+            self._task = task
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
 
 
 HEADERS = ("variant", "verdict", "accuracy", "reference", "agreement", "flips", "max |dp|", "size", "median", "p90")

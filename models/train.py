@@ -11,7 +11,8 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ import keras
 import numpy as np
 
 from converters import keras_model
-from harness import dataset
+from harness import dataset, terminal
 from harness.dataset import Dataset
 from harness.errors import Exit, SetupError
+from harness.files import write_atomic
 from models import config
 from models.augment import augment
 from models.config import Augmentation, TrainConfig
@@ -89,15 +91,16 @@ def plain_model(trained: keras.Model, settings: TrainConfig) -> keras.Model:
 def save(model: keras.Model, path: Path) -> None:
     """Write a .keras file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.part.keras")
-    model.save(partial)
-    partial.replace(path)
+    unfinished = path.with_name(f"{path.stem}.part.keras")
+    model.save(unfinished)
+    unfinished.replace(path)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Progress:
-    """How far a run has come: what its checkpoint holds beside the model."""
+    """How far a run has come, stored beside its checkpoint. run: the settings that make it this run and no other."""
 
+    run: str
     epoch: int = 0
     history: tuple[dict[str, float], ...] = ()
 
@@ -111,18 +114,22 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         values = {key: float(value) for key, value in (logs or {}).items()}
-        self.progress = Progress(epoch + 1, (*self.progress.history, values))
+        self.progress = replace(self.progress, epoch=epoch + 1, history=(*self.progress.history, values))
+        # The progress first: it says whose checkpoint this is. How far that has come, its optimizer's step count says.
+        write_atomic(self.path.with_suffix(".json"), json.dumps(asdict(self.progress), indent=1).encode())
         save(self.model, self.path)
-        # The optimizer's step count inside the model says which epoch it belongs to; this is its history.
-        partial = self.path.with_suffix(".json.part")
-        partial.write_text(json.dumps(asdict(self.progress), indent=1))
-        partial.replace(self.path.with_suffix(".json"))
 
 
 def train(settings: TrainConfig) -> keras.Model:
     """Run a config from where it stands to its end; the plain float32 model, also saved at settings.out."""
     keras.utils.set_random_seed(settings.seed)
-    data = dataset.load(settings.data, classes=settings.classes, image_size=settings.image_size)
+    with terminal.Bars() as bars:
+        data = dataset.load(
+            settings.data,
+            classes=settings.classes,
+            image_size=settings.image_size,
+            progress=partial(bars, f"reading {settings.data}"),
+        )
     learn, held = split(data, settings.validation_share, settings.seed)
     training = dataset.build(data.images[learn], data.labels[learn].tolist(), [data.names[i] for i in learn])
     held_out = dataset.to_input(data.images[held]), data.labels[held]
@@ -151,20 +158,30 @@ def train(settings: TrainConfig) -> keras.Model:
 def _start(settings: TrainConfig, checkpoint: Path, steps: int) -> tuple[keras.Model, Progress]:
     """A compiled model and its progress: from the checkpoint, from given weights, or from scratch."""
     model = compile_model(settings, steps)
+    progress = Progress(run=repr(replace(settings, epochs=1)))  # a run may be made longer
     if not checkpoint.exists():
         if settings.init:
-            model.set_weights(keras_model.load(settings.init).get_weights())
-        return model, Progress()
+            try:
+                model.set_weights(keras_model.load(settings.init).get_weights())
+            except ValueError as error:
+                raise SetupError(f"{settings.init}: its weights fit another depth or class count") from error
+        return model, progress
+    try:
+        found = json.loads(checkpoint.with_suffix(".json").read_text())
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{checkpoint}: its .json cannot be read ({error}); remove both to start anew") from error
+    if found["run"] != progress.run:
+        raise SetupError(
+            f"{checkpoint}: left by a run with other settings; remove it to start anew, or give another --out"
+        )
     stored = keras.models.load_model(checkpoint, custom_objects={"FusedBatchNormalization": FusedBatchNormalization})
     model.set_weights(stored.get_weights())
     for variable, value in zip(model.optimizer.variables, stored.optimizer.variables, strict=True):
         if variable.name != "learning_rate":
             variable.assign(value)
     done = int(stored.optimizer.iterations.numpy()) // steps
-    history_path = checkpoint.with_suffix(".json")
-    history = json.loads(history_path.read_text())["history"] if history_path.exists() else []
     print(f"{checkpoint}: continuing after epoch {done}", flush=True)
-    return model, Progress(done, tuple(history[:done]))
+    return model, replace(progress, epoch=done, history=tuple(found["history"][:done]))
 
 
 def compile_model(settings: TrainConfig, steps: int) -> keras.Model:

@@ -43,7 +43,7 @@ def save_model(path: Path, *, seed: int = 0, depth: int = 20, classes: int = 11,
                 ]
             )
     kernel, bias = model.layers[-1].get_weights()
-    kernel = rng.normal(0, 1, kernel.shape)
+    kernel = rng.normal(0, 0.2, kernel.shape)
     model.layers[-1].set_weights([kernel - kernel.mean(axis=0), bias])
     model.save(path)
     return path

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import IO
 
 from harness.job import Job
 
@@ -39,8 +40,9 @@ def run(
         errors="replace",
         start_new_session=True,
     )
+    assert process.stdout is not None
     lines: queue.Queue[str | None] = queue.Queue()
-    reader = threading.Thread(target=_read, args=(process, lines), daemon=True)
+    reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
     reader.start()
     task, said = None, []
     try:
@@ -59,11 +61,11 @@ def run(
         process.kill()
         process.wait()
         reader.join()
+        process.stdout.close()
     return Ended(code, task, next((line for line in reversed(said) if line), ""))
 
 
-def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
+def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+    for line in stream:
         lines.put(line)
     lines.put(None)

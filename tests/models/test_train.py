@@ -94,7 +94,7 @@ def test_a_killed_run_continues(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     deadline = time.monotonic() + 400
-    while not (tmp_path / "model.checkpoint.json").exists():
+    while not (tmp_path / "model.checkpoint.keras").exists():
         assert process.poll() is None, (tmp_path / "log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -107,4 +107,18 @@ def test_a_killed_run_continues(tmp_path: Path) -> None:
     model = keras.saving.load_model(out, safe_mode=True)
     assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
-    assert model.optimizer is None
+    assert getattr(model, "optimizer", None) is None
+
+
+def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other settings and the same --out: refused in one line, nothing overwritten."""
+    out = tmp_path / "model.keras"
+    arguments = [*SMALL, "--epochs", "1", "--out", str(out)]
+    assert main(arguments) == 0
+    before = out.read_bytes()
+    capsys.readouterr()
+    assert main([*arguments, "--seed", "7"]) == 2
+    error = capsys.readouterr().err
+    assert "other settings" in error
+    assert error.count("\n") == 1
+    assert out.read_bytes() == before
