@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -33,7 +34,7 @@ Step = Callable[[str], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What became of a job: results by task, a verdict for variants that gave none, whether Ctrl-C ended it."""
+    """What became of a job: results by task, for tasks without one the verdict why, whether Ctrl-C ended it."""
 
     results: Mapping[str, Result]
     failures: Mapping[str, Verdict]
@@ -64,13 +65,16 @@ def check(
         manifest.verify(models, variant, expected.model_sha256)
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         written = job.write(Path(folder), models, variants, data, plan, parallel=os.cpu_count() or 1)
-        outputs = run(written, set(variants), progress)
+        outputs = run(written, progress)
     record = _record(variants, data, expected, outputs, plan, started, reference_model, data_folder)
     return record, outputs.interrupted
 
 
-def run(written: Job, kinds: set[str], progress: local.Progress, **options: Any) -> Outputs:
-    """Run a job; a variant that crashes or hangs the worker is left out, and the others go on."""
+def run(written: Job, progress: local.Progress, **options: Any) -> Outputs:
+    """Run a job; a task that crashes or hangs the worker is left out, and the others go on.
+
+    Raises SetupError where no worker can be started at all.
+    """
     failures: dict[str, Verdict] = {}
     interrupted = False
     while True:
@@ -79,21 +83,23 @@ def run(written: Job, kinds: set[str], progress: local.Progress, **options: Any)
         except KeyboardInterrupt:
             interrupted = True
             break
-        missing = [task for task in written.tasks if not written.result_path(task).exists()]
-        if not missing:
-            break
-        if ended.task not in kinds & set(missing):  # latency, or nothing had begun: no variant to blame
+        if all(written.result_path(task).exists() for task in written.tasks):
             break
         what = "was silent too long and was stopped" if ended.code is None else f"ended with exit code {ended.code}"
         reason = f"the worker {what}" + (f": {ended.tail}" if ended.tail else "")
-        outcome = Outcome.INCONCLUSIVE if ended.code is None else Outcome.FAIL
+        if ended.task is None:
+            raise SetupError(reason)
+        from_outside = ended.code in (None, -signal.SIGKILL, -signal.SIGTERM)  # not the variant's own doing
+        outcome = Outcome.INCONCLUSIVE if from_outside else Outcome.FAIL
         failures[ended.task] = Verdict(outcome, (reason,))
-        written = job.without(written, {ended.task})
-        if not written.tasks:
-            break
-    results = {task: result for task in written.tasks if (result := job.read_result(written, task)) is not None}
-    if not results and not failures and not interrupted:
-        raise SetupError(f"the worker did not start (exit code {ended.code}): {ended.tail}")
+        written = job.without(written, ended.task)
+    results = {}
+    for task in written.tasks:
+        try:
+            if result := job.read_result(written, task):
+                results[task] = result
+        except SetupError as error:  # the other tasks' results are sound
+            failures[task] = Verdict(Outcome.INCONCLUSIVE, (str(error),))
     return Outputs(results, failures, interrupted)
 
 
@@ -133,6 +139,7 @@ def _record(
             arrays |= {f"latency.{n}": a for n, a in timed.arrays.items() if n.startswith(f"{kind}.")}
             times = _latency(timed, kind)
         records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, judged, figures, times))
+    notes = outputs.failures[LATENCY].reasons if LATENCY in outputs.failures else ()
     machine = next((result.machine for result in outputs.results.values()), {})
     return Record(
         outcome=verdict.overall(record.verdict for record in records),
@@ -142,6 +149,7 @@ def _record(
         machine=machine,
         plan=asdict(plan),
         started=started,
+        notes=tuple(f"latency was not measured: {reason}" for reason in notes),
         arrays=arrays,
     )
 

@@ -73,16 +73,16 @@ def write(
     return Job(folder, nonce, tuple(task["name"] for task in tasks))
 
 
-def without(job: Job, kinds: set[str]) -> Job:
-    """The same job, rewritten to leave out the given variants."""
+def without(job: Job, task: str) -> Job:
+    """The same job, rewritten to leave out a task, and with a variant's answers its latency."""
     plan = json.loads((job.folder / "job.json").read_text())
-    tasks = []
-    for task in plan["tasks"]:
-        task["variants"] = {kind: file for kind, file in task["variants"].items() if kind not in kinds}
-        if task["variants"]:
-            tasks.append(task)
-    _write_plan(job.folder, job.nonce, tasks)
-    return Job(job.folder, job.nonce, tuple(task["name"] for task in tasks))
+    kept = []
+    for entry in plan["tasks"]:
+        entry["variants"] = {kind: file for kind, file in entry["variants"].items() if kind != task}
+        if entry["name"] != task and entry["variants"]:
+            kept.append(entry)
+    _write_plan(job.folder, job.nonce, kept)
+    return Job(job.folder, job.nonce, tuple(entry["name"] for entry in kept))
 
 
 def _write_plan(folder: Path, nonce: str, tasks: list[dict[str, Any]]) -> None:

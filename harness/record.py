@@ -43,6 +43,7 @@ class Record:
     machine: Mapping[str, Any]
     plan: Mapping[str, Any]
     started: str  # UTC, ISO 8601
+    notes: tuple[str, ...]  # what could not be measured, and why
     arrays: Mapping[str, npt.NDArray[Any]] = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -55,6 +56,7 @@ class Record:
             "data": dict(self.data),
             "machine": dict(self.machine),
             "latency_plan": dict(self.plan),
+            "notes": list(self.notes),
             "variants": [_variant(variant) for variant in self.variants],
         }
 

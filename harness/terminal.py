@@ -62,6 +62,7 @@ def table(record: Record) -> str:
     ]
     lines.append("")
     lines += [f"{v.kind}: {v.verdict.outcome}: {'; '.join(v.verdict.reasons)}" for v in record.variants]
+    lines += record.notes
     data, machine = record.data, record.machine
     lines.append(
         f"{data['images']} images of {data['folder']}, {len(data['skipped'])} skipped; "

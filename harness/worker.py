@@ -76,6 +76,7 @@ def run(folder: Path) -> None:
     plan = json.loads((folder / "job.json").read_text())
     inputs = np.load(folder / "inputs.npy")
     (folder / "results").mkdir(exist_ok=True)
+    about = {"nonce": plan["nonce"], **machine()}
     for task in plan["tasks"]:
         result = folder / "results" / f"{task['name']}.npz"
         if result.exists():
@@ -83,10 +84,9 @@ def run(folder: Path) -> None:
         say(task=task["name"], done=0, total=0)
         contents = {kind: verified(folder / file, digest) for kind, (file, digest) in task["variants"].items()}
         arrays = answers(contents, inputs, task) if task["do"] == "answers" else latency(contents, inputs, task)
-        about = {"nonce": plan["nonce"], "task": task["name"], **machine()}
         partial = result.with_suffix(".part")
         with partial.open("wb") as file:
-            np.savez(file, about=np.array(json.dumps(about)), **arrays)
+            np.savez(file, about=np.array(json.dumps(about | {"task": task["name"]})), **arrays)
         partial.replace(result)
 
 
