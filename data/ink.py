@@ -43,7 +43,7 @@ class Look:
     neighbour_share: float = 0.12  # part of the next digit
     speck_share: float = 0.1
     flag_share: float = 0.35  # of ones; half of them get a foot
-    bar_share: float = 0.4  # of sevens
+    bar_share: float = 0.35  # of sevens
     blur: Range = (0.3, 0.8)
     sharpen_share: float = 0.35
     noise: Range = (0.3, 3.0)  # grey levels
@@ -126,22 +126,34 @@ def _trace(stroke: npt.NDArray[np.uint8], label: int, look: Look, rng: np.random
     """The stroke at SCALE, 0..1, and whether it is a centre line (to be drawn with a pen) or a full shape."""
     big = cv2.resize(stroke, (CANVAS, CANVAS), interpolation=cv2.INTER_CUBIC)
     big = cv2.GaussianBlur(big, (0, 0), 1.6)
-    full = big > 110
+    full = _solid(big)
     line = skeletonize(full).astype(np.uint8)
     if line.sum() < SCALE * 6:  # a blot without a centre line
         return full.astype(np.float32), False
+    half = float(np.median(cv2.distanceTransform(full.astype(np.uint8), cv2.DIST_L2, 3)[line > 0]))
+    redrawn = cv2.distanceTransform(1 - line, cv2.DIST_L2, 3) <= half + 1.5
+    blotted = (full & ~redrawn).sum() > 0.04 * full.sum()  # a loop run full of ink: a line would lose it
     extra = np.zeros_like(line)
     if label == 1 and rng.random() < look.flag_share:
         _flag(extra, line, rng)
     if label == 7 and rng.random() < look.bar_share:
         _bar(extra, line, rng)
-    drawn = bool(rng.random() < 0.7)
+    drawn = bool(rng.random() < 0.75) and not blotted
     if not drawn:
-        width = max(
-            2, round(2 * float(np.median(cv2.distanceTransform(full.astype(np.uint8), cv2.DIST_L2, 3)[line > 0])))
-        )
+        width = max(2, round(2 * half))
         return np.maximum(full, cv2.dilate(extra, _disc(width))).astype(np.float32), False
     return cv2.dilate(np.maximum(line, extra), _disc(3)).astype(np.float32), True
+
+
+def _solid(big: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Where the ink is: at the threshold that shows the most holes, so that small loops stay open."""
+    found = []
+    for threshold in (60, 110, 150, 180):
+        solid = big > threshold
+        pieces = cv2.connectedComponents(solid.astype(np.uint8))[0]
+        holes = cv2.connectedComponents((~solid).astype(np.uint8), connectivity=4)[0]
+        found.append((holes - 2 * pieces, -abs(threshold - 110), solid))
+    return max(found, key=lambda candidate: candidate[:2])[2]
 
 
 def _flag(extra: npt.NDArray[np.uint8], line: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
@@ -149,7 +161,7 @@ def _flag(extra: npt.NDArray[np.uint8], line: npt.NDArray[np.uint8], rng: np.ran
     ys, xs = np.nonzero(line)
     top, bottom = np.argmin(ys), np.argmax(ys)
     height = max(ys[bottom] - ys[top], 20)
-    length, angle = height * rng.uniform(0.18, 0.5), rng.uniform(0.35, 1.25)  # angle from the vertical
+    length, angle = height * rng.uniform(0.16, 0.42), rng.uniform(0.4, 1.0)  # angle from the vertical
     start = np.array([xs[top], ys[top]])
     end = start + length * np.array([-np.sin(angle), np.cos(angle)])
     middle = (start + end) / 2 + rng.normal(0, 1.5, 2)
@@ -167,8 +179,8 @@ def _bar(extra: npt.NDArray[np.uint8], line: npt.NDArray[np.uint8], rng: np.rand
     ys, xs = np.nonzero(line)
     height = ys.max() - ys.min()
     row = int(ys.min() + height * rng.uniform(0.42, 0.66))
-    near = xs[np.abs(ys - row) <= 1]
-    if not len(near):
+    near = xs[np.abs(ys - row) <= 2]
+    if not len(near) or np.ptp(near) > 0.3 * height:  # no stem there, or a bar already
         return
     centre = np.array([np.median(near), row])
     tilt = rng.uniform(-0.3, 0.15)
@@ -210,7 +222,7 @@ def _place(
     if (size > limit).any():
         shrink = float((limit / size).min())
         matrix, low, size = matrix * shrink, low * shrink, size * shrink
-    over = SCALE * rng.uniform(-1.5, look.overhang)
+    over = np.minimum(SCALE * rng.uniform(-1.5, look.overhang), 0.12 * size)  # of a narrow one little is cut off
     room = CANVAS + 2 * over - size
     offset = -over + room * np.array([at_x, at_y]) - low
     inverse = np.linalg.inv(matrix)
@@ -237,14 +249,15 @@ def _draw(placed: FloatImage, drawn: bool, look: Look, rng: np.random.Generator)
         distance = outer
     else:
         inner = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
-        thickest = max(float(inner.max()), 1.0)
-        reach = np.clip(rng.normal(-0.15, 0.5) * SCALE * 0.7, low * SCALE / 2 - thickest, SCALE * 0.8)
+        typical = float(np.median(inner[inside > 0])) if inside.any() else 0.0
+        least = max(-0.5 * typical, low * SCALE / 2 - 1.5 * typical)  # no thinner than the finest pen
+        reach = max(rng.normal(0, 0.4) * SCALE * 0.7, least)
         distance = outer - inner
     pressure = 1 + _smooth(1, 0.12, 5, rng)[..., 0]
     soft = rng.uniform(1.0, 3.0)
     coverage = np.clip((reach * pressure - distance) / soft + 0.5, 0, 1)
     if rng.random() < 0.35:  # grain of pencil, skips of a dry pen
-        coverage *= np.clip(1 + _smooth(1, 0.28, 24, rng)[..., 0], 0, 1)
+        coverage *= np.clip(1 + _smooth(1, 0.28, 24, rng)[..., 0], 0.3, 1)
     return coverage.astype(np.float32)
 
 
