@@ -32,6 +32,12 @@ def test_mnist_is_had_and_is_the_published_one(idx_folder: Path) -> None:
         assert set(np.unique(digits.labels)) == set(range(10))
 
 
+def test_arrays_become_the_published_files(idx_folder: Path) -> None:
+    """keras.datasets gives arrays: the IDX files made of them are MNIST's own, byte for byte."""
+    made = mnist.as_idx("train", mnist.load("train", idx_folder)) | mnist.as_idx("test", mnist.load("test", idx_folder))
+    assert made == mnist.obtain()
+
+
 @pytest.mark.parametrize("damage", ["changed", "missing", "no folder"])
 def test_another_mnist_is_refused(
     damage: str, idx_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
