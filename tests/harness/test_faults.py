@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,19 +25,24 @@ def tiny_job(tiny_variants: Path, few_images: Path, tmp_path: Path) -> Job:
     return job.write(tmp_path, tiny_variants, manifest.read(tiny_variants), dataset.load(few_images), QUICK, parallel=2)
 
 
-def signal_at(written: Job, task: str, name: str) -> Callable[[str, int, int], None]:
+def signal_at(written: Job, task: str, number: signal.Signals) -> Callable[[str, int, int], None]:
     """A progress callback that signals the worker when the task begins."""
+    worker = str(written.folder / "worker.py").encode()
 
     def progress(current: str, done: int, total: int) -> None:
-        if current == task and not done:
-            subprocess.run(["pkill", f"-{name}", "-f", f"{written.folder}/worker.py"], check=False)
+        if current != task or done:
+            return
+        for command in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                if worker in command.read_bytes().split(b"\0"):
+                    os.kill(int(command.parent.name), number)
 
     return progress
 
 
 def test_a_killed_worker_leaves_one_variant_inconclusive(tiny_job: Job) -> None:
     """Killed at int8, as by a machine out of memory: that one is INCONCLUSIVE, the rest is answered and timed."""
-    outputs = check.run(tiny_job, signal_at(tiny_job, "int8", "KILL"))
+    outputs = check.run(tiny_job, signal_at(tiny_job, "int8", signal.SIGKILL))
     assert set(outputs.results) == {"float32", "dynamic_range", LATENCY}
     assert outputs.failures["int8"].outcome is Outcome.INCONCLUSIVE
     assert "exit code -9" in outputs.failures["int8"].reasons[0]
@@ -45,7 +52,7 @@ def test_a_killed_worker_leaves_one_variant_inconclusive(tiny_job: Job) -> None:
 
 def test_a_hanging_worker_is_stopped(tiny_job: Job) -> None:
     """Silent past the limit: INCONCLUSIVE, and the others go on."""
-    outputs = check.run(tiny_job, signal_at(tiny_job, "dynamic_range", "STOP"), silence_limit_s=15)
+    outputs = check.run(tiny_job, signal_at(tiny_job, "dynamic_range", signal.SIGSTOP), silence_limit_s=15)
     assert outputs.failures["dynamic_range"].outcome is Outcome.INCONCLUSIVE
     assert "silent too long" in outputs.failures["dynamic_range"].reasons[0]
     assert {"float32", "int8"} <= set(outputs.results)
@@ -53,7 +60,7 @@ def test_a_hanging_worker_is_stopped(tiny_job: Job) -> None:
 
 def test_a_crash_while_timing_keeps_the_answers(tiny_job: Job) -> None:
     """Crashed in the latency task: every variant's answers are there."""
-    outputs = check.run(tiny_job, signal_at(tiny_job, LATENCY, "SEGV"))
+    outputs = check.run(tiny_job, signal_at(tiny_job, LATENCY, signal.SIGSEGV))
     assert set(outputs.results) == {"float32", "dynamic_range", "int8"}
     assert outputs.failures[LATENCY].outcome is Outcome.FAIL
 
