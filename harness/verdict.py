@@ -40,7 +40,8 @@ def judge(kind: str, parity: Parity) -> Verdict:
         failed = parity.flips > 0
     else:
         drop = parity.reference_accuracy - parity.accuracy_worst
-        what = f"accuracy {drop * 100:+.2f} points below the reference, at most {LARGEST_DROP * 100:.2f} allowed"
+        side = "below" if drop >= 0 else "above"
+        what = f"accuracy {abs(drop) * 100:.2f} points {side} the reference, {LARGEST_DROP * 100:.2f} below allowed"
         failed = drop > LARGEST_DROP
     if failed:
         return Verdict(Outcome.FAIL, (what,))
