@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness import files
 from harness.dataset import to_input
 from harness.errors import SetupError
 
@@ -25,7 +25,7 @@ def sha256(path: Path) -> str:
         raise SetupError(f"{path}: expected a .keras model; {error.strerror}") from error
     if not zipfile.is_zipfile(path):
         raise SetupError(f"{path}: not a .keras file (expected the archive that Keras 3's model.save writes)")
-    return hashlib.sha256(content).hexdigest()
+    return files.sha256(content)
 
 
 def load(path: Path) -> Any:
