@@ -2,12 +2,13 @@
 
 A digit is traced to its centre line, redrawn with a pen of another width, bent, placed, laid on unevenly lit
 paper beside whatever else the crop may show, and taken by a camera that blurs, sharpens and adds noise.
+It stays the digit it was: a drawing that loses a loop, or too much of itself over the edge, is drawn again.
 Lengths are in pixels of the 28x28 crop unless a name says otherwise.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -17,6 +18,9 @@ from skimage.morphology import skeletonize
 SIZE = 28
 SCALE = 4  # drawing is done at four times the crop's resolution
 CANVAS = SIZE * SCALE
+MARGIN = 8 * SCALE  # drawn beyond the crop's edge, to see what it cuts off
+ATTEMPTS = 20  # at a drawing that shows the digit; then the last stands
+LOOP = 0.8 * SCALE**2  # area of the least loop that can be seen
 
 FloatImage = npt.NDArray[np.float32]
 Range = tuple[float, float]
@@ -32,6 +36,7 @@ class Look:
     slant: Range = (-0.2, 0.28)  # shear of the vertical
     bend: float = 0.7  # amplitude of the smooth distortion
     overhang: float = 1.0  # how far a digit may reach over the crop's edge
+    least_shown: float = 0.95  # of its ink that must lie within
     pen_width: Range = (1.0, 3.0)
     contrast: Range = (0.45, 0.97)  # share of light the ink takes
     faint: Range = (0.22, 0.45)  # the same for pencil and dry pens
@@ -58,6 +63,7 @@ WIDE = Look(  # wider than the field: half of data/raw, so that the model genera
     slant=(-0.34, 0.42),
     bend=1.2,
     overhang=2.0,
+    least_shown=0.88,
     pen_width=(0.8, 4.0),
     contrast=(0.4, 1.0),
     faint=(0.16, 0.4),
@@ -80,9 +86,11 @@ def digit(
     stroke: npt.NDArray[np.uint8], label: int, others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
     """One digit as a crop, uint8 [28, 28]. stroke: MNIST's [28, 28]; others: strokes [M, 28, 28] for neighbours."""
-    shape, drawn = _trace(stroke, label, look, rng)
-    placed = _place(shape, _digit_box(look, rng), look, rng)
-    ink = _draw(placed, drawn, look, rng)
+    for _ in range(ATTEMPTS):
+        outline = _trace(stroke, label, look, rng)
+        ink, shown = _draw(_place(outline, _digit_box(look, rng), look, rng), look, rng)
+        if shown >= look.least_shown and _loops(ink > 0.5, LOOP) == outline.loops:
+            break
     strength = _strength(look, rng)
     layers = [ink * strength]
     if rng.random() < look.neighbour_share:
@@ -122,14 +130,24 @@ def encode(image: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator) -
 # --- strokes -------------------------------------------------------------------------------------------------
 
 
-def _trace(stroke: npt.NDArray[np.uint8], label: int, look: Look, rng: np.random.Generator) -> tuple[FloatImage, bool]:
-    """The stroke at SCALE, 0..1, and whether it is a centre line (to be drawn with a pen) or a full shape."""
+@dataclass(frozen=True)
+class _Outline:
+    """A traced stroke: the distance of each canvas point to its centre line, or (signed) to its edge."""
+
+    distance: FloatImage  # at SCALE
+    drawn: bool  # a centre line, to be drawn with a pen; else a full shape
+    half_width: float  # of the full shape
+    loops: int
+
+
+def _trace(stroke: npt.NDArray[np.uint8], label: int, look: Look, rng: np.random.Generator) -> _Outline:
     big = cv2.resize(stroke, (CANVAS, CANVAS), interpolation=cv2.INTER_CUBIC)
     big = cv2.GaussianBlur(big, (0, 0), 1.6)
     full = _solid(big)
+    loops = _loops(full, 0)
     line = skeletonize(full).astype(np.uint8)
     if line.sum() < SCALE * 6:  # a blot without a centre line
-        return full.astype(np.float32), False
+        return _Outline(_signed_distance(full), False, SCALE, loops)
     half = float(np.median(cv2.distanceTransform(full.astype(np.uint8), cv2.DIST_L2, 3)[line > 0]))
     redrawn = cv2.distanceTransform(1 - line, cv2.DIST_L2, 3) <= half + 1.5
     blotted = (full & ~redrawn).sum() > 0.04 * full.sum()  # a loop run full of ink: a line would lose it
@@ -138,22 +156,40 @@ def _trace(stroke: npt.NDArray[np.uint8], label: int, look: Look, rng: np.random
         _flag(extra, line, rng)
     if label == 7 and rng.random() < look.bar_share:
         _bar(extra, line, rng)
-    drawn = bool(rng.random() < 0.75) and not blotted
-    if not drawn:
-        width = max(2, round(2 * half))
-        return np.maximum(full, cv2.dilate(extra, _disc(width))).astype(np.float32), False
-    return cv2.dilate(np.maximum(line, extra), _disc(3)).astype(np.float32), True
+    if blotted or rng.random() < 0.25:
+        full |= cv2.dilate(extra, _disc(max(2, round(2 * half)))) > 0
+        return _Outline(_signed_distance(full), False, half, loops)
+    return _Outline(cv2.distanceTransform(1 - np.maximum(line, extra), cv2.DIST_L2, 5), True, half, loops)
+
+
+def whole(stroke: npt.NDArray[np.uint8]) -> bool:
+    """Whether a stroke [28, 28] came through the scanner in one piece, or two (a five's bar)."""
+    big = cv2.resize(stroke, (CANVAS, CANVAS), interpolation=cv2.INTER_CUBIC)
+    _, _, stats, _ = cv2.connectedComponentsWithStats((big > 60).astype(np.uint8))
+    return int((stats[1:, cv2.CC_STAT_AREA] > SCALE**2).sum()) <= 2
 
 
 def _solid(big: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Where the ink is: at the threshold that shows the most holes, so that small loops stay open."""
+    """Where the ink is: at the threshold that shows the most loops, so that small ones stay open."""
     found = []
     for threshold in (60, 110, 150, 180):
         solid = big > threshold
         pieces = cv2.connectedComponents(solid.astype(np.uint8))[0]
-        holes = cv2.connectedComponents((~solid).astype(np.uint8), connectivity=4)[0]
-        found.append((holes - 2 * pieces, -abs(threshold - 110), solid))
+        found.append((_loops(solid, 0) - 2 * pieces, -abs(threshold - 110), solid))
     return max(found, key=lambda candidate: candidate[:2])[2]
+
+
+def _loops(solid: npt.NDArray[np.bool_], least: float) -> int:
+    """How many pieces of paper of at least that area the ink encloses."""
+    paper = np.pad(~solid, 1, constant_values=True).astype(np.uint8)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(paper, connectivity=4)
+    return int((stats[1:, cv2.CC_STAT_AREA] >= least).sum()) - 1  # less the paper around
+
+
+def _signed_distance(solid: npt.NDArray[np.bool_]) -> FloatImage:
+    inside = solid.astype(np.uint8)
+    outer, inner = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5), cv2.distanceTransform(inside, cv2.DIST_L2, 5)
+    return (outer - inner).astype(np.float32)
 
 
 def _flag(extra: npt.NDArray[np.uint8], line: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
@@ -180,7 +216,7 @@ def _bar(extra: npt.NDArray[np.uint8], line: npt.NDArray[np.uint8], rng: np.rand
     height = ys.max() - ys.min()
     row = int(ys.min() + height * rng.uniform(0.42, 0.66))
     near = xs[np.abs(ys - row) <= 2]
-    if not len(near) or np.ptp(near) > 0.3 * height:  # no stem there, or a bar already
+    if not len(near) or np.ptp(near) > 0.2 * height:  # no stem there, or a bar already
         return
     centre = np.array([np.median(near), row])
     tilt = rng.uniform(-0.3, 0.15)
@@ -205,12 +241,10 @@ def _share(rng: np.random.Generator) -> float:
     return float(np.clip(rng.normal(0.5, 0.28), 0, 1))
 
 
-def _place(
-    shape: FloatImage, box: tuple[float, float, float, float], look: Look, rng: np.random.Generator
-) -> FloatImage:
-    """The shape turned, slanted, bent and moved into the crop's canvas."""
+def _place(outline: _Outline, box: tuple[float, float, float, float], look: Look, rng: np.random.Generator) -> _Outline:
+    """The outline turned, slanted, bent and moved into the crop's canvas, with MARGIN around."""
     height, aspect, at_x, at_y = box
-    ys, xs = np.nonzero(shape)
+    ys, xs = np.nonzero(outline.distance <= 0)
     scale = height * SCALE / max(ys.max() - ys.min(), SCALE * 10)
     turn, slant = rng.uniform(*look.rotation), rng.uniform(*look.slant)
     matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -226,39 +260,48 @@ def _place(
     room = CANVAS + 2 * over - size
     offset = -over + room * np.array([at_x, at_y]) - low
     inverse = np.linalg.inv(matrix)
-    grid = np.stack(np.meshgrid(np.arange(CANVAS), np.arange(CANVAS)), axis=-1).astype(np.float32)
-    grid += _smooth(2, look.bend * SCALE, 4, rng) - offset.astype(np.float32)
+    ends = np.arange(-MARGIN, CANVAS + MARGIN)
+    grid = np.stack(np.meshgrid(ends, ends), axis=-1).astype(np.float32)
+    grid += _smooth(2, look.bend * SCALE, 4, rng, len(ends)) - offset.astype(np.float32)
     source = grid @ inverse.T.astype(np.float32)
-    return cv2.remap(shape, source[..., 0], source[..., 1], cv2.INTER_LINEAR)
+    far = float(CANVAS)
+    placed = cv2.remap(
+        outline.distance,
+        source[..., 0],
+        source[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=far,
+    )
+    stretch = float(np.sqrt(abs(np.linalg.det(matrix))))
+    return replace(outline, distance=placed * stretch, half_width=outline.half_width * stretch)
 
 
-def _smooth(channels: int, amplitude: float, cells: int, rng: np.random.Generator) -> FloatImage:
-    """A smooth random field [CANVAS, CANVAS, channels] of the given standard deviation at its knots."""
+def _smooth(channels: int, amplitude: float, cells: int, rng: np.random.Generator, size: int = CANVAS) -> FloatImage:
+    """A smooth random field [size, size, channels] of the given standard deviation at its knots."""
     knots = rng.normal(0, amplitude, (cells, cells, channels)).astype(np.float32)
-    return cv2.resize(knots, (CANVAS, CANVAS), interpolation=cv2.INTER_CUBIC).reshape(CANVAS, CANVAS, channels)
+    return cv2.resize(knots, (size, size), interpolation=cv2.INTER_CUBIC).reshape(size, size, channels)
 
 
-def _draw(placed: FloatImage, drawn: bool, look: Look, rng: np.random.Generator) -> FloatImage:
-    """Ink coverage 0..1 of a placed shape: a centre line is widened to the pen, a full shape by a little."""
-    inside = (placed > 0.4).astype(np.uint8)
-    outer = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
+def _draw(placed: _Outline, look: Look, rng: np.random.Generator) -> tuple[FloatImage, float]:
+    """Ink coverage 0..1 of the crop, and the share of the ink that lies within it.
+
+    A centre line is drawn with the pen; a full shape is brought nearer to the pen's width.
+    """
     low, high = look.pen_width
-    if drawn:
-        width = low + (high - low) * rng.beta(1.6, 2.4)
-        reach = width * SCALE / 2 - 1.0
-        distance = outer
+    half_pen = (low + (high - low) * rng.beta(1.6, 2.4)) * SCALE / 2
+    if placed.drawn:
+        reach = half_pen
     else:
-        inner = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
-        typical = float(np.median(inner[inside > 0])) if inside.any() else 0.0
-        least = max(-0.5 * typical, low * SCALE / 2 - 1.5 * typical)  # no thinner than the finest pen
-        reach = max(rng.normal(0, 0.4) * SCALE * 0.7, least)
-        distance = outer - inner
-    pressure = 1 + _smooth(1, 0.12, 5, rng)[..., 0]
+        change = rng.uniform(0.3, 0.9) * (half_pen - placed.half_width)
+        reach = float(np.clip(change, -0.5 * placed.half_width, 0.6 * SCALE))
+    pressure = _smooth(1, 0.12 * half_pen, 5, rng, len(placed.distance))[..., 0]
     soft = rng.uniform(1.0, 3.0)
-    coverage = np.clip((reach * pressure - distance) / soft + 0.5, 0, 1)
-    if rng.random() < 0.35:  # grain of pencil, skips of a dry pen
-        coverage *= np.clip(1 + _smooth(1, 0.28, 24, rng)[..., 0], 0.3, 1)
-    return coverage.astype(np.float32)
+    coverage = np.clip((reach + pressure - placed.distance) / soft + 0.5, 0, 1)
+    if rng.random() < 0.3:  # grain of pencil, skips of a dry pen
+        coverage *= np.clip(1 + _smooth(1, 0.14, 24, rng, len(coverage))[..., 0], 0.3, 1)
+    within = coverage[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    return np.ascontiguousarray(within, np.float32), float(within.sum() / max(coverage.sum(), 1e-6))
 
 
 def _strength(look: Look, rng: np.random.Generator) -> float:
@@ -279,7 +322,7 @@ def _corner(others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator)
         others,
         look,
         rng,
-        depth=rng.uniform(1.0, 7.0),
+        depth=rng.uniform(1.0, 5.5),
         side=int(rng.integers(4)),
         along=rng.random(),
         corner=rng.random() < 0.5,
@@ -297,20 +340,23 @@ def _reaching_in(
     corner: bool = False,
 ) -> FloatImage:
     """Another digit of which only `depth` pixels reach over one side (0 left, 1 right, 2 top, 3 bottom)."""
-    shape, drawn = _trace(others[rng.integers(len(others))], -1, look, rng)
+    outline = _trace(others[rng.integers(len(others))], -1, look, rng)
     height, aspect, _, _ = _digit_box(look, rng)
-    centred = _place(shape, (height, aspect, 0.5, 0.5), look, rng)
-    ys, xs = np.nonzero(centred > 0.4)
+    centred = _place(outline, (height, aspect, 0.5, 0.5), look, rng)
+    ys, xs = np.nonzero(centred.distance <= SCALE / 2)
     if not len(ys):
         return np.zeros((CANVAS, CANVAS), np.float32)
-    reach = depth * SCALE
-    dx = {0: reach - xs.max(), 1: CANVAS - reach - xs.min()}.get(side)
-    dy = {2: reach - ys.max(), 3: CANVAS - reach - ys.min()}.get(side)
+    reach, end = depth * SCALE + MARGIN, CANVAS + MARGIN
+    dx = {0: reach - xs.max(), 1: end - depth * SCALE - xs.min()}.get(side)
+    dy = {2: reach - ys.max(), 3: end - depth * SCALE - ys.min()}.get(side)
     span = (along - 0.5) * CANVAS * 0.7
     if corner:  # and only a quarter of it along the other axis
         span = (CANVAS * 0.55) * (1 if along > 0.5 else -1)
     shift = np.array([[1, 0, span if dx is None else dx], [0, 1, span if dy is None else dy]], np.float64)
-    return _draw(cv2.warpAffine(centred, shift, (CANVAS, CANVAS)), drawn, look, rng)
+    moved = cv2.warpAffine(
+        centred.distance, shift, centred.distance.shape, borderMode=cv2.BORDER_CONSTANT, borderValue=float(CANVAS)
+    )
+    return _draw(replace(centred, distance=moved), look, rng)[0]
 
 
 def _clutter(look: Look, rng: np.random.Generator) -> list[FloatImage]:

@@ -74,7 +74,7 @@ def make(name: str, out: Path, per_class: int, *, seed: int, source: Path | None
         for label in range(CLASSES)
     ]
     missing = [task for task in wanted if not task[2].exists()]
-    digits = mnist.load(SETS[name].split, source)
+    digits = _whole(mnist.load(SETS[name].split, source))
     with (
         ProcessPoolExecutor(
             # spawn: a fork of a process with threads (TensorFlow, OpenCV) can hang
@@ -88,6 +88,12 @@ def make(name: str, out: Path, per_class: int, *, seed: int, source: Path | None
         for done in pool.map(_write, _chunks(missing)):
             bar.update(done)
     return len(missing)
+
+
+def _whole(digits: mnist.Digits) -> mnist.Digits:
+    """Without the strokes the scanner broke to pieces."""
+    kept = np.array([ink.whole(stroke) for stroke in digits.images])
+    return mnist.Digits(digits.images[kept], digits.labels[kept])
 
 
 _job: tuple[str, mnist.Digits, int]

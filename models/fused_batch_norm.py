@@ -25,13 +25,13 @@ class FusedBatchNormalization(layers.BatchNormalization):
             x=inputs,
             scale=self.gamma,
             offset=self.beta,
-            mean=ops.zeros((0,)) if update else self.moving_mean,
-            variance=ops.zeros((0,)) if update else self.moving_variance,
+            mean=self.moving_mean,
+            variance=self.moving_variance,
             epsilon=self.epsilon,
+            exponential_avg_factor=1 - self.momentum if update else 1.0,
             is_training=update,
         )
-        if update:
-            # The kernel's variance is the unbiased one, N/(N-1) times Keras's own.
-            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving.assign(moving * self.momentum + ops.cast(batch, moving.dtype) * (1 - self.momentum))
+        if update:  # the kernel has averaged; its batch variance is the unbiased one, N/(N-1) times Keras's own
+            self.moving_mean.assign(mean)
+            self.moving_variance.assign(variance)
         return y

@@ -30,6 +30,7 @@ from models import config
 from models.augment import augment
 from models.config import Augmentation, TrainConfig
 from models.fused_batch_norm import FusedBatchNormalization
+from models.optimizer import NesterovSGD
 from models.resnet import build_resnet
 
 
@@ -193,13 +194,9 @@ def compile_model(settings: TrainConfig, steps: int) -> keras.Model:
         image_size=settings.image_size,
         batch_norm=FusedBatchNormalization,
     )
-    optimizer = keras.optimizers.SGD(
-        learning_rate_schedule(settings, steps),
-        momentum=settings.momentum,
-        nesterov=True,
-        weight_decay=settings.weight_decay,
+    optimizer = NesterovSGD(
+        learning_rate_schedule(settings, steps), momentum=settings.momentum, l2=settings.weight_decay
     )
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     optimizer.build(model.trainable_variables)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     return model

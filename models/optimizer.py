@@ -1,0 +1,44 @@
+"""SGD with Nesterov momentum and weight decay as in the ResNet papers: an L2 penalty's gradient, under the momentum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("harness")
+class NesterovSGD(keras.optimizers.SGD):
+    """`keras.optimizers.SGD(nesterov=True)` on gradient + l2 * kernel; biases and batch norm do not decay.
+
+    Keras's own weight_decay is decoupled: at momentum 0.9 it pulls a tenth as hard. On TensorFlow each variable
+    is updated by one fused kernel in place of a dozen small operations.
+    """
+
+    def __init__(self, learning_rate: Any, momentum: float = 0.9, l2: float = 0.0, **options: Any) -> None:
+        super().__init__(learning_rate, momentum=momentum, nesterov=True, **options)
+        self.l2 = l2
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if self.l2 and len(variable.shape) > 1:
+            gradient = gradient + self.l2 * variable
+        if keras.backend.backend() != "tensorflow" or not self.momentum:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
+        momentum = self.momentums[self._get_variable_index(variable)]
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=momentum.value.handle,
+            lr=ops.cast(learning_rate, variable.dtype),
+            grad=ops.cast(gradient, variable.dtype),
+            momentum=ops.cast(self.momentum, variable.dtype),
+            use_nesterov=True,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config() | {"l2": self.l2}
+        del config["nesterov"]
+        return config
