@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import layers
 
 
 class FusedBatchNormalization(layers.BatchNormalization):
