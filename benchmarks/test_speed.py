@@ -94,7 +94,7 @@ def test_training(benchmark: BenchmarkFixture) -> None:
     target = 3.5
     import keras
 
-    from models.train import compile_model
+    from models.training import compile_model
 
     rng = np.random.default_rng(0)
     batch, steps = 128, 4
