@@ -17,9 +17,9 @@ class Float32:
     batch_norms_kept: dict[str, str]
 
 
-def convert(source: Path, image_size: int, classes: int) -> Float32:
+def convert(source: Path, image_size: int, classes: int, imports: tuple[str, ...] = ()) -> Float32:
     """A .keras file as a float32 .tflite. Runs where TensorFlow is; raises SetupError."""
-    model = keras_model.load(source)
+    model = keras_model.load(source, imports)
     keras_model.check_shapes(model, source, image_size, classes)
     import tensorflow as tf
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 from tabulate import tabulate
 from tqdm import tqdm
 
+from converters.manifest import Variant
 from harness.record import Record, VariantRecord
 
 
@@ -71,6 +73,28 @@ def table(record: Record) -> str:
     )
     lines.append(f"verdict: {record.outcome}")
     return "\n".join(lines)
+
+
+def converted(variants: Mapping[str, Variant], out: Path) -> str:
+    """What was made: a line a variant, then what a person should know of it."""
+    lines = [f"{v.path(out)}  {v.size_bytes / 1e6:.2f} MB  sha256 {v.sha256[:12]}" for v in variants.values()]
+    notes: dict[str, None] = {}  # each said once
+    for kind, variant in variants.items():
+        notes |= dict.fromkeys(f"calibration: {warning}" for warning in variant.calibration_warnings)
+        if kept := variant.batch_norms_kept:
+            why = "; ".join(f"{layer}: {reason}" for layer, reason in kept.items())
+            notes[f"{len(kept)} batch norms were not folded: {why}"] = None
+        if mixed := variant.mixed:
+            notes[
+                f"{kind}: {len(mixed.float_layers)} of {mixed.layers} layers in float32; {mixed.flips} of "
+                f"{mixed.images} answers differ from float32's, {mixed.flips_all_int8} with all of them in int8"
+            ] = None
+        for loaded in variant.runtimes[1:]:
+            if loaded.problem:
+                notes[f"{kind}: {loaded.runtime} does not run it: {loaded.problem}"] = None
+            else:
+                notes[f"{kind}: {loaded.runtime} gives {loaded.same_top1} of {loaded.images} answers alike"] = None
+    return "\n".join([*lines, *notes])
 
 
 def _row(variant: VariantRecord) -> tuple[str, ...]:
