@@ -10,7 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from converters import calibration, float32, keras_model, lint, manifest, mixed, quantize, runtimes, versions
+from converters import (
+    calibration,
+    flatbuffer,
+    float32,
+    keras_model,
+    lint,
+    manifest,
+    mixed,
+    quantize,
+    runtimes,
+    versions,
+)
 from converters.keras_process import KerasProcess
 from converters.manifest import CALIBRATED, KINDS, KNOWN_KINDS, MIXED, Loaded, Mixed, Quantization, Variant
 from harness import dataset
@@ -178,11 +189,10 @@ def _describe(
 ) -> Variant:
     """A variant's manifest entry, read off the file itself."""
     from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_litert.tools import flatbuffer_utils
 
     interpreter = Interpreter(model_content=content)
     (entry,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = flatbuffer.read(content)
     return Variant(
         kind=kind,
         file=f"{kind}.tflite",

@@ -21,10 +21,14 @@ def convert(source: Path, image_size: int, classes: int, imports: tuple[str, ...
     """A .keras file as a float32 .tflite. Runs where TensorFlow is; raises SetupError."""
     model = keras_model.load(source, imports)
     keras_model.check_shapes(model, source, image_size, classes)
+    import keras
     import tensorflow as tf
 
     from converters.fold import fold
 
+    if not isinstance(model, keras.Sequential | keras.Function):  # subclassed: a single opaque layer of a graph
+        image = keras.Input((image_size, image_size, 1))
+        model = keras.Model(image, model(image))
     folded = fold(model)
     content = tf.lite.TFLiteConverter.from_keras_model(folded.model).convert()
     return Float32(content, len(folded.folded), dict(folded.kept))

@@ -6,6 +6,7 @@ import importlib
 import os
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,14 @@ def check_shapes(model: Any, path: Path, image_size: int, classes: int) -> None:
     """Raise SetupError unless the model maps [N, size, size, 1] to [N, classes]."""
     wanted = (None, image_size, image_size, 1), (None, classes)
     received = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    ends = [len(getattr(model, name, None) or [()]) for name in ("inputs", "outputs")]
+    if ends != [1, 1]:
+        raise SetupError(
+            f"{path}: has {ends[0]} inputs and {ends[1]} outputs; the data are single images with one label"
+        )
+    if received[0] is None:  # subclassed: it does not know its shapes
+        with suppress(Exception):  # whatever the user's own code raises on this shape
+            received = wanted[0], tuple(model.compute_output_shape(wanted[0]))
     if received != wanted:
         raise SetupError(f"{path}: maps {received[0]} to {received[1]}; the data needs {wanted[0]} to {wanted[1]}")
 

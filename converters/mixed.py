@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from converters import quantize
+from converters import flatbuffer, quantize
 from converters.calibration import BATCH, Ranges
 from converters.manifest import MIXED
 from harness.dataset import to_input
@@ -72,14 +72,12 @@ def choose(float32: bytes, ranges: Ranges, images: npt.NDArray[np.uint8], max_fl
 
 def layers(float32: bytes) -> list[tuple[str, ...]]:
     """A .tflite's operations in layers: one with weights and what follows it up to the next; their output tensors."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(float32))
-    (graph,) = model.subgraphs
+    model = flatbuffer.read(float32)
+    graph = model.subgraphs[0]
     units: list[list[str]] = []
     seen = False
     for operator in graph.operators:
-        weighted = flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex) in WITH_WEIGHTS
+        weighted = flatbuffer.operation(model, operator) in WITH_WEIGHTS
         if not units or (weighted and seen):
             units.append([])
         seen |= weighted

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from converters import flatbuffer
+
 QUANTIZE_VERSION = 2  # the first that requantizes int8 to int8
 
 
 def as_quantize(content: bytes) -> bytes:
     """A .tflite with each stand-alone int8 RELU that saturates at zero written as QUANTIZE."""
     from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = flatbuffer.read(content)
     relu = {i for i, code in enumerate(model.operatorCodes) if code.builtinCode == schema.BuiltinOperator.RELU}
     operators = [
         operator
@@ -33,7 +34,7 @@ def as_quantize(content: bytes) -> bytes:
     model.operatorCodes.append(quantize)
     for operator in operators:
         operator.opcodeIndex = len(model.operatorCodes) - 1
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return flatbuffer.pack(model)
 
 
 def _saturates(tensor: Any) -> bool:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from converters import flatbuffer
+
 RUNTIME = b"min_runtime_version"  # the metadata entry in which TensorFlow writes the oldest TensorFlow Lite
 REQUANTIZE_RUNTIME = "1.15.0"  # the first whose QUANTIZE takes int8; the exporter does not tell
 
@@ -15,11 +19,10 @@ REQUANTIZE_RUNTIME = "1.15.0"  # the first whose QUANTIZE takes int8; the export
 def declare(content: bytes) -> bytes:
     """A .tflite with the op versions and the oldest runtime that it needs written into it. Needs TensorFlow."""
     from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.tools import flatbuffer_utils
 
-    needed = flatbuffer_utils.read_model_from_bytearray(bytearray(_exported(content)))
+    needed = flatbuffer.read(_exported(content))
     versions = {code.builtinCode: code.version for code in needed.operatorCodes}
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = flatbuffer.read(content)
     for code in model.operatorCodes:
         code.version = max(code.version, versions.get(code.builtinCode, 1))
     _drop_unused_codes(model)
@@ -27,22 +30,20 @@ def declare(content: bytes) -> bytes:
     if any(_requantizes(model, graph, operator) for graph in model.subgraphs for operator in graph.operators):
         runtime = max(runtime, REQUANTIZE_RUNTIME, key=as_numbers)
     buffer = schema.BufferT()
-    buffer.data = list(runtime.encode().ljust(16, b"\0"))
+    buffer.data = np.frombuffer(runtime.encode().ljust(16, b"\0"), np.uint8)
     entry = schema.MetadataT()
     entry.name, entry.buffer = RUNTIME, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [one for one in model.metadata or [] if one.name != RUNTIME] + [entry]
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return flatbuffer.pack(model)
 
 
 def of_operations(model: Any) -> dict[str, int]:
     """Each operation of a flatbuffer model and the version it declares, the highest where there are several."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
     versions: dict[str, int] = {}
-    for index, code in enumerate(model.operatorCodes):
-        name = flatbuffer_utils.opcode_to_name(model, index)
-        versions[name] = max(versions.get(name, 1), code.version)
+    for operator in (operator for graph in model.subgraphs for operator in graph.operators):
+        name = flatbuffer.operation(model, operator)
+        versions[name] = max(versions.get(name, 1), model.operatorCodes[operator.opcodeIndex].version)
     return dict(sorted(versions.items()))
 
 
@@ -68,18 +69,16 @@ def _drop_unused_codes(model: Any) -> None:
 
 def _exported(content: bytes) -> bytes:
     """The file as TensorFlow's exporter writes it. Its weights are made ones, lest zeros be stored as sparse."""
-    import numpy as np
     from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.tools import flatbuffer_utils
     from tensorflow.lite.python.convert import mlir_sparsify
 
     weights = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16, schema.TensorType.INT8)
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = flatbuffer.read(content)
     for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors if tensor.type in weights):
         buffer = model.buffers[tensor.buffer]
         if buffer.data is not None:
             buffer.data = np.ones(len(buffer.data), np.uint8)
-    return bytes(mlir_sparsify(bytes(flatbuffer_utils.convert_object_to_bytearray(model))))
+    return bytes(mlir_sparsify(flatbuffer.pack(model)))
 
 
 def _requantizes(model: Any, graph: Any, operator: Any) -> bool:

@@ -90,6 +90,17 @@ def parser() -> argparse.ArgumentParser:
     _add_import(convert)
     convert.set_defaults(run=_convert)
 
+    inspect = verb("inspect", "say what is in a .tflite file", "harness inspect models/tflite/int8.tflite")
+    inspect.add_argument("file", type=Path, metavar="FILE.tflite")
+    inspect.add_argument(
+        "--runtime",
+        action="append",
+        default=[],
+        metavar="PYTHON",
+        help="another Python, with an older runtime such as tflite-runtime, to load the file in; may be repeated",
+    )
+    inspect.set_defaults(run=_inspect)
+
     reference = verb(
         "reference", "compute and store the Keras model's outputs", "harness reference models/resnet164.keras"
     )
@@ -166,6 +177,14 @@ def _convert(options: argparse.Namespace) -> int:
         pythons=options.runtime,
     )
     print(terminal.converted(made, options.out))
+    return Exit.PASS
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from converters.inspection import inspect
+    from harness import terminal
+
+    print(terminal.inspected(inspect(options.file, options.runtime)))
     return Exit.PASS
 
 

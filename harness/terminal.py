@@ -12,7 +12,9 @@ from typing import Any, Self
 from tabulate import tabulate
 from tqdm import tqdm
 
+from converters.inspection import Inspection, Tensor
 from converters.manifest import Variant
+from converters.runtimes import Answers
 from harness.record import Record, VariantRecord
 
 
@@ -95,6 +97,39 @@ def converted(variants: Mapping[str, Variant], out: Path) -> str:
             else:
                 notes[f"{kind}: {loaded.runtime} gives {loaded.same_top1} of {loaded.images} answers alike"] = None
     return "\n".join([*lines, *notes])
+
+
+def inspected(found: Inspection) -> str:
+    """A file for a person: its ends, its operations, the runtimes, what costs time."""
+    lines = [f"{found.file}: {found.size_bytes / 1e6:.2f} MB, sha256 {found.sha256[:12]}"]
+    for what, tensors in (("input", found.inputs), ("output", found.outputs)):
+        lines += [f"{what}: {_tensor(tensor)}" for tensor in tensors]
+    oldest = f"TensorFlow Lite {found.oldest_runtime}" if found.oldest_runtime else "unavailable"
+    lines.append(f"oldest runtime by op versions: {oldest} ({found.oldest_runtime_note})")
+    for one in found.runs:
+        lines.append(f"{one.runtime}: {one.problem or 'runs it'}{_alike(one, found.runs[0])}")
+    headers = ("operation", "types", "version", "count", "in XNNPACK")
+    rows = [
+        (o.name, o.types, o.version, o.count, "-" if o.delegated is None else o.delegated) for o in found.operations
+    ]
+    lines += ["", tabulate(rows, headers, tablefmt="simple"), ""]
+    lines += [f"may cost time: {reason}" for reason in found.slow]
+    if not found.slow:
+        lines.append("nothing was seen that costs time for no use")
+    return "\n".join(lines)
+
+
+def _tensor(tensor: Tensor) -> str:
+    stored = tensor.quantization
+    real = f", real = (stored - {stored.zero_point}) * {stored.scale:.6g}" if stored.scale else ""
+    return f"{stored.dtype} {list(tensor.shape)}{real}"
+
+
+def _alike(one: Answers, first: Answers) -> str:
+    if one is first or one.problem or first.problem:
+        return ""
+    same = sum(a == b for a, b in zip(one.top1, first.top1, strict=True))
+    return f", {same} of {len(first.top1)} random inputs answered as by {first.runtime}"
 
 
 def _row(variant: VariantRecord) -> tuple[str, ...]:
