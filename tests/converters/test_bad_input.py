@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import keras
@@ -195,17 +195,14 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_a_disk_that_fills_during_conversion(tiny_model: Path, tmp_path: Path) -> None:
     """No file under a final name, one line."""
+    with ExitStack() as full:
 
-    @contextmanager
-    def step(name: str) -> Iterator[None]:
-        yield
-        if name.startswith("loading"):
-            limit.__enter__()
+        @contextmanager
+        def step(name: str) -> Iterator[None]:
+            yield
+            if name.startswith("loading"):
+                full.enter_context(files_no_larger_than(50_000))
 
-    limit = files_no_larger_than(50_000)
-    with pytest.raises(SetupError, match="cannot be written"):
-        try:
+        with pytest.raises(SetupError, match="cannot be written"):
             conversion.convert(tiny_model, tmp_path / "out", Images(CALIBRATION), step)
-        finally:
-            limit.__exit__(None, None, None)
     assert not list((tmp_path / "out").iterdir())
