@@ -115,6 +115,7 @@ def convert(
             "source_sha256": source_sha256,
             "batch_norms_folded": base.batch_norms_folded,
             "batch_norms_kept": base.batch_norms_kept,
+            "notes": base.notes,
         }
         described = {
             kind: _describe(kind, content, origin, tried[kind], chosen if kind in CALIBRATED else None)

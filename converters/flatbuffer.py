@@ -24,6 +24,11 @@ def pack(model: Any) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
+def outputs(graph: Any, operator: Any) -> str:
+    """The tensors that an operator gives, as ai-edge-quantizer names its scope."""
+    return ";".join(graph.tensors[index].name.decode() for index in operator.outputs if index != -1)
+
+
 def operation(model: Any, operator: Any) -> str:
     """The name of an operator's kind, such as CONV_2D; of a custom one, its own."""
     from ai_edge_litert.tools import flatbuffer_utils

@@ -67,6 +67,7 @@ class Variant:
     source_sha256: str  # of the .keras file
     batch_norms_folded: int
     batch_norms_kept: dict[str, str]  # layer -> why it could not be folded exactly
+    notes: tuple[str, ...]  # what a person should know of how it was made
     calibration_sha256: str | None  # of the calibration set, where one was used
     calibration_size: int | None
     calibration_warnings: tuple[str, ...]
@@ -131,6 +132,7 @@ def _variant(entry: dict[str, Any]) -> Variant:
     parts = dict(entry)
     parts["input"], parts["output"] = Quantization(**entry["input"]), Quantization(**entry["output"])
     parts["runtimes"] = tuple(Loaded(**one) for one in entry["runtimes"])
+    parts["notes"] = tuple(entry["notes"])
     parts["calibration_warnings"] = tuple(entry["calibration_warnings"])
     if entry["mixed"]:
         parts["mixed"] = Mixed(**entry["mixed"] | {"float_layers": tuple(entry["mixed"]["float_layers"])})

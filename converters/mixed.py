@@ -41,8 +41,11 @@ def choose(float32: bytes, ranges: Ranges, images: npt.NDArray[np.uint8], max_fl
     reference = run(float32, images)
     expected = reference.argmax(axis=1)
 
+    unmeasured = quantize.unmeasured(float32, ranges)
+
     def variant(float_units: list[tuple[str, ...]]) -> bytes:
-        return quantize.apply(quantize.recipe(MIXED, [name for unit in float_units for name in unit]), float32, ranges)
+        names = [name for unit in float_units for name in unit]
+        return quantize.apply(quantize.recipe(MIXED, [*names, *unmeasured]), float32, ranges)
 
     def flips(float_units: list[tuple[str, ...]]) -> int:
         return int((run(variant(float_units), images).argmax(axis=1) != expected).sum())
@@ -53,8 +56,7 @@ def choose(float32: bytes, ranges: Ranges, images: npt.NDArray[np.uint8], max_fl
         few = np.linspace(0, len(images) - 1, min(RANKING_IMAGES, len(images))).astype(int)
         harm = {}
         for unit in units:
-            others = [name for other in units if other != unit for name in other]
-            alone = quantize.apply(quantize.recipe(MIXED, others), float32, ranges)
+            alone = variant([other for other in units if other != unit])
             harm[unit] = np.abs(run(alone, images[few]) - reference[few]).mean()
         ranked = sorted(units, key=lambda unit: -harm[unit])
     too_few, enough, left = -1, 0, everything
@@ -81,7 +83,7 @@ def layers(float32: bytes) -> list[tuple[str, ...]]:
         if not units or (weighted and seen):
             units.append([])
         seen |= weighted
-        units[-1].append(";".join(graph.tensors[i].name.decode() for i in operator.outputs if i != -1))
+        units[-1].append(flatbuffer.outputs(graph, operator))
     return [tuple(unit) for unit in units]
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from converters import relu, versions
+from converters import flatbuffer, relu, versions
 from converters.calibration import Ranges
 from converters.manifest import CALIBRATED
 
@@ -16,7 +16,9 @@ def make(kind: str, float32: bytes, ranges: Ranges | None) -> bytes:
 
     ranges: of the activations; only the kinds that calibrate use them.
     """
-    return versions.declare(apply(recipe(kind), float32, ranges if kind in CALIBRATED else None))
+    if kind not in CALIBRATED:
+        return versions.declare(apply(recipe(kind), float32))
+    return versions.declare(apply(recipe(kind, unmeasured(float32, ranges or {})), float32, ranges))
 
 
 def recipe(kind: str, float_layers: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -46,6 +48,22 @@ def recipe(kind: str, float_layers: Collection[str] = ()) -> list[dict[str, Any]
         names = "|".join(re.escape(name) for name in sorted(float_layers))
         manager.add_quantization_config(f"^({names});", ops.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE)
     return manager.get_quantization_recipe()
+
+
+def unmeasured(float32: bytes, ranges: Ranges) -> list[str]:
+    """Operations that touch a float tensor without a range, such as those inside loops: they stay float32."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = flatbuffer.read(float32)
+    return [
+        flatbuffer.outputs(graph, operator)
+        for graph in model.subgraphs
+        for operator in graph.operators
+        for tensor in (graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index != -1)
+        if tensor.type == schema.TensorType.FLOAT32
+        and model.buffers[tensor.buffer].data is None
+        and tensor.name.decode() not in ranges
+    ]
 
 
 def apply(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges | None = None) -> bytes:

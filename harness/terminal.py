@@ -83,6 +83,7 @@ def converted(variants: Mapping[str, Variant], out: Path) -> str:
     notes: dict[str, None] = {}  # each said once
     for kind, variant in variants.items():
         notes |= dict.fromkeys(f"calibration: {warning}" for warning in variant.calibration_warnings)
+        notes |= dict.fromkeys(variant.notes)
         if kept := variant.batch_norms_kept:
             why = "; ".join(f"{layer}: {reason}" for layer, reason in kept.items())
             notes[f"{len(kept)} batch norms were not folded: {why}"] = None
