@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -190,44 +190,32 @@ def _run(content: bytes, graph: Any, pythons: Sequence[str]) -> tuple[runtimes.A
     return tuple(runtimes.answer({"": content}, inputs, python)[""] for python in (sys.executable, *pythons))
 
 
-def _slow(model: Any, taken: list[bool] | None, parts: int | None) -> list[str]:
-    """What is seen in the file that costs a quantized model its speed."""
+def _slow(model: Any, taken: list[bool] | None, parts: int | None) -> Iterator[str]:
+    """What is seen in the file that may cost a quantized model its speed."""
     graph = model.subgraphs[0]
     names = [flatbuffer.operation(model, operator) for operator in graph.operators]
     types = [_types(model, graph, operator) for operator in graph.operators]
     if not any("int8" in one or "int16" in one for one in types):
-        return []
-    found = []
-    if taken is not None:
-        left = Counter(
-            f"{name} ({kind})" for name, kind, is_taken in zip(names, types, taken, strict=True) if not is_taken
-        )
-        if left:
-            what = ", ".join(f"{count} {name}" for name, count in left.most_common())
-            found.append(
-                f"{DELEGATE} leaves {sum(left.values())} of {len(names)} operations to plain kernels: {what}; "
-                f"it takes the rest in {parts} part{'' if parts == 1 else 's'}"
-            )
-    if any(one == "int16" for one in types):
-        found.append(f"int16 activations: {DELEGATE} has no kernels for them")
-    constants = Counter(
-        name
-        for name, operator in zip(names, graph.operators, strict=True)
-        if name in ("ADD", "MUL", "SUB") and len(_activations(model, graph, operator)) < len(operator.inputs)
-    )
-    if constants:
-        what = " and ".join(f"{count} {name}" for name, count in constants.items())
-        found.append(f"{what} with a constant, unfolded batch norms perhaps: each requantizes what passes")
-    floats = Counter(name for name, kind in zip(names, types, strict=True) if kind == "float32")
+        return
+    each = list(zip(names, types, graph.operators, strict=True))
+    left = [f"{name} ({kind})" for (name, kind, _), on in zip(each, taken or [], strict=False) if not on]
+    if left:
+        rest = f"; it takes the rest in {parts} part{'' if parts == 1 else 's'}" if len(left) < len(each) else ""
+        yield f"{DELEGATE} leaves {len(left)} of {len(each)} operations to plain kernels: {_counted(left)}{rest}"
+    if "int16" in types:
+        yield f"int16 activations: {DELEGATE} has no kernels for them"
+    scaling = [one for one in each if one[0] in ("ADD", "MUL", "SUB")]
+    constant = [name for name, _, o in scaling if len(_activations(model, graph, o)) < len(o.inputs)]
+    if constant:
+        yield f"{_counted(constant)} with a constant, unfolded batch norms perhaps: each requantizes what passes"
+    floats = [name for name, kind, _ in each if kind == "float32"]
     if floats:
-        what = ", ".join(f"{count} {name}" for name, count in floats.most_common())
-        found.append(f"computed in float32: {what}")
-    inner = Counter(
-        name
-        for name, kind in zip(names, types, strict=True)
-        if name in ("QUANTIZE", "DEQUANTIZE") and "float32" in kind
-    )
+        yield f"computed in float32: {_counted(floats)}"
+    conversions = [name for name, kind, _ in each if name in ("QUANTIZE", "DEQUANTIZE") and "float32" in kind]
     ends = sum(_type(graph.tensors[i]) == "float32" for i in (*graph.inputs, *graph.outputs))
-    if sum(inner.values()) > ends:
-        found.append(f"{sum(inner.values()) - ends} conversions between float32 and integers inside")
-    return found
+    if len(conversions) > ends:
+        yield f"{len(conversions) - ends} conversions between float32 and integers inside"
+
+
+def _counted(names: list[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in Counter(names).most_common())

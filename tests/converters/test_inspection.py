@@ -74,7 +74,7 @@ def test_unfolded_batch_norms_are_named(tmp_path: Path) -> None:
     model.save(tmp_path / "kept.keras")
     assert main(["convert", str(tmp_path / "kept.keras"), "--out", str(tmp_path), "--variants", "int8"]) == 0
     reasons = inspect(tmp_path / "int8.tflite").slow
-    assert any("1 MUL and 1 ADD with a constant" in reason for reason in reasons)
+    assert any("1 MUL, 1 ADD with a constant" in reason for reason in reasons)
 
 
 def test_the_table(tiny_variants: Path, capsys: pytest.CaptureFixture[str]) -> None:
