@@ -10,7 +10,7 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from converters import keras_model, manifest
-from converters.convert import convert
+from converters.convert import Images, convert
 from harness import dataset, terminal
 from harness.dataset import Dataset
 from harness.errors import SetupError
@@ -29,7 +29,8 @@ def variants() -> dict[str, manifest.Variant]:
         for kind in manifest.KINDS:
             manifest.verify(VARIANTS, known[kind], source)
     except (SetupError, KeyError):
-        known = convert(MODEL, VARIANTS, terminal.step, calibration_folder=ROOT / "data" / "calibration")
+        images = Images(ROOT / "data" / "calibration", test=ROOT / "data" / "test")
+        known = convert(MODEL, VARIANTS, images, terminal.step)
     return known
 
 

@@ -1,124 +1,228 @@
-"""From a .keras file to a folder of variants and their manifest, in one pass: float32 first, the rest from it."""
+"""From a Keras model to a folder of variants and their manifest, in one pass: float32 first, the rest from it."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from converters import calibration, dynamic_range, float32, int8, keras_model, manifest
+from converters import (
+    calibration,
+    flatbuffer,
+    float32,
+    keras_model,
+    lint,
+    manifest,
+    mixed,
+    quantize,
+    runtimes,
+    versions,
+)
 from converters.keras_process import KerasProcess
-from converters.manifest import KINDS, Quantization, Variant
+from converters.manifest import CALIBRATED, KINDS, KNOWN_KINDS, MIXED, Loaded, Mixed, Quantization, Variant
 from harness import dataset
+from harness.dataset import Dataset
 from harness.errors import SetupError
-from harness.files import check_writable, sha256, write_atomic
+from harness.files import check_writable, sha256, write_atomic_together
 
 CALIBRATION_SIZE = 220
+TRIED_IMAGES = 55  # given to each runtime
 
 Step = Callable[[str], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where images come from: folders, or datasets at hand.
+
+    calibration: of the training side, for the ranges. tuning: of the training side, to count flips on for mixed
+    precision; the calibration images unless given. test: what neither may contain; none: nothing to compare with.
+    """
+
+    calibration: Path | Dataset
+    tuning: Path | Dataset | None = None
+    test: Path | Dataset | None = None
+    calibration_size: int = CALIBRATION_SIZE
+    image_size: int = dataset.IMAGE_SIZE
+    classes: int = dataset.CLASSES
+
+    def load(self, source: Path | Dataset, *, skip_bad: bool = False) -> Dataset:
+        if isinstance(source, Dataset):
+            return source
+        return dataset.load(source, classes=self.classes, image_size=self.image_size, skip_bad=skip_bad)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The linted images, and what the linter had to say of those that calibrate."""
+
+    calibration: Dataset
+    tuning: Dataset
+    warnings: tuple[str, ...]
 
 
 def convert(
     source: Path,
     out: Path,
-    step: Step,
+    images: Images,
+    step: Step = lambda name: nullcontext(),
     *,
     kinds: Sequence[str] = KINDS,
-    calibration_folder: Path,
-    calibration_size: int = CALIBRATION_SIZE,
-    image_size: int = dataset.IMAGE_SIZE,
-    classes: int = dataset.CLASSES,
+    max_flips: int | None = None,
+    imports: Sequence[str] = (),
+    pythons: Sequence[str] = (),
 ) -> dict[str, Variant]:
     """Write the variants of the given kinds and the folder's manifest; the manifest's content.
 
-    step: called with each step's name; its context spans the step. Calibration images are read only for int8.
+    step: called with each step's name; its context spans the step. Images are read only for kinds that need them.
+    max_flips: of the mixed variant, made too where this is given; imports: modules that register the model's own
+    layers; pythons: other Pythons, whose runtimes the variants are tried in.
     Raises SetupError; then no file is left half-written, and the manifest names only files that are there.
     """
-    for kind in kinds:
-        if kind not in KINDS:
-            raise SetupError(f"variant {kind!r} is not known; known are {', '.join(KINDS)}")
-    if calibration_size < 1:
-        raise SetupError(f"--calibration-size {calibration_size}: expected at least 1")
+    kinds = _check_kinds(kinds, max_flips)
     source_sha256 = keras_model.sha256(source)
-    chosen = None
-    if "int8" in kinds:
-        data = dataset.load(calibration_folder, classes=classes, image_size=image_size)
-        chosen = calibration.choose(data, calibration_size)
+    chosen = _choose(images, tuning=MIXED in kinds) if any(kind in CALIBRATED for kind in kinds) else None
     check_writable(out)
 
     made: dict[str, bytes] = {}
+    choice: mixed.Choice | None = None
+    ranges = None
     with KerasProcess() as keras:
         with step(f"{source.name} to float32"):
-            base = keras.call(float32.convert, source, image_size, classes)
-            content = base.content
-        if "float32" in kinds:
-            made["float32"] = content
-        if "dynamic_range" in kinds:
-            with step("float32 to dynamic_range"):
-                made["dynamic_range"] = keras.call(dynamic_range.quantize, content)
+            base = keras.call(float32.convert, source, images.image_size, images.classes, tuple(imports))
         if chosen is not None:
-            with step(f"activation ranges of {len(chosen)} calibration images"):
-                ranges = keras.call(calibration.measure, content, chosen.images)
-            with step("float32 to int8"):
-                made["int8"] = keras.call(int8.quantize, content, ranges)
-        with step("loading each variant once"):
-            origin = {
-                "source_sha256": source_sha256,
-                "batch_norms_folded": base.batch_norms_folded,
-                "batch_norms_kept": base.batch_norms_kept,
-            }
-            variants = {
-                kind: keras.call(_describe, kind, content, origin, chosen if kind == "int8" else None)
-                for kind, content in made.items()
-            }
+            with step(f"activation ranges of {len(chosen.calibration)} calibration images"):
+                ranges = keras.call(calibration.measure, base.content, chosen.calibration.images)
+        for kind in kinds:
+            with step(f"float32 to {kind}") if kind != "float32" else nullcontext():
+                if kind == "float32":
+                    made[kind] = base.content
+                elif kind == MIXED:
+                    assert chosen is not None
+                    assert max_flips is not None
+                    assert ranges is not None
+                    choice = keras.call(mixed.choose, base.content, ranges, chosen.tuning.images, max_flips)
+                    made[kind] = keras.call(versions.declare, choice.content)
+                else:
+                    made[kind] = keras.call(quantize.make, kind, base.content, ranges)
+    with step("loading each variant once"):
+        tried = _try(made, chosen, images.image_size, pythons)
+        origin = {
+            "source_sha256": source_sha256,
+            "batch_norms_folded": base.batch_norms_folded,
+            "batch_norms_kept": base.batch_norms_kept,
+            "notes": base.notes,
+        }
+        described = {
+            kind: _describe(kind, content, origin, tried[kind], chosen if kind in CALIBRATED else None)
+            for kind, content in made.items()
+        }
+    if choice is not None:
+        assert chosen is not None
+        assert max_flips is not None
+        described[MIXED] = _with_choice(described[MIXED], choice, chosen.tuning, max_flips)
     try:
-        variants = manifest.read(out) | variants
+        described = manifest.read(out) | described
     except SetupError:  # none there yet, or one that this replaces
         pass
-    for kind, content in made.items():
-        write_atomic(variants[kind].path(out), content)
-    manifest.write(out, variants)
-    return variants
+    files = {described[kind].path(out): content for kind, content in made.items()}
+    write_atomic_together(files | {out / manifest.FILE: manifest.encode(described)})
+    return described
 
 
-def _describe(kind: str, content: bytes, origin: dict[str, Any], calibrated: dataset.Dataset | None) -> Variant:
-    """A variant's manifest entry, read off the file itself, after one inference."""
-    from importlib.metadata import version
+def _check_kinds(kinds: Sequence[str], max_flips: int | None) -> tuple[str, ...]:
+    for kind in kinds:
+        if kind not in KNOWN_KINDS:
+            raise SetupError(f"variant {kind!r} is not known; known are {', '.join(KNOWN_KINDS)}")
+    if max_flips is not None and max_flips < 0:
+        raise SetupError(f"--max-flips {max_flips}: expected 0 or more")
+    if max_flips is None and MIXED in kinds:
+        raise SetupError(f"{MIXED} needs a budget: add --max-flips N, the flips against float32 that are allowed")
+    return tuple(dict.fromkeys((*kinds, *([] if max_flips is None else [MIXED]))))
 
+
+def _choose(images: Images, *, tuning: bool) -> _Chosen:
+    if images.calibration_size < 1:
+        raise SetupError(f"--calibration-size {images.calibration_size}: expected at least 1")
+    whole = images.load(images.calibration)
+    chosen = calibration.choose(whole, images.calibration_size)
+    test = None if images.test is None else images.load(images.test, skip_bad=True)
+    warnings = lint.check(chosen, test, images.classes, images.image_size)
+    tuned = chosen
+    if tuning:
+        tuned = whole if images.tuning is None else images.load(images.tuning)
+        lint.check(tuned, test, images.classes, images.image_size, "tuning set")
+    return _Chosen(chosen, tuned, warnings)
+
+
+def _try(
+    made: Mapping[str, bytes], chosen: _Chosen | None, image_size: int, pythons: Sequence[str]
+) -> dict[str, tuple[Loaded, ...]]:
+    """Each variant in this Python's runtime, which must run it, and in the others'."""
+    if chosen is not None:
+        inputs = dataset.to_input(chosen.calibration.images[:: -(-len(chosen.calibration) // TRIED_IMAGES)])
+    else:
+        inputs = np.random.default_rng(0).random((TRIED_IMAGES, image_size, image_size, 1), np.float32)
+    here = runtimes.answer(made, inputs)
+    found = {kind: [_compare(answers, answers)] for kind, answers in here.items()}
+    for kind, answers in here.items():
+        if answers.problem:
+            raise SetupError(f"{kind}: made, but {answers.runtime} does not run it ({answers.problem}); not written")
+    for python in pythons:
+        for kind, answers in runtimes.answer(made, inputs, python).items():
+            found[kind].append(_compare(answers, here[kind]))
+    return {kind: tuple(loaded) for kind, loaded in found.items()}
+
+
+def _compare(answers: runtimes.Answers, expected: runtimes.Answers) -> Loaded:
+    if answers.problem:
+        return Loaded(answers.runtime, 0, 0, answers.problem)
+    same = sum(a == b for a, b in zip(answers.top1, expected.top1, strict=True))
+    return Loaded(answers.runtime, len(answers.top1), same, None)
+
+
+def _describe(
+    kind: str, content: bytes, origin: dict[str, Any], loaded: tuple[Loaded, ...], chosen: _Chosen | None
+) -> Variant:
+    """A variant's manifest entry, read off the file itself."""
     from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_litert.tools import flatbuffer_utils
 
     interpreter = Interpreter(model_content=content)
-    interpreter.allocate_tensors()
     (entry,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.set_tensor(entry["index"], np.zeros(entry["shape"], entry["dtype"]))
-    interpreter.invoke()
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    versions: Counter[str] = Counter()
-    for code in model.operatorCodes:
-        name = flatbuffer_utils.opcode_to_name(model, model.operatorCodes.index(code))
-        versions[name] = max(versions[name], code.version)
-    declared = next(
-        (model.buffers[m.buffer].data for m in model.metadata or [] if m.name == b"min_runtime_version"), None
-    )
+    model = flatbuffer.read(content)
     return Variant(
         kind=kind,
         file=f"{kind}.tflite",
         sha256=sha256(content),
         size_bytes=len(content),
-        calibration_sha256=calibrated.sha256 if calibrated else None,
-        calibration_size=len(calibrated) if calibrated else None,
+        calibration_sha256=chosen.calibration.sha256 if chosen else None,
+        calibration_size=len(chosen.calibration) if chosen else None,
+        calibration_warnings=chosen.warnings if chosen else (),
+        mixed=None,
         input=_quantization(entry),
         output=_quantization(answer),
-        op_versions=dict(sorted(versions.items())),
-        min_runtime_version=bytes(declared).rstrip(b"\0").decode() if declared is not None else None,
-        loaded_in=f"ai-edge-litert {version('ai-edge-litert')}",
+        op_versions=versions.of_operations(model),
+        oldest_runtime=versions.oldest_runtime(model),
+        runtimes=loaded,
         **origin,
     )
+
+
+def _with_choice(variant: Variant, choice: mixed.Choice, tuning: Dataset, max_flips: int) -> Variant:
+    told = Mixed(
+        float_layers=choice.float_layers,
+        layers=choice.layers,
+        max_flips=max_flips,
+        flips=choice.flips,
+        flips_all_int8=choice.flips_all_int8,
+        images=len(tuning),
+        images_sha256=tuning.sha256,
+    )
+    return replace(variant, mixed=told)
 
 
 def _quantization(details: dict[str, Any]) -> Quantization:

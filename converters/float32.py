@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters import keras_model
+from converters import flatbuffer, keras_model
 
 
 @dataclass(frozen=True)
@@ -15,16 +15,25 @@ class Float32:
     content: bytes
     batch_norms_folded: int
     batch_norms_kept: dict[str, str]
+    notes: tuple[str, ...]  # what a person should know of how it was made
 
 
-def convert(source: Path, image_size: int, classes: int) -> Float32:
+def convert(source: Path, image_size: int, classes: int, imports: tuple[str, ...] = ()) -> Float32:
     """A .keras file as a float32 .tflite. Runs where TensorFlow is; raises SetupError."""
-    model = keras_model.load(source)
+    model = keras_model.load(source, imports)
     keras_model.check_shapes(model, source, image_size, classes)
+    import keras
     import tensorflow as tf
 
     from converters.fold import fold
 
+    notes = []
+    if not isinstance(model, keras.Sequential | keras.Function):  # a single opaque layer of a graph
+        notes.append("a subclassed model: converted as it is, nothing inside is folded")
+        image = keras.Input((image_size, image_size, 1))
+        model = keras.Model(image, model(image))
     folded = fold(model)
     content = tf.lite.TFLiteConverter.from_keras_model(folded.model).convert()
-    return Float32(content, len(folded.folded), dict(folded.kept))
+    if len(flatbuffer.read(content).subgraphs) > 1:
+        notes.append("loops or branches: what they compute stays float32 in every variant that calibrates")
+    return Float32(content, len(folded.folded), dict(folded.kept), tuple(notes))

@@ -1,4 +1,10 @@
-"""What is known of each variant: manifest.json beside the .tflite files. Reads without TensorFlow."""
+"""What is known of each variant: manifest.json beside the .tflite files. Reads without TensorFlow.
+
+A variant's kind names its file, its entry and its row in every table: ARITHMETIC[_mixed][_float_io], where ARITHMETIC
+is float32, float16 (weights; computes in float32), dynamic_range (int8 weights, activations quantized while running),
+int8, or int16x8 (activations x weights); _mixed leaves the layers that quantization hurts most in float32, _float_io
+takes and gives float32.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import SetupError
-from harness.files import sha256, write_atomic
+from harness.files import sha256
 
-SCHEMA = "harness-manifest/1"
+SCHEMA = "harness-manifest/2"
 FILE = "manifest.json"
-KINDS = ("float32", "dynamic_range", "int8")
+KINDS = ("float32", "dynamic_range", "int8")  # made unless others are asked for
+MIXED = "int8_mixed_float_io"
+KNOWN_KINDS = (*KINDS, "float16", "int8_float_io", "int16x8", "int16x8_float_io", MIXED)
+CALIBRATED = tuple(kind for kind in KNOWN_KINDS if kind.startswith("int"))
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,29 @@ class Quantization:
     dtype: str
     scale: float
     zero_point: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A runtime that was given the file: of `images` inputs, `same_top1` were answered as by the first runtime."""
+
+    runtime: str  # name and version
+    images: int
+    same_top1: int
+    problem: str | None  # why it did not run there
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What a mixed variant leaves in float32, and what that was chosen by."""
+
+    float_layers: tuple[str, ...]  # tensors that the layers give
+    layers: int
+    max_flips: int
+    flips: int  # against float32, on the images below
+    flips_all_int8: int
+    images: int
+    images_sha256: str
 
 
 @dataclass(frozen=True)
@@ -35,13 +67,16 @@ class Variant:
     source_sha256: str  # of the .keras file
     batch_norms_folded: int
     batch_norms_kept: dict[str, str]  # layer -> why it could not be folded exactly
+    notes: tuple[str, ...]  # what a person should know of how it was made
     calibration_sha256: str | None  # of the calibration set, where one was used
     calibration_size: int | None
+    calibration_warnings: tuple[str, ...]
+    mixed: Mixed | None
     input: Quantization
     output: Quantization
     op_versions: dict[str, int]
-    min_runtime_version: str | None  # as the converter wrote it into the file; it does not know later edits
-    loaded_in: str  # the runtime that loaded and ran it when it was made
+    oldest_runtime: str | None  # the first TensorFlow Lite version that has these op versions
+    runtimes: tuple[Loaded, ...]  # what was seen to load it when it was made; the first is the converter's own
 
     def path(self, folder: Path) -> Path:
         return folder / self.file
@@ -68,10 +103,10 @@ def read(folder: Path) -> dict[str, Variant]:
         raise SetupError(f"{path}: an entry is damaged ({error}); convert again") from error
 
 
-def write(folder: Path, variants: dict[str, Variant]) -> None:
-    """Replace a folder's manifest."""
+def encode(variants: dict[str, Variant]) -> bytes:
+    """A manifest's content."""
     content = {"schema": SCHEMA, "variants": [asdict(variants[kind]) for kind in sorted(variants)]}
-    write_atomic(folder / FILE, (json.dumps(content, indent=2) + "\n").encode())
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def verify(folder: Path, variant: Variant, source_sha256: str) -> None:
@@ -96,4 +131,9 @@ def verify(folder: Path, variant: Variant, source_sha256: str) -> None:
 def _variant(entry: dict[str, Any]) -> Variant:
     parts = dict(entry)
     parts["input"], parts["output"] = Quantization(**entry["input"]), Quantization(**entry["output"])
+    parts["runtimes"] = tuple(Loaded(**one) for one in entry["runtimes"])
+    parts["notes"] = tuple(entry["notes"])
+    parts["calibration_warnings"] = tuple(entry["calibration_warnings"])
+    if entry["mixed"]:
+        parts["mixed"] = Mixed(**entry["mixed"] | {"float_layers": tuple(entry["mixed"]["float_layers"])})
     return Variant(**parts)

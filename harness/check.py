@@ -107,7 +107,7 @@ def _select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Pa
     for kind in kinds or ():
         if kind not in known:
             raise SetupError(f"{models}: has no variant {kind!r}; it has {', '.join(known) or 'none'}")
-    chosen = {kind: known[kind] for kind in manifest.KINDS if kind in known and (not kinds or kind in kinds)}
+    chosen = {kind: known[kind] for kind in manifest.KNOWN_KINDS if kind in known and (not kinds or kind in kinds)}
     if not chosen:
         raise SetupError(f"{models}: its manifest names no variants; convert again")
     return chosen

@@ -42,7 +42,23 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("model", type=Path, metavar="MODEL.keras")
     convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for variants and manifest.json")
     convert.add_argument(
-        "--variants", type=_names, metavar="KINDS", help="comma-separated (default: float32,dynamic_range,int8)"
+        "--variants",
+        type=_names,
+        metavar="KINDS",
+        help="comma-separated (default: float32,dynamic_range,int8; also: float16, int8_float_io, int16x8, "
+        "int16x8_float_io)",
+    )
+    convert.add_argument(
+        "--max-flips",
+        type=int,
+        metavar="N",
+        help="make int8_mixed_float_io, too: int8, but as few layers in float32 as keep the flips within N",
+    )
+    convert.add_argument(
+        "--tuning",
+        type=Path,
+        metavar="DIR",
+        help="images from the training side on which --max-flips counts (default: the calibration images)",
     )
     convert.add_argument(
         "--calibration",
@@ -58,7 +74,32 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images used, classes in equal number (default: %(default)s)",
     )
+    convert.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help=f"test images, which no calibration image may be one of (default: {DATA}, where it is there)",
+    )
+    convert.add_argument(
+        "--runtime",
+        action="append",
+        default=[],
+        metavar="PYTHON",
+        help="another Python, with an older runtime such as tflite-runtime, to try the variants in; may be repeated",
+    )
+    _add_import(convert)
     convert.set_defaults(run=_convert)
+
+    inspect = verb("inspect", "say what is in a .tflite file", "harness inspect models/tflite/int8.tflite")
+    inspect.add_argument("file", type=Path, metavar="FILE.tflite")
+    inspect.add_argument(
+        "--runtime",
+        action="append",
+        default=[],
+        metavar="PYTHON",
+        help="another Python, with an older runtime such as tflite-runtime, to load the file in; may be repeated",
+    )
+    inspect.set_defaults(run=_inspect)
 
     reference = verb(
         "reference", "compute and store the Keras model's outputs", "harness reference models/resnet164.keras"
@@ -68,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
         "--models", type=Path, default=MODELS, metavar="DIR", help="folder to store them in (default: %(default)s)"
     )
     _add_data(reference)
+    _add_import(reference)
     reference.set_defaults(run=_reference)
 
     check = verb(
@@ -115,23 +157,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from converters.convert import convert
+    from converters.convert import Images, convert
     from converters.manifest import KINDS
     from harness import terminal
 
     made = convert(
         options.model,
         options.out,
+        Images(
+            options.calibration,
+            tuning=options.tuning,
+            test=options.data or (DATA if DATA.is_dir() else None),
+            calibration_size=options.calibration_size,
+        ),
         terminal.step,
         kinds=options.variants or KINDS,
-        calibration_folder=options.calibration,
-        calibration_size=options.calibration_size,
+        max_flips=options.max_flips,
+        imports=options.imports,
+        pythons=options.runtime,
     )
-    for variant in made.values():
-        print(f"{variant.path(options.out)}  {variant.size_bytes / 1e6:.2f} MB  sha256 {variant.sha256[:12]}")
-    kept = next(iter(made.values())).batch_norms_kept
-    if kept:
-        print(f"{len(kept)} batch norms were not folded: " + "; ".join(f"{k}: {why}" for k, why in kept.items()))
+    print(terminal.converted(made, options.out))
+    return Exit.PASS
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from converters.inspection import inspect
+    from harness import terminal
+
+    print(terminal.inspected(inspect(options.file, options.runtime)))
     return Exit.PASS
 
 
@@ -142,7 +195,7 @@ def _reference(options: argparse.Namespace) -> int:
     check_writable(options.models)
     with terminal.Bars() as bars:
         data = dataset.load(options.data, skip_bad=options.skip_bad, progress=partial(bars, f"reading {options.data}"))
-    made = reference.obtain(options.model, data, options.models, terminal.step)
+    made = reference.obtain(options.model, data, options.models, terminal.step, imports=options.imports)
     accuracy = float((made.outputs.argmax(axis=1) == data.labels).mean())
     print(f"{options.model}: accuracy {accuracy:.2%} on {len(data)} images of {options.data}")
     return Exit.PASS
@@ -187,6 +240,17 @@ def _add_data(verb: argparse.ArgumentParser) -> None:
         help="images named <class>_<n>.<ext> or <class>/<name> (default: %(default)s)",
     )
     verb.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be used, and count them")
+
+
+def _add_import(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="Python module that registers layers of the model's own; runs its code; may be repeated",
+    )
 
 
 def _names(text: str) -> tuple[str, ...]:

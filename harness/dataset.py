@@ -154,7 +154,9 @@ def _to_grey(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode in _SAMPLE_MAX:
-        samples = np.nan_to_num(np.asarray(image, np.float64)) * 255 / _SAMPLE_MAX[image.mode]
+        samples = np.asarray(image, np.float64) * 255 / _SAMPLE_MAX[image.mode]
+        if not np.isfinite(samples).all():
+            raise ValueError("NaN or infinite samples")
         image = Image.fromarray(np.clip(np.round(samples), 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

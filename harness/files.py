@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.errors import SetupError
@@ -16,23 +17,38 @@ def sha256(content: bytes) -> str:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file under its final name only when it is complete. Raises SetupError where that fails."""
-    partial = None
+    write_atomic_together({path: content})
+
+
+def write_atomic_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files under their final names only when all are complete; renamed in order. Raises SetupError."""
+    partials: dict[Path, Path] = {}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
-        ) as file:
-            partial = Path(file.name)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.chmod(0o644)
-        partial.replace(path)
+        for path, content in contents.items():
+            partials[path] = _write_beside(path, content)
+        for path, partial in partials.items():
+            partial.replace(path)
     except OSError as error:
         raise SetupError(f"{path}: cannot be written ({error.strerror or error}); name a folder that can") from error
     finally:
-        if partial is not None:
+        for partial in partials.values():
             partial.unlink(missing_ok=True)
+
+
+def _write_beside(path: Path, content: bytes) -> Path:
+    """A complete hidden file in the same folder; none where that fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
+        partial = Path(file.name)
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            partial.chmod(0o644)
+        except BaseException:
+            partial.unlink()
+            raise
+    return partial
 
 
 def check_writable(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +28,16 @@ class Reference:
 
 
 def obtain(
-    model: Path, data: Dataset, store: Path, step: Callable[[str], AbstractContextManager[None]], classes: int = CLASSES
+    model: Path,
+    data: Dataset,
+    store: Path,
+    step: Callable[[str], AbstractContextManager[None]],
+    classes: int = CLASSES,
+    imports: Sequence[str] = (),
 ) -> Reference:
     """The stored reference, or a new one where model or dataset changed; stored in the folder for the next time.
 
-    Only computing needs TensorFlow. Raises SetupError.
+    Only computing needs TensorFlow. imports: modules that register the model's own layers. Raises SetupError.
     """
     model_sha256 = keras_model.sha256(model)
     path = store / f"reference-{model_sha256[:12]}-{data.sha256[:12]}.npz"
@@ -43,7 +48,7 @@ def obtain(
     from converters.keras_process import KerasProcess
 
     with step(f"reference: {model.name} on {len(data)} images"), KerasProcess() as keras:
-        outputs = keras.call(keras_model.predict, model, data.images, classes)
+        outputs = keras.call(keras_model.predict, model, data.images, classes, tuple(imports))
     if broken := int((~np.isfinite(outputs)).any(axis=1).sum()):
         raise SetupError(f"{model}: NaN or infinite outputs on {broken} of {len(data)} images; a reference must answer")
     computed = Reference(outputs, model_sha256, data.sha256)

@@ -58,10 +58,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_variants(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its three variants, manifest and reference outputs on `few_images`."""
-    from converters.convert import convert
+    from converters.convert import Images, convert
 
     out = tmp_path_factory.mktemp("variants")
-    convert(tiny_model, out, quiet_step, calibration_folder=CALIBRATION)
+    convert(tiny_model, out, Images(CALIBRATION, test=TEST_IMAGES))
     return out
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converters import manifest
 from harness.cli import main
 from tests.conftest import ROOT
 
@@ -49,7 +50,29 @@ def test_a_stored_reference_is_checked_with_tflite_runtime_alone(
         kind = variant["kind"]
         assert variant["flips"] is not None, variant["reasons"]
         agreement = (ours[f"{kind}.outputs"].argmax(1) == theirs[f"{kind}.outputs"].argmax(1)).mean()
-        assert agreement == 1.0 if kind == "float32" else agreement >= 0.97
+        assert agreement == 1.0 if kind == "float32" else agreement >= 0.97, kind
+
+
+def test_the_manifest_says_what_the_older_runtime_makes_of_each_file(
+    old_python: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Given its Python, the variants are run there: the default ones answer alike, int16 activations are refused."""
+    kinds = (*manifest.KINDS, "float16", "int16x8")
+    arguments = ["convert", str(tiny_model), "--out", str(tmp_path), "--variants", ",".join(kinds)]
+    assert main([*arguments, "--runtime", str(old_python)]) == 0
+    shown = capsys.readouterr().out
+    for kind, variant in manifest.read(tmp_path).items():
+        here, there = variant.runtimes
+        assert here.same_top1 == here.images >= 44
+        assert there.runtime == "tflite-runtime 2.14.0"
+        if kind == "int16x8":
+            assert variant.oldest_runtime == "2.15.0"
+            assert there.problem is not None
+            assert "CONV_2D" in there.problem
+        else:
+            assert there.problem is None
+            assert there.same_top1 >= there.images - 1, kind
+            assert f"{kind}: tflite-runtime 2.14.0 gives" in shown
 
 
 def test_computing_a_reference_without_tensorflow_says_what_to_install(

@@ -62,7 +62,9 @@ def test_the_manifest_describes_the_files(tiny_model: Path, tiny_variants: Path)
         assert (variant.sha256, variant.size_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
         assert variant.source_sha256 == source
         assert variant.op_versions["CONV_2D"] >= 1
-        assert variant.loaded_in.startswith("ai-edge-litert 2.3")
+        (here,) = variant.runtimes
+        assert here.runtime.startswith("ai-edge-litert 2.3")
+        assert (here.same_top1, here.problem) == (here.images, None)
         (entry,), (answer,) = (
             interpreter(tiny_variants / variant.file).get_input_details(),
             interpreter(tiny_variants / variant.file).get_output_details(),

@@ -1,0 +1,106 @@
+"""Mixed precision: int8, but the layers that quantization hurts most stay float32, under a budget of flips.
+
+1. Each layer's harm: with that layer alone quantized, how far the probabilities move on some images.
+2. Bisection for the fewest of the most harmful layers that, left float32, keep the flips on all images within budget.
+   With every layer left float32 nothing flips, so an answer is always found; that it is the fewest of all possible
+   choices is not claimed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from converters import flatbuffer, quantize
+from converters.calibration import BATCH, Ranges
+from converters.manifest import MIXED
+from harness.dataset import to_input
+
+WITH_WEIGHTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
+RANKING_IMAGES = 44
+
+Probabilities = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The variant, the output tensors of what stays float32, and the flips that this leaves."""
+
+    content: bytes
+    float_layers: tuple[str, ...]  # one name a layer
+    layers: int
+    flips: int
+    flips_all_int8: int
+
+
+def choose(float32: bytes, ranges: Ranges, images: npt.NDArray[np.uint8], max_flips: int) -> Choice:
+    """Search on uint8 images [N, H, W, 1] of the training side. Runs where TensorFlow is."""
+    units = layers(float32)
+    reference = run(float32, images)
+    expected = reference.argmax(axis=1)
+
+    unmeasured = quantize.unmeasured(float32, ranges)
+
+    def variant(float_units: list[tuple[str, ...]]) -> bytes:
+        names = [name for unit in float_units for name in unit]
+        return quantize.apply(quantize.recipe(MIXED, [*names, *unmeasured]), float32, ranges)
+
+    def flips(float_units: list[tuple[str, ...]]) -> int:
+        return int((run(variant(float_units), images).argmax(axis=1) != expected).sum())
+
+    everything = flips([])
+    ranked = units
+    if everything > max_flips:
+        few = np.linspace(0, len(images) - 1, min(RANKING_IMAGES, len(images))).astype(int)
+        harm = {}
+        for unit in units:
+            alone = variant([other for other in units if other != unit])
+            harm[unit] = np.abs(run(alone, images[few]) - reference[few]).mean()
+        ranked = sorted(units, key=lambda unit: -harm[unit])
+    too_few, enough, left = -1, 0, everything
+    if everything > max_flips:
+        too_few, enough, left = 0, len(ranked), 0
+        while enough - too_few > 1:
+            middle = (enough + too_few) // 2
+            if (count := flips(ranked[:middle])) <= max_flips:
+                enough, left = middle, count
+            else:
+                too_few = middle
+    chosen = ranked[:enough]
+    return Choice(variant(chosen), tuple(unit[0] for unit in chosen), len(units), left, everything)
+
+
+def layers(float32: bytes) -> list[tuple[str, ...]]:
+    """A .tflite's operations in layers: one with weights and what follows it up to the next; their output tensors."""
+    model = flatbuffer.read(float32)
+    graph = model.subgraphs[0]
+    units: list[list[str]] = []
+    seen = False
+    for operator in graph.operators:
+        weighted = flatbuffer.operation(model, operator) in WITH_WEIGHTS
+        if not units or (weighted and seen):
+            units.append([])
+        seen |= weighted
+        units[-1].append(flatbuffer.outputs(graph, operator))
+    return [tuple(unit) for unit in units]
+
+
+def run(content: bytes, images: npt.NDArray[np.uint8]) -> Probabilities:
+    """The outputs [N, classes] of a .tflite with float ends."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content)
+    (entry,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+    outputs, shape = [], ()
+    for start in range(0, len(images), BATCH):
+        batch = to_input(images[start : start + BATCH])
+        if batch.shape != shape:
+            interpreter.resize_tensor_input(entry["index"], batch.shape)
+            interpreter.allocate_tensors()
+            shape = batch.shape
+        interpreter.set_tensor(entry["index"], batch)
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(answer["index"]).astype(np.float64))
+    return np.concatenate(outputs)

@@ -1,0 +1,75 @@
+"""From a float32 .tflite to each other kind of variant, by ai-edge-quantizer's recipes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from converters import flatbuffer, relu, versions
+from converters.calibration import Ranges
+from converters.manifest import CALIBRATED
+
+
+def make(kind: str, float32: bytes, ranges: Ranges | None) -> bytes:
+    """A variant that declares the op versions it needs. Runs where TensorFlow is.
+
+    ranges: of the activations; only the kinds that calibrate use them.
+    """
+    if kind not in CALIBRATED:
+        return versions.declare(apply(recipe(kind), float32))
+    return versions.declare(apply(recipe(kind, unmeasured(float32, ranges or {})), float32, ranges))
+
+
+def recipe(kind: str, float_layers: Collection[str] = ()) -> list[dict[str, Any]]:
+    """What ai-edge-quantizer shall do for a kind; later entries win.
+
+    float_layers: output tensors of the operations that stay float32.
+    """
+    from ai_edge_quantizer import qtyping, recipe
+    from ai_edge_quantizer.recipe_manager import AlgorithmName, RecipeManager
+
+    ops = qtyping.TFLOperationName
+    manager = RecipeManager()
+    if kind == "float16":
+        manager.add_weight_only_config(".*", ops.ALL_SUPPORTED, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+    elif kind == "dynamic_range":
+        manager.add_dynamic_config(".*", ops.ALL_SUPPORTED, 8)
+        # Per channel needs TensorFlow Lite 2.17: tflite-runtime 2.14 loads it and answers nonsense.
+        manager.add_dynamic_config(".*", ops.FULLY_CONNECTED, 8, qtyping.QuantGranularity.TENSORWISE)
+    elif kind.startswith("int16x8"):
+        manager.load_quantization_recipe(recipe.static_wi8_ai16())
+    else:
+        manager.load_quantization_recipe(recipe.static_wi8_ai8())
+    if kind.endswith("_float_io"):
+        for end in (ops.INPUT, ops.OUTPUT):
+            manager.add_quantization_config(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    if float_layers:
+        names = "|".join(re.escape(name) for name in sorted(float_layers))
+        manager.add_quantization_config(f"^({names});", ops.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    return manager.get_quantization_recipe()
+
+
+def unmeasured(float32: bytes, ranges: Ranges) -> list[str]:
+    """Operations that touch a float tensor without a range, such as those inside loops: they stay float32."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = flatbuffer.read(float32)
+    return [
+        flatbuffer.outputs(graph, operator)
+        for graph in model.subgraphs
+        for operator in graph.operators
+        for tensor in (graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index != -1)
+        if tensor.type == schema.TensorType.FLOAT32
+        and model.buffers[tensor.buffer].data is None
+        and tensor.name.decode() not in ranges
+    ]
+
+
+def apply(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges | None = None) -> bytes:
+    """A float32 .tflite quantized by a recipe, its stand-alone ReLUs on XNNPACK's fast path."""
+    from ai_edge_quantizer import quantizer
+
+    statistics = {name: {"min": low, "max": high} for name, (low, high) in (ranges or {}).items()}
+    made = quantizer.Quantizer(bytearray(float32), recipe).quantize(statistics or None, enable_progress_report=False)
+    return relu.as_quantize(bytes(made.quantized_model))

@@ -1,0 +1,87 @@
+"""Which runtimes load a .tflite and answer alike: it is run there, each time in a process of its own.
+
+Op versions alone do not tell. Run as a program, in the Python of the runtime to try, this file answers for one file.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+LIMIT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a runtime made of one file: top-1 classes [N], or the problem."""
+
+    runtime: str
+    top1: tuple[int, ...]
+    problem: str | None
+
+
+def answer(contents: Mapping[str, bytes], inputs: np.ndarray, python: str = sys.executable) -> dict[str, Answers]:
+    """Each file's answers, by the names given, to float32 inputs [N, H, W, C] in another Python's runtime."""
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="harness-runtime-") as scratch:
+        folder = Path(scratch)
+        np.save(folder / "inputs.npy", inputs)
+        for kind, content in contents.items():
+            (folder / "model.tflite").write_bytes(content)
+            found[kind] = _answer(folder, python)
+    return found
+
+
+def _answer(folder: Path, python: str) -> Answers:
+    from harness import worker
+
+    command = [python, __file__, str(Path(worker.__file__).parent), str(folder)]
+    name, result = folder / "runtime.txt", folder / "top1.npy"
+    name.unlink(missing_ok=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=LIMIT_S, check=False)
+    except OSError as error:
+        return Answers(python, (), f"cannot be started: {error.strerror}")
+    except subprocess.TimeoutExpired:
+        return Answers(_name(name, python), (), f"no answer within {LIMIT_S:.0f} s")
+    if done.returncode:
+        return Answers(_name(name, python), (), _reason(done.stderr) or f"exit code {done.returncode}")
+    return Answers(_name(name, python), tuple(np.load(result).tolist()), None)
+
+
+def _reason(said: str) -> str:
+    """An exception's text, which may have several lines, without its traceback; or the last line."""
+    lines = said.strip().splitlines()
+    raised = [index for index, line in enumerate(lines) if re.match(r"[\w.]+(Error|Exception|Exit)\b", line)]
+    return " ".join(lines[raised[-1] if raised else -1 :])[:300]
+
+
+def _name(file: Path, python: str) -> str:
+    return file.read_text() if file.exists() else python
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Worker's folder, and a folder with model.tflite and inputs.npy: into it runtime.txt and top1.npy."""
+    sys.path[:1] = arguments[:1]  # not this file's own folder
+    import worker  # type: ignore[import-not-found]  # one file, of standard library, NumPy and a runtime
+
+    folder = Path(arguments[1])
+    (folder / "runtime.txt").write_text(worker.find_runtime()[1])
+    model = worker.Model((folder / "model.tflite").read_bytes(), 1)
+    top1 = []
+    for image in model.quantize(np.load(folder / "inputs.npy")):
+        model.set(image)
+        model.invoke()
+        top1.append(int(model.get().argmax()))
+    np.save(folder / "top1.npy", np.array(top1))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
