@@ -59,3 +59,19 @@ def predict(path: Path, images: npt.NDArray[np.uint8], classes: int) -> npt.NDAr
     check_shapes(model, path, images.shape[1], classes)
     outputs = model.predict(to_input(images), batch_size=PREDICT_BATCH, verbose=0)
     return np.asarray(outputs, np.float32)
+
+
+def predict_folded_too(
+    path: Path, images: npt.NDArray[np.uint8], classes: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The outputs of the model, as `predict` gives them, and those of the model with its batch norms folded."""
+    from converters.fold import fold
+
+    model = load(path)
+    check_shapes(model, path, images.shape[1], classes)
+    inputs = to_input(images)
+    outputs, folded = (
+        np.asarray(each.predict(inputs, batch_size=PREDICT_BATCH, verbose=0), np.float32)
+        for each in (model, fold(model).model)
+    )
+    return outputs, folded

@@ -92,8 +92,19 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--threads", type=int, default=1, metavar="N", help="interpreter threads for latency (default: %(default)s)"
     )
+    _add_policy(check)
     _add_data(check)
     check.set_defaults(run=_check)
+
+    again = verb(
+        "verdict", "derive a stored run's verdict again, without models or images", "harness verdict runs/check.json"
+    )
+    again.add_argument("record", type=Path, metavar="RECORD.json", help="what harness check --json wrote")
+    _add_policy(again)
+    again.set_defaults(run=_verdict)
+
+    policy = verb("policy", "print the limits that variants are judged by", "harness policy > my-policy.toml")
+    policy.set_defaults(run=_policy)
     return top
 
 
@@ -149,7 +160,7 @@ def _reference(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from harness import check, record, terminal
+    from harness import check, policy, record, terminal
     from harness.files import check_writable
     from harness.job import LatencyPlan
     from harness.verdict import EXIT_CODES as OUTCOME_CODES
@@ -158,6 +169,7 @@ def _check(options: argparse.Namespace) -> int:
         raise SetupError(f"--threads {options.threads}: expected at least 1")
     if options.json.suffix != ".json":
         raise SetupError(f"--json {options.json}: expected a name ending in .json; the arrays go beside it as .npz")
+    limits = policy.load(options.policy)
     check_writable(options.json.parent)
     with terminal.Bars() as bars:
         result, interrupted = check.check(
@@ -168,6 +180,7 @@ def _check(options: argparse.Namespace) -> int:
             bars,
             kinds=options.variants,
             plan=LatencyPlan(threads=options.threads),
+            limits=limits,
             skip_bad=options.skip_bad,
         )
     try:
@@ -176,6 +189,28 @@ def _check(options: argparse.Namespace) -> int:
         print(terminal.table(result))
     print(f"record: {options.json}, raw samples and outputs: {arrays}")
     return Exit.INTERRUPTED if interrupted else OUTCOME_CODES[result.outcome]
+
+
+def _verdict(options: argparse.Namespace) -> int:
+    from harness import evidence, terminal
+    from harness.verdict import EXIT_CODES as OUTCOME_CODES
+
+    judged = evidence.again(options.record, options.policy)
+    print(terminal.table(judged))
+    return OUTCOME_CODES[judged.outcome]
+
+
+def _policy(options: argparse.Namespace) -> int:
+    from harness import policy
+
+    print(policy.DEFAULTS.read_text(), end="")
+    return Exit.PASS
+
+
+def _add_policy(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--policy", type=Path, metavar="FILE", help="limits of your own (default: what harness policy prints)"
+    )
 
 
 def _add_data(verb: argparse.ArgumentParser) -> None:

@@ -11,7 +11,9 @@ from typing import Any, Self
 from tabulate import tabulate
 from tqdm import tqdm
 
+from harness import drift
 from harness.record import Record, VariantRecord
+from harness.verdict import points
 
 
 @contextmanager
@@ -51,7 +53,7 @@ class Bars:
         self._bar.update(done - self._bar.n)
 
 
-HEADERS = ("variant", "verdict", "accuracy", "reference", "agreement", "flips", "max |dp|", "size", "median", "p90")
+HEADERS = ("variant", "verdict", "accuracy", "drop", "interval", "flips", "max |dp|", "size", "median", "p90")
 
 
 def table(record: Record) -> str:
@@ -61,7 +63,14 @@ def table(record: Record) -> str:
         tabulate(rows, HEADERS, tablefmt="simple", disable_numparse=True, colalign=("left", "left", *["right"] * 8))
     ]
     lines.append("")
-    lines += [f"{v.kind}: {v.verdict.outcome}: {'; '.join(v.verdict.reasons)}" for v in record.variants]
+    for variant in record.variants:
+        lines.append(f"{variant.kind}: {variant.verdict.outcome}: {'; '.join(variant.verdict.reasons)}")
+        if worst := drift.lost_most(variant.hops):
+            lines.append(
+                f"  lost most at {worst.source} -> {worst.target}: {worst.flips} flips, "
+                f"mean |dp| {worst.mean_probability_difference:.4f}"
+            )
+    lines += _test_set(record)
     lines += record.notes
     data, machine = record.data, record.machine
     lines.append(
@@ -73,15 +82,30 @@ def table(record: Record) -> str:
     return "\n".join(lines)
 
 
+def _test_set(record: Record) -> list[str]:
+    """What the images can show whatever the variant."""
+    found = next(((v.statistics, v.parity) for v in record.variants if v.statistics and v.parity), None)
+    if not found:
+        return []
+    proven, parity = found
+    low, high = proven.reference_accuracy.low, proven.reference_accuracy.high
+    interval = f"{proven.confidence:.0%} interval {low:.2%} to {high:.2%}"
+    return [
+        f"reference: accuracy {parity.reference_accuracy:.2%}, {interval}",
+        f"the smallest drop that {parity.images} images can certify: {points(proven.smallest_certifiable_drop)} points",
+    ]
+
+
 def _row(variant: VariantRecord) -> tuple[str, ...]:
-    parity, times = variant.parity, variant.latency
+    parity, proven, times = variant.parity, variant.statistics, variant.latency
     figures = ("-",) * 5
     if parity:
+        changes = parity.changes
         figures = (
             f"{parity.accuracy:.2%}",
-            f"{parity.reference_accuracy:.2%}",
-            f"{parity.agreement:.2%}",
-            str(parity.flips),
+            points((changes.broken - changes.fixed) / parity.images),
+            f"{points(proven.drop_interval.low)} to {points(proven.drop_interval.high)}" if proven else "-",
+            f"{parity.flips} (-{changes.broken} +{changes.fixed})",
             f"{parity.largest_probability_difference:.4f}",
         )
     return (
