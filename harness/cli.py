@@ -103,6 +103,18 @@ def parser() -> argparse.ArgumentParser:
     _add_policy(again)
     again.set_defaults(run=_verdict)
 
+    selftest = verb(
+        "selftest", "break a sound variant on the spot, in every way known, and require that none passes", "harness selftest"
+    )
+    selftest.add_argument(
+        "--models", type=Path, default=MODELS, metavar="DIR", help="folder of variants (default: %(default)s)"
+    )
+    selftest.add_argument(
+        "--reference", type=Path, default=MODEL, metavar="MODEL", help="the Keras model (default: %(default)s)"
+    )
+    selftest.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="images (default: %(default)s)")
+    selftest.set_defaults(run=_selftest)
+
     policy = verb("policy", "print the limits that variants are judged by", "harness policy > my-policy.toml")
     policy.set_defaults(run=_policy)
     return top
@@ -198,6 +210,16 @@ def _verdict(options: argparse.Namespace) -> int:
     judged = evidence.again(options.record, options.policy)
     print(terminal.table(judged))
     return OUTCOME_CODES[judged.outcome]
+
+
+def _selftest(options: argparse.Namespace) -> int:
+    from harness import selftest, terminal
+
+    cases = selftest.run(options.models, options.reference, options.data, terminal.step)
+    print(terminal.cases(cases))
+    if all(case.held for case in cases):
+        return Exit.PASS
+    return Exit.INCONCLUSIVE if all(case.held or case.given == selftest.NOT_RUN for case in cases) else Exit.FAIL
 
 
 def _policy(options: argparse.Namespace) -> int:

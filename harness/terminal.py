@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from harness import drift
 from harness.record import Record, VariantRecord
+from harness.selftest import Case
 from harness.verdict import points
 
 
@@ -80,6 +82,17 @@ def table(record: Record) -> str:
     )
     lines.append(f"verdict: {record.outcome}")
     return "\n".join(lines)
+
+
+def cases(found: Sequence[Case]) -> str:
+    """The self-test for a person: one row a case, how many held last."""
+    rows = [
+        ("ok" if case.held else "WRONG", case.name, case.expected, case.given, textwrap.shorten(case.reason, 80))
+        for case in found
+    ]
+    held = sum(case.held for case in found)
+    shown = tabulate(rows, ("", "case", "expected", "given", "reason"), tablefmt="simple", disable_numparse=True)
+    return f"{shown}\n\n{held} of {len(found)} cases as expected"
 
 
 def _test_set(record: Record) -> list[str]:
