@@ -229,11 +229,13 @@ def _evaluate(options: argparse.Namespace) -> int:
             image_size=options.image_size,
             skip_bad=options.skip_bad,
         )
-    print(terminal.evaluation(done))
-    if options.json:
-        write_atomic(options.json, (json.dumps(done.to_json(), indent=2, allow_nan=False) + "\n").encode())
-    if options.html:
-        write_atomic(options.html, page.page(done).encode())
+    try:
+        if options.json:
+            write_atomic(options.json, (json.dumps(done.to_json(), indent=2, allow_nan=False) + "\n").encode())
+        if options.html:
+            write_atomic(options.html, page.page(done).encode())
+    finally:  # what was found is shown also where it cannot be stored
+        print(terminal.evaluation(done))
     if written := [str(file) for file in (options.json, options.html) if file]:
         print(f"written: {', '.join(written)}")
     return Exit.PASS

@@ -174,12 +174,11 @@ def _run(
         ended = local.run(written, lambda task, done, total: progress(model.name, done, total))
         result = job.read_result(written, job.ANSWERS)
     if result is None:
-        what = "was silent too long" if ended.code is None else f"ended with exit code {ended.code}"
         size = data.images.shape[1]
+        what = "the worker was silent too long" if ended.code is None else f"exit code {ended.code}"
         raise SetupError(
-            f"{model}: does not run on {size}x{size} grey images: the worker {what}"
-            + (f" ({ended.tail})" if ended.tail else "")
-            + "; expected a whole .tflite file of one input [1, size, size, 1] and one output [1, classes]"
+            f"{model}: does not run on {size}x{size} grey images ({': '.join(filter(None, (what, ended.tail)))}); "
+            "expected a whole .tflite file for such images: convert again, or name its size with --image-size"
         )
     raw = result.arrays["outputs"]
     if raw.shape[1:] != (classes,):

@@ -118,13 +118,13 @@ def _lines(series: Mapping[str, Sequence[float | None]], label: str = "") -> Fig
     axes = figure.subplots()
     rows = np.arange(len(shown))
     axes.hlines(rows, low, high, color=rcParams["grid.color"], linewidth=2)
-    beside = np.linspace(-0.2, 0.2, len(series))  # equal shares stay visible
+    beside = (np.arange(len(series)) - (len(series) - 1) / 2) * 0.6 / len(series)  # equal shares stay visible
     for name, shares, offset, (colour, marker) in zip(series, values, beside, cycle(SERIES), strict=False):
         axes.plot(shares, rows + offset, marker, color=colour, label=name, clip_on=False, markersize=5, alpha=0.9)
     lowest = float(np.nanmin(low))
     which = "class" if values.shape[1] == total else f"class (the {MOST_CLASSES} weakest of {total})"
     axes.set(yticks=rows, yticklabels=[str(label) for label in shown], ylabel=which, xlabel=label)
-    axes.set_xlim(max(0.0, lowest - max(0.1 * (1 - lowest), 0.005)), 1)
+    axes.set_xlim(lowest - max(0.04 * (1 - lowest), 0.002), 1)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}%")
     axes.grid(axis="x", linewidth=0.5)
