@@ -7,15 +7,23 @@ import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tabulate import tabulate
 from tqdm import tqdm
 
 from harness import drift
+from harness.evaluate import Evaluation
+from harness.metrics import Scores
 from harness.record import Record, VariantRecord
-from harness.selftest import Case
 from harness.verdict import points
+
+MISSES_SHOWN = 10
+WIDEST_MATRIX = 16  # classes; a wider confusion matrix does not fit a terminal
+
+
+if TYPE_CHECKING:
+    from harness.selftest import Case
 
 
 @contextmanager
@@ -133,3 +141,57 @@ def _row(variant: VariantRecord) -> tuple[str, ...]:
 
 def _milliseconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1e3:.2f} ms"
+
+
+def evaluation(done: Evaluation) -> str:
+    """An evaluation for a person: each class, the confusion matrix, the worst misses, the accuracy last."""
+    scores = done.scores
+    parts = [by_class(scores)]
+    if len(scores.confusion) <= WIDEST_MATRIX:
+        rows = [(str(truth), *(str(n or ".") for n in row)) for truth, row in enumerate(scores.confusion.tolist())]
+        parts.append("answers by class (rows: truth)\n" + _grid(rows, ("", *(row[0] for row in rows))))
+    elif scores.confusions:
+        pairs = [(str(truth), str(answer), str(n)) for truth, answer, n in scores.confusions[:MISSES_SHOWN]]
+        parts.append("most frequent confusions\n" + _grid(pairs, ("truth", "answer", "images")))
+    if misses := done.misses:
+        worst = [
+            (done.data.names[i], str(done.data.labels[i]), str(done.answers[i]), f"{done.confidences[i]:.2f}")
+            for i in misses[:MISSES_SHOWN]
+        ]
+        shown = f", the {MISSES_SHOWN} most confident" if len(misses) > MISSES_SHOWN else ""
+        parts.append(f"misread{shown}\n" + _grid(worst, ("image", "truth", "answer", "confidence")))
+    if scores.ties:
+        parts.append(f"ties: {scores.ties} (two classes share the largest output; the lower one counts as the answer)")
+    skipped = f", {len(done.data.skipped)} skipped" if done.data.skipped else ""
+    parts.append(
+        f"{done.model}: accuracy {scores.accuracy:.2%}; "
+        f"{len(misses)} of {scores.images} images of {done.folder} misread{skipped}; {done.runtime}"
+    )
+    return "\n\n".join(parts)
+
+
+def by_class(scores: Scores) -> str:
+    """Precision, recall and F1: one row a class."""
+    rows = [
+        (str(label), str(c.images), str(c.answers), _share(c.precision), _share(c.recall), _share(c.f1))
+        for label, c in enumerate(scores.classes)
+    ]
+    return _grid(rows, ("class", "images", "answers", "precision", "recall", "F1"))
+
+
+def comparison(evaluations: Sequence[Evaluation]) -> str:
+    """Several models: one row each."""
+    rows = [
+        (str(one.model), _share(one.scores.accuracy), str(len(one.misses)), f"{one.model_bytes / 1e6:.2f} MB")
+        for one in evaluations
+    ]
+    return _grid(rows, ("model", "accuracy", "misread", "size"))
+
+
+def _grid(rows: Sequence[tuple[str, ...]], headers: tuple[str, ...]) -> str:
+    align = ("left", *["right"] * (len(headers) - 1))
+    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align)
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
