@@ -117,6 +117,39 @@ def parser() -> argparse.ArgumentParser:
     selftest.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="images (default: %(default)s)")
     selftest.set_defaults(run=_selftest)
 
+    compare = verb(
+        "compare",
+        "judge a run against an earlier one of the same images, as CI does against its baseline",
+        "harness compare baseline/check.json runs/check.json",
+    )
+    compare.add_argument("before", type=Path, metavar="EARLIER.json")
+    compare.add_argument("after", type=Path, metavar="LATER.json")
+    compare.add_argument("--anyway", action="store_true", help="also where model or policy differ")
+    compare.set_defaults(run=_compare)
+
+    flips = verb(
+        "flips", "show the images whose answer changed", "harness flips runs/check.json --html runs/flips.html"
+    )
+    flips.add_argument("record", type=Path, metavar="RECORD.json", help="what harness check --json wrote")
+    flips.add_argument("--html", type=Path, metavar="FILE", help="a page with the images, all in one file")
+    flips.set_defaults(run=_flips)
+
+    explain = verb("explain", "say where a quantized variant loses its answers, layer by layer", "harness explain int8")
+    explain.add_argument("kind", metavar="KIND", help="a variant of the folder, beside its float32 one")
+    explain.add_argument(
+        "--models", type=Path, default=MODELS, metavar="DIR", help="folder of variants (default: %(default)s)"
+    )
+    explain.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="images (default: %(default)s)")
+    explain.add_argument(
+        "--images",
+        type=int,
+        default=55,
+        metavar="N",
+        help="images used, classes in equal number (default: %(default)s)",
+    )
+    explain.add_argument("--html", type=Path, metavar="FILE", help="a page with the profile, all in one file")
+    explain.set_defaults(run=_explain)
+
     policy = verb("policy", "print the limits that variants are judged by", "harness policy > my-policy.toml")
     policy.set_defaults(run=_policy)
     evaluate = verb(
@@ -245,6 +278,59 @@ def _selftest(options: argparse.Namespace) -> int:
     if all(case.held for case in cases):
         return Exit.PASS
     return Exit.INCONCLUSIVE if all(case.held or case.given == selftest.NOT_RUN for case in cases) else Exit.FAIL
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from harness import compare, terminal
+    from harness.verdict import EXIT_CODES as OUTCOME_CODES
+
+    found = compare.compare(options.before, options.after, anyway=options.anyway)
+    print(terminal.runs(found))
+    return OUTCOME_CODES[found.outcome]
+
+
+def _flips(options: argparse.Namespace) -> int:
+    from harness import evidence, flips, terminal
+    from harness.files import check_writable, write_atomic
+
+    if options.html:
+        from harness.report import flips as page  # fails here where the extra is missing, before the work
+
+        check_writable(options.html.parent)
+    record = evidence.again(options.record)
+    print(terminal.flips(flips.of(record)))
+    if options.html:
+        write_atomic(options.html, page.page(record).encode())
+        print(f"written: {options.html}")
+    return Exit.PASS
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from converters import calibration, manifest
+    from harness import dataset, explain, terminal
+    from harness.files import check_writable, write_atomic
+
+    if options.html:
+        from harness.report import explanation as page
+
+        check_writable(options.html.parent)
+    if options.images < 1:
+        raise SetupError(f"--images {options.images}: expected at least 1")
+    known = manifest.read(options.models)
+    for kind in ("float32", options.kind):
+        if kind not in known:
+            raise SetupError(f"{options.models}: has no variant {kind!r}; it has {', '.join(known) or 'none'}")
+        manifest.verify(options.models, known[kind], known[kind].source_sha256)
+    contents = [known[kind].path(options.models).read_bytes() for kind in ("float32", options.kind)]
+    images = calibration.choose(dataset.load(options.data), options.images).images
+    with terminal.Bars() as bars:
+        found = explain.explain(*contents, dataset.to_input(images), partial(bars, f"layers of {options.kind}"))
+    print(terminal.explanation(found))
+    if options.html:
+        model = str(known[options.kind].path(options.models))
+        write_atomic(options.html, page.page(found, options.kind, model).encode())
+        print(f"written: {options.html}")
+    return Exit.PASS
 
 
 def _policy(options: argparse.Namespace) -> int:

@@ -14,15 +14,19 @@ from tqdm import tqdm
 
 from harness import drift
 from harness.evaluate import Evaluation
+from harness.explain import Explanation, short
+from harness.flips import Flip
 from harness.metrics import Scores
 from harness.record import Record, VariantRecord
 from harness.verdict import points
 
 MISSES_SHOWN = 10
+LAYERS_SHOWN = 10
 WIDEST_MATRIX = 16  # classes; a wider confusion matrix does not fit a terminal
 
 
 if TYPE_CHECKING:
+    from harness.compare import Comparison
     from harness.selftest import Case
 
 
@@ -101,6 +105,75 @@ def cases(found: Sequence[Case]) -> str:
     held = sum(case.held for case in found)
     shown = tabulate(rows, ("", "case", "expected", "given", "reason"), tablefmt="simple", disable_numparse=True)
     return f"{shown}\n\n{held} of {len(found)} cases as expected"
+
+
+def runs(found: Comparison) -> str:
+    """Two runs for a person: the later beside the earlier, kind by kind."""
+    rows = []
+    for kind, judged in found.kinds.items():
+        parity, proven = judged.parity, judged.statistics
+        figures = ("-",) * 5
+        if parity and proven:
+            low, high = proven.drop_interval.low, proven.drop_interval.high
+            figures = (
+                f"{parity.reference_accuracy:.2%}",
+                f"{parity.accuracy:.2%}",
+                f"{points(low)} to {points(high)}",
+                f"{parity.flips} (-{parity.changes.broken} +{parity.changes.fixed})",
+                f"{parity.largest_probability_difference:.4f}",
+            )
+        rows.append((kind, str(judged.verdict.outcome), *figures))
+    lines = [_grid(rows, ("variant", "verdict", "before", "after", "drop", "flips", "max |dp|")), ""]
+    lines += [f"{kind}: {one.verdict.outcome}: {'; '.join(one.verdict.reasons)}" for kind, one in found.kinds.items()]
+    lines += [f"other {difference}" for difference in found.differences]
+    lines.append(f"{found.after.data['images']} images; {found.before.started} and {found.after.started}")
+    lines.append(f"verdict: {found.outcome}")
+    return "\n".join(lines)
+
+
+def flips(found: Sequence[Flip]) -> str:
+    """The images whose answer changed: broken, fixed and others, of each variant."""
+    rows = [
+        (
+            flip.kind,
+            flip.sort,
+            flip.name,
+            str(flip.truth),
+            f"{flip.expected} at {flip.expected_confidence:.2f}",
+            f"{flip.answer} at {flip.answer_confidence:.2f}",
+        )
+        for flip in found
+    ]
+    if not rows:
+        return "no answer changed"
+    return tabulate(
+        rows, ("variant", "", "image", "truth", "Keras", "variant"), tablefmt="simple", disable_numparse=True
+    )
+
+
+def explanation(found: Explanation) -> str:
+    """The layers that lose most, and the likely causes."""
+    rows = [
+        (
+            short(layer.name),
+            layer.operation,
+            f"{layer.lost_db:.1f} dB",
+            f"{layer.snr_db:.1f} dB",
+            f"{layer.cosine:.4f}",
+            _share(layer.clipped),
+            _share(layer.used),
+        )
+        for layer in found.ranked[:LAYERS_SHOWN]
+    ]
+    shown = tabulate(
+        rows,
+        ("layer", "operation", "lost", "signal to noise", "cosine", "clipped", "range used"),
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=("left", "left", *["right"] * 5),
+    )
+    causes = found.causes or ("no cause stands out: no range clips, the input fits, no class is dead",)
+    return "\n".join([shown, "", *causes, f"{len(found.layers)} layers beside float32's on {found.images} images"])
 
 
 def _test_set(record: Record) -> list[str]:
