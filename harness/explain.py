@@ -229,7 +229,7 @@ def _causes(after: _Kept, layers: tuple[Layer, ...], entry: _Sums, expected: Val
     fallback = [layer for layer in layers if layer.used is None]
     if integer and fallback:
         first = ", ".join(short(layer.name) for layer in fallback[:3])
-        yield f"float fallback: {len(fallback)} of {len(layers)} layers compute in float, {first}: slower, not less exact"
+        yield f"float fallback: {len(fallback)} of {len(layers)} layers compute in float, {first}: slow, not inexact"
 
 
 def short(name: str) -> str:
