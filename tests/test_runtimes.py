@@ -14,7 +14,7 @@ import pytest
 from harness.cli import main
 from tests.conftest import ROOT
 
-BASE = ["tflite-runtime==2.14.0", "numpy<2", "pillow", "tabulate", "tqdm"]
+BASE = ["tflite-runtime==2.14.0", "numpy<2", "pillow", "scipy", "tabulate", "tqdm"]
 
 
 @pytest.fixture(scope="module")
