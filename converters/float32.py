@@ -22,17 +22,15 @@ def convert(source: Path, image_size: int, classes: int, imports: tuple[str, ...
     """A .keras file as a float32 .tflite. Runs where TensorFlow is; raises SetupError."""
     model = keras_model.load(source, imports)
     keras_model.check_shapes(model, source, image_size, classes)
-    import keras
     import tensorflow as tf
 
     from converters.fold import fold
 
     notes = []
-    if not isinstance(model, keras.Sequential | keras.Function):  # a single opaque layer of a graph
+    graph = keras_model.as_graph(model, image_size)
+    if graph is not model:
         notes.append("a subclassed model: converted as it is, nothing inside is folded")
-        image = keras.Input((image_size, image_size, 1))
-        model = keras.Model(image, model(image))
-    folded = fold(model)
+    folded = fold(graph)
     content = tf.lite.TFLiteConverter.from_keras_model(folded.model).convert()
     if len(flatbuffer.read(content).subgraphs) > 1:
         notes.append("loops or branches: what they compute stays float32 in every variant that calibrates")

@@ -95,5 +95,31 @@ def predict(
     return np.asarray(outputs, np.float32)
 
 
+def predict_folded_too(
+    path: Path, images: npt.NDArray[np.uint8], classes: int, imports: Sequence[str] = ()
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The outputs of the model, as `predict` gives them, and those of the model with its batch norms folded."""
+    from converters.fold import fold
+
+    model = load(path, imports)
+    check_shapes(model, path, images.shape[1], classes)
+    inputs = to_input(images)
+    outputs, folded = (
+        np.asarray(each.predict(inputs, batch_size=PREDICT_BATCH, verbose=0), np.float32)
+        for each in (model, fold(as_graph(model, images.shape[1])).model)
+    )
+    return outputs, folded
+
+
+def as_graph(model: Any, image_size: int) -> Any:
+    """The model as a graph of layers: a subclassed one becomes a graph of one opaque layer."""
+    import keras
+
+    if isinstance(model, keras.Sequential | keras.Function):
+        return model
+    image = keras.Input((image_size, image_size, 1))
+    return keras.Model(image, model(image))
+
+
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200]

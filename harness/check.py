@@ -18,13 +18,14 @@ import numpy.typing as npt
 
 from converters import manifest
 from converters.manifest import Variant
-from harness import dataset, job, latency, parity, reference, verdict
+from harness import dataset, evidence, job, latency, policy, reference, verdict
 from harness.dataset import Dataset
 from harness.devices import local
 from harness.errors import SetupError
+from harness.evidence import Judged
 from harness.job import LATENCY, Job, LatencyPlan, Result
 from harness.latency import Latency
-from harness.parity import Parity
+from harness.policy import Policy
 from harness.record import Record, VariantRecord
 from harness.reference import Reference
 from harness.verdict import Outcome, Verdict
@@ -50,6 +51,7 @@ def check(
     *,
     kinds: tuple[str, ...] | None = None,
     plan: LatencyPlan,
+    limits: Policy,
     skip_bad: bool = False,
 ) -> tuple[Record, bool]:
     """Run a folder's variants on this machine against the reference; the record, and whether Ctrl-C cut it short.
@@ -59,6 +61,7 @@ def check(
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     variants = _select(manifest.read(models), kinds, models)
+    policy.check_kinds(limits, (*manifest.KINDS, *variants, *policy.load().kinds), "policy")
     data = dataset.load(data_folder, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
     expected = reference.obtain(reference_model, data, models, step)
     for variant in variants.values():
@@ -66,7 +69,7 @@ def check(
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         written = job.write(Path(folder), models, variants, data, plan, parallel=os.cpu_count() or 1)
         outputs = run(written, progress)
-    record = _record(variants, data, expected, outputs, plan, started, reference_model, data_folder)
+    record = _record(variants, data, expected, outputs, plan, limits, started, reference_model, data_folder)
     return record, outputs.interrupted
 
 
@@ -119,6 +122,7 @@ def _record(
     expected: Reference,
     outputs: Outputs,
     plan: LatencyPlan,
+    limits: Policy,
     started: str,
     reference_model: Path,
     data_folder: Path,
@@ -128,24 +132,37 @@ def _record(
         "labels": data.labels,
         "reference": expected.outputs,
     }
+    if expected.folded is not None:
+        arrays["folded"] = expected.folded
+    for kind in variants:
+        if answered := outputs.results.get(kind):
+            arrays |= {f"{kind}.{name}": array for name, array in answered.arrays.items()}
+    predictions = evidence.predictions(arrays)
+    changed = evidence.flipped(predictions)
+    arrays |= {"flipped.index": changed, "flipped.images": data.images[changed]}
     timed = outputs.results.get(LATENCY)
     records = []
     for kind, variant in variants.items():
-        judged, figures = _judge(kind, data, expected, outputs)
-        if answered := outputs.results.get(kind):
-            arrays |= {f"{kind}.{name}": array for name, array in answered.arrays.items()}
+        judged = evidence.judge(kind, predictions, limits) if kind in predictions.variants else _missing(kind, outputs)
         times = None
         if timed and f"{kind}.samples" in timed.arrays:
             arrays |= {f"latency.{n}": a for n, a in timed.arrays.items() if n.startswith(f"{kind}.")}
             times = _latency(timed, kind)
-        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, judged, figures, times))
+        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=times, **vars(judged)))
     notes = outputs.failures[LATENCY].reasons if LATENCY in outputs.failures else ()
     machine = next((result.machine for result in outputs.results.values()), {})
     return Record(
         outcome=verdict.overall(record.verdict for record in records),
         variants=tuple(records),
         model={"file": str(reference_model), "sha256": expected.model_sha256},
-        data={"folder": str(data_folder), "sha256": data.sha256, "images": len(data), "skipped": list(data.skipped)},
+        data={
+            "folder": str(data_folder),
+            "sha256": data.sha256,
+            "reference_sha256": expected.data_sha256,
+            "images": len(data),
+            "skipped": list(data.skipped),
+        },
+        policy=limits.to_json(),
         machine=machine,
         plan=asdict(plan),
         started=started,
@@ -154,21 +171,12 @@ def _record(
     )
 
 
-def _judge(kind: str, data: Dataset, expected: Reference, outputs: Outputs) -> tuple[Verdict, Parity | None]:
+def _missing(kind: str, outputs: Outputs) -> Judged:
+    """Of a variant that gave no outputs."""
     if kind in outputs.failures:
-        return outputs.failures[kind], None
-    answered = outputs.results.get(kind)
-    if answered is None:
-        why = "interrupted before it was run" if outputs.interrupted else "the worker ended before it was run"
-        return Verdict(Outcome.INCONCLUSIVE, (why,)), None
-    real = parity.dequantize(
-        answered.arrays["outputs"], float(answered.arrays["scale"]), int(answered.arrays["zero_point"])
-    )
-    try:
-        figures = parity.compare(real, expected.outputs, data.labels)
-    except ValueError as error:
-        return Verdict(Outcome.FAIL, (str(error),)), None
-    return verdict.judge(kind, figures), figures
+        return Judged(outputs.failures[kind])
+    why = "interrupted before it was run" if outputs.interrupted else "the worker ended before it was run"
+    return Judged(Verdict(Outcome.INCONCLUSIVE, (why,)))
 
 
 def _latency(timed: Result, kind: str) -> Latency:

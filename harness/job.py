@@ -18,9 +18,11 @@ from converters.manifest import Variant
 from harness import worker
 from harness.dataset import Dataset, to_input
 from harness.errors import SetupError
+from harness.files import sha256
 
 SCHEMA = "harness-job/1"
 LATENCY = "latency"
+ANSWERS = "answers"
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,7 @@ def write(
     files = {kind: (variant.file, variant.sha256) for kind, variant in variants.items()}
     for variant in variants.values():
         shutil.copyfile(variant.path(models), folder / variant.file)
-    shutil.copyfile(Path(worker.__file__), folder / "worker.py")
-    np.save(folder / "inputs.npy", to_input(data.images))
-    tasks: list[dict[str, Any]] = [
-        {"name": kind, "do": "answers", "variants": {kind: file}, "parallel": parallel} for kind, file in files.items()
-    ]
+    tasks = [_answers(kind, file, parallel) for kind, file in files.items()]
     tasks.append(
         {
             "name": LATENCY,
@@ -68,6 +66,23 @@ def write(
             "threads": plan.threads,
         }
     )
+    return _write(folder, data, tasks)
+
+
+def write_answers(folder: Path, content: bytes, data: Dataset, parallel: int) -> Job:
+    """Fill an empty folder with worker, inputs and one .tflite file: the one task is ANSWERS."""
+    file = f"{ANSWERS}.tflite"
+    (folder / file).write_bytes(content)
+    return _write(folder, data, [_answers(ANSWERS, (file, sha256(content)), parallel)])
+
+
+def _answers(name: str, file: tuple[str, str], parallel: int) -> dict[str, Any]:
+    return {"name": name, "do": "answers", "variants": {name: file}, "parallel": parallel}
+
+
+def _write(folder: Path, data: Dataset, tasks: list[dict[str, Any]]) -> Job:
+    shutil.copyfile(Path(worker.__file__), folder / "worker.py")
+    np.save(folder / "inputs.npy", to_input(data.images))
     nonce = secrets.token_hex(8)
     _write_plan(folder, nonce, tasks)
     return Job(folder, nonce, tuple(task["name"] for task in tasks))

@@ -8,16 +8,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.files import write_atomic
+from harness import drift
+from harness.drift import Hop
+from harness.errors import SetupError
+from harness.files import sha256, write_atomic
 from harness.latency import Latency
 from harness.parity import Parity
-from harness.verdict import Outcome, Verdict
+from harness.verdict import Outcome, Statistics, Verdict
 
-SCHEMA = "harness-record/1"
+SCHEMA = "harness-record/2"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class VariantRecord:
     size_bytes: int
     verdict: Verdict
     parity: Parity | None
+    statistics: Statistics | None
+    hops: tuple[Hop, ...]  # from the Keras model to this variant
     latency: Latency | None
 
 
@@ -40,6 +46,7 @@ class Record:
     variants: tuple[VariantRecord, ...]
     model: Mapping[str, Any]
     data: Mapping[str, Any]
+    policy: Mapping[str, Any]
     machine: Mapping[str, Any]
     plan: Mapping[str, Any]
     started: str  # UTC, ISO 8601
@@ -54,6 +61,7 @@ class Record:
             "started": self.started,
             "model": dict(self.model),
             "data": dict(self.data),
+            "policy": dict(self.policy),
             "machine": dict(self.machine),
             "latency_plan": dict(self.plan),
             "notes": list(self.notes),
@@ -67,13 +75,90 @@ def write(record: Record, path: Path) -> Path:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **record.arrays)
     write_atomic(arrays_path, buffer.getvalue())
-    content = record.to_json() | {"arrays": arrays_path.name}
+    content = record.to_json() | {"arrays": arrays_path.name, "arrays_sha256": sha256(buffer.getvalue())}
     write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
     return arrays_path
 
 
+def read(path: Path) -> Record:
+    """A stored record and its arrays; figures are not read but derived again (`evidence.again`).
+
+    Raises SetupError: missing, damaged, of another schema, arrays that are not this record's or do not pair.
+    """
+    try:
+        stored = json.loads(path.read_text())
+    except OSError as error:
+        raise SetupError(f"{path}: expected a record of harness check ({error.strerror})") from error
+    except ValueError as error:
+        raise SetupError(f"{path}: not valid JSON ({error}); run harness check again") from error
+    schema = stored.get("schema") if isinstance(stored, dict) else None
+    if schema != SCHEMA:
+        raise SetupError(f"{path}: schema {schema!r}, expected {SCHEMA!r}; run harness check again")
+    try:
+        record = _parse(stored, _arrays(path.with_name(stored["arrays"]), stored["arrays_sha256"]))
+        _check(record, path)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SetupError(f"{path}: damaged ({error!r}); run harness check again") from error
+    return record
+
+
+def _arrays(path: Path, expected: str) -> dict[str, npt.NDArray[Any]]:
+    try:
+        content = path.read_bytes()
+        if sha256(content) != expected:
+            raise SetupError(f"{path}: not the arrays that the record was written with; run harness check again")
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, BadZipFile) as error:
+        raise SetupError(f"{path}: expected the record's arrays ({error}); run harness check again") from error
+
+
+def _parse(stored: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Record:
+    return Record(
+        outcome=Outcome(stored["verdict"]),
+        variants=tuple(
+            VariantRecord(
+                kind=entry["kind"],
+                sha256=entry["sha256"],
+                size_bytes=entry["size_bytes"],
+                verdict=Verdict(Outcome(entry["verdict"]), tuple(entry["reasons"])),
+                parity=None,
+                statistics=None,
+                hops=(),
+                latency=Latency(**entry["latency_s"]) if entry["latency_s"] else None,
+            )
+            for entry in stored["variants"]
+        ),
+        model=stored["model"],
+        data=stored["data"],
+        policy=stored["policy"],
+        machine=stored["machine"],
+        plan=stored["latency_plan"],
+        started=stored["started"],
+        notes=tuple(stored["notes"]),
+        arrays=arrays,
+    )
+
+
+def _check(record: Record, path: Path) -> None:
+    """Raise SetupError unless names, labels and the reference's outputs are those of the data, image by image."""
+    names, images = record.arrays["names"], record.data["images"]
+    if repeated := len(names) - len(np.unique(names)):
+        raise SetupError(f"{path}: {repeated} of {len(names)} images stand in it twice; run harness check again")
+    for name in ("names", "labels", "reference"):
+        if len(record.arrays[name]) != images:
+            raise SetupError(f"{path}: {len(record.arrays[name])} {name} for {images} images; run harness check again")
+    computed_on = record.data["reference_sha256"]
+    if computed_on != record.data["sha256"]:
+        raise SetupError(
+            f"{path}: the reference was computed on data {computed_on[:12]}, the variants on "
+            f"{record.data['sha256'][:12]}; run harness check again"
+        )
+
+
 def _variant(variant: VariantRecord) -> dict[str, Any]:
     parity = asdict(variant.parity) if variant.parity else dict.fromkeys(Parity.__dataclass_fields__)
+    worst = drift.lost_most(variant.hops)
     return {
         "kind": variant.kind,
         "verdict": variant.verdict.outcome,
@@ -81,5 +166,8 @@ def _variant(variant: VariantRecord) -> dict[str, Any]:
         "sha256": variant.sha256,
         "size_bytes": variant.size_bytes,
         **parity,
+        "statistics": asdict(variant.statistics) if variant.statistics else None,
+        "hops": [asdict(hop) for hop in variant.hops],
+        "lost_most": f"{worst.source} -> {worst.target}" if worst else None,
         "latency_s": asdict(variant.latency) if variant.latency else None,
     }

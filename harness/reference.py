@@ -20,11 +20,15 @@ from harness.files import write_atomic
 
 @dataclass(frozen=True)
 class Reference:
-    """outputs: float32 probabilities [N, classes] of the model on the dataset, in the dataset's order."""
+    """outputs: float32 probabilities [N, classes] of the model on the dataset, in the dataset's order.
+
+    folded: those of the model with its batch norms folded; none where they were not computed.
+    """
 
     outputs: npt.NDArray[np.float32]
     model_sha256: str
     data_sha256: str
+    folded: npt.NDArray[np.float32] | None = None
 
 
 def obtain(
@@ -48,12 +52,18 @@ def obtain(
     from converters.keras_process import KerasProcess
 
     with step(f"reference: {model.name} on {len(data)} images"), KerasProcess() as keras:
-        outputs = keras.call(keras_model.predict, model, data.images, classes, tuple(imports))
+        outputs, folded = keras.call(keras_model.predict_folded_too, model, data.images, classes, tuple(imports))
     if broken := int((~np.isfinite(outputs)).any(axis=1).sum()):
         raise SetupError(f"{model}: NaN or infinite outputs on {broken} of {len(data)} images; a reference must answer")
-    computed = Reference(outputs, model_sha256, data.sha256)
+    computed = Reference(outputs, model_sha256, data.sha256, folded)
     buffer = io.BytesIO()
-    np.savez(buffer, outputs=outputs, model_sha256=np.array(model_sha256), data_sha256=np.array(data.sha256))
+    np.savez(
+        buffer,
+        outputs=outputs,
+        folded=folded,
+        model_sha256=np.array(model_sha256),
+        data_sha256=np.array(data.sha256),
+    )
     write_atomic(path, buffer.getvalue())
     return computed
 
@@ -62,6 +72,7 @@ def _read(path: Path) -> Reference | None:
     """A stored reference; none where it is missing or damaged, so that it is computed anew."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return Reference(stored["outputs"], str(stored["model_sha256"]), str(stored["data_sha256"]))
+            hashes = str(stored["model_sha256"]), str(stored["data_sha256"])
+            return Reference(stored["outputs"], *hashes, stored.get("folded"))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tabulate import tabulate
 from tqdm import tqdm
@@ -15,7 +16,22 @@ from tqdm import tqdm
 from converters.inspection import Inspection, Tensor
 from converters.manifest import Variant
 from converters.runtimes import Answers
+from harness import drift
+from harness.evaluate import Evaluation
+from harness.explain import Explanation, short
+from harness.flips import Flip
+from harness.metrics import Scores
 from harness.record import Record, VariantRecord
+from harness.verdict import points
+
+MISSES_SHOWN = 10
+LAYERS_SHOWN = 10
+WIDEST_MATRIX = 16  # classes; a wider confusion matrix does not fit a terminal
+
+
+if TYPE_CHECKING:
+    from harness.compare import Comparison
+    from harness.selftest import Case
 
 
 @contextmanager
@@ -55,7 +71,7 @@ class Bars:
         self._bar.update(done - self._bar.n)
 
 
-HEADERS = ("variant", "verdict", "accuracy", "reference", "agreement", "flips", "max |dp|", "size", "median", "p90")
+HEADERS = ("variant", "verdict", "accuracy", "drop", "interval", "flips", "max |dp|", "size", "median", "p90")
 
 
 def table(record: Record) -> str:
@@ -65,7 +81,14 @@ def table(record: Record) -> str:
         tabulate(rows, HEADERS, tablefmt="simple", disable_numparse=True, colalign=("left", "left", *["right"] * 8))
     ]
     lines.append("")
-    lines += [f"{v.kind}: {v.verdict.outcome}: {'; '.join(v.verdict.reasons)}" for v in record.variants]
+    for variant in record.variants:
+        lines.append(f"{variant.kind}: {variant.verdict.outcome}: {'; '.join(variant.verdict.reasons)}")
+        if worst := drift.lost_most(variant.hops):
+            lines.append(
+                f"  lost most at {worst.source} -> {worst.target}: {worst.flips} flips, "
+                f"mean |dp| {worst.mean_probability_difference:.4f}"
+            )
+    lines += _test_set(record)
     lines += record.notes
     data, machine = record.data, record.machine
     lines.append(
@@ -133,15 +156,110 @@ def _alike(one: Answers, first: Answers) -> str:
     return f", {same} of {len(first.top1)} random inputs answered as by {first.runtime}"
 
 
+def cases(found: Sequence[Case]) -> str:
+    """The self-test for a person: one row a case, how many held last."""
+    rows = [
+        ("ok" if case.held else "WRONG", case.name, case.expected, case.given, textwrap.shorten(case.reason, 80))
+        for case in found
+    ]
+    held = sum(case.held for case in found)
+    shown = tabulate(rows, ("", "case", "expected", "given", "reason"), tablefmt="simple", disable_numparse=True)
+    return f"{shown}\n\n{held} of {len(found)} cases as expected"
+
+
+def runs(found: Comparison) -> str:
+    """Two runs for a person: the later beside the earlier, kind by kind."""
+    rows = []
+    for kind, judged in found.kinds.items():
+        parity, proven = judged.parity, judged.statistics
+        figures = ("-",) * 5
+        if parity and proven:
+            low, high = proven.drop_interval.low, proven.drop_interval.high
+            figures = (
+                f"{parity.reference_accuracy:.2%}",
+                f"{parity.accuracy:.2%}",
+                f"{points(low)} to {points(high)}",
+                f"{parity.flips} (-{parity.changes.broken} +{parity.changes.fixed})",
+                f"{parity.largest_probability_difference:.4f}",
+            )
+        rows.append((kind, str(judged.verdict.outcome), *figures))
+    lines = [_grid(rows, ("variant", "verdict", "before", "after", "drop", "flips", "max |dp|")), ""]
+    lines += [f"{kind}: {one.verdict.outcome}: {'; '.join(one.verdict.reasons)}" for kind, one in found.kinds.items()]
+    lines += [f"other {difference}" for difference in found.differences]
+    lines.append(f"{found.after.data['images']} images; {found.before.started} and {found.after.started}")
+    lines.append(f"verdict: {found.outcome}")
+    return "\n".join(lines)
+
+
+def flips(found: Sequence[Flip]) -> str:
+    """The images whose answer changed: broken, fixed and others, of each variant."""
+    rows = [
+        (
+            flip.kind,
+            flip.sort,
+            flip.name,
+            str(flip.truth),
+            f"{flip.expected} at {flip.expected_confidence:.2f}",
+            f"{flip.answer} at {flip.answer_confidence:.2f}",
+        )
+        for flip in found
+    ]
+    if not rows:
+        return "no answer changed"
+    return tabulate(
+        rows, ("variant", "", "image", "truth", "Keras", "variant"), tablefmt="simple", disable_numparse=True
+    )
+
+
+def explanation(found: Explanation) -> str:
+    """The layers that lose most, and the likely causes."""
+    rows = [
+        (
+            short(layer.name),
+            layer.operation,
+            f"{layer.lost_db:.1f} dB",
+            f"{layer.snr_db:.1f} dB",
+            f"{layer.cosine:.4f}",
+            _share(layer.clipped),
+            _share(layer.used),
+        )
+        for layer in found.ranked[:LAYERS_SHOWN]
+    ]
+    shown = tabulate(
+        rows,
+        ("layer", "operation", "lost", "signal to noise", "cosine", "clipped", "range used"),
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=("left", "left", *["right"] * 5),
+    )
+    causes = found.causes or ("no cause stands out: no range clips, the input fits, no class is dead",)
+    return "\n".join([shown, "", *causes, f"{len(found.layers)} layers beside float32's on {found.images} images"])
+
+
+def _test_set(record: Record) -> list[str]:
+    """What the images can show whatever the variant."""
+    found = next(((v.statistics, v.parity) for v in record.variants if v.statistics and v.parity), None)
+    if not found:
+        return []
+    proven, parity = found
+    low, high = proven.reference_accuracy.low, proven.reference_accuracy.high
+    interval = f"{proven.confidence:.0%} interval {low:.2%} to {high:.2%}"
+    return [
+        f"reference: accuracy {parity.reference_accuracy:.2%}, {interval}",
+        f"the smallest drop that {parity.images} images can certify: {points(proven.smallest_certifiable_drop)} points",
+    ]
+
+
 def _row(variant: VariantRecord) -> tuple[str, ...]:
-    parity, times = variant.parity, variant.latency
+    parity, proven, times = variant.parity, variant.statistics, variant.latency
     figures = ("-",) * 5
     if parity:
+        changes = parity.changes
         figures = (
             f"{parity.accuracy:.2%}",
-            f"{parity.reference_accuracy:.2%}",
-            f"{parity.agreement:.2%}",
-            str(parity.flips),
+            points((changes.broken - changes.fixed) / parity.images),
+            f"{points(proven.drop_interval.low)} to {points(proven.drop_interval.high)}" if proven else "-",
+            f"{parity.flips} (-{changes.broken} +{changes.fixed})",
             f"{parity.largest_probability_difference:.4f}",
         )
     return (
@@ -156,3 +274,57 @@ def _row(variant: VariantRecord) -> tuple[str, ...]:
 
 def _milliseconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1e3:.2f} ms"
+
+
+def evaluation(done: Evaluation) -> str:
+    """An evaluation for a person: each class, the confusion matrix, the worst misses, the accuracy last."""
+    scores = done.scores
+    parts = [by_class(scores)]
+    if len(scores.confusion) <= WIDEST_MATRIX:
+        rows = [(str(truth), *(str(n or ".") for n in row)) for truth, row in enumerate(scores.confusion.tolist())]
+        parts.append("answers by class (rows: truth)\n" + _grid(rows, ("", *(row[0] for row in rows))))
+    elif scores.confusions:
+        pairs = [(str(truth), str(answer), str(n)) for truth, answer, n in scores.confusions[:MISSES_SHOWN]]
+        parts.append("most frequent confusions\n" + _grid(pairs, ("truth", "answer", "images")))
+    if misses := done.misses:
+        worst = [
+            (done.data.names[i], str(done.data.labels[i]), str(done.answers[i]), f"{done.confidences[i]:.2f}")
+            for i in misses[:MISSES_SHOWN]
+        ]
+        shown = f", the {MISSES_SHOWN} most confident" if len(misses) > MISSES_SHOWN else ""
+        parts.append(f"misread{shown}\n" + _grid(worst, ("image", "truth", "answer", "confidence")))
+    if scores.ties:
+        parts.append(f"ties: {scores.ties} (two classes share the largest output; the lower one counts as the answer)")
+    skipped = f", {len(done.data.skipped)} skipped" if done.data.skipped else ""
+    parts.append(
+        f"{done.model}: accuracy {scores.accuracy:.2%}; "
+        f"{len(misses)} of {scores.images} images of {done.folder} misread{skipped}; {done.runtime}"
+    )
+    return "\n\n".join(parts)
+
+
+def by_class(scores: Scores) -> str:
+    """Precision, recall and F1: one row a class."""
+    rows = [
+        (str(label), str(c.images), str(c.answers), _share(c.precision), _share(c.recall), _share(c.f1))
+        for label, c in enumerate(scores.classes)
+    ]
+    return _grid(rows, ("class", "images", "answers", "precision", "recall", "F1"))
+
+
+def comparison(evaluations: Sequence[Evaluation]) -> str:
+    """Several models: one row each."""
+    rows = [
+        (str(one.model), _share(one.scores.accuracy), str(len(one.misses)), f"{one.model_bytes / 1e6:.2f} MB")
+        for one in evaluations
+    ]
+    return _grid(rows, ("model", "accuracy", "misread", "size"))
+
+
+def _grid(rows: Sequence[tuple[str, ...]], headers: tuple[str, ...]) -> str:
+    align = ("left", *["right"] * (len(headers) - 1))
+    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align)
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"

@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = Path(__file__).parent.parent
 TEST_IMAGES = ROOT / "data" / "test"
 CALIBRATION = ROOT / "data" / "calibration"
+FEW_IMAGES_POLICY = ROOT / "tests" / "few_images.toml"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from converters import manifest
 from harness.cli import main
 from tests.conftest import ROOT
 
-BASE = ["tflite-runtime==2.14.0", "numpy<2", "pillow", "tabulate", "tqdm"]
+BASE = ["tflite-runtime==2.14.0", "numpy<2", "pillow", "scipy", "tabulate", "tqdm"]
 
 
 @pytest.fixture(scope="module")

@@ -43,3 +43,8 @@ def test_from_model_to_verdict(
         assert variant["images"] == 2200
         assert variant["reference_accuracy"] >= 0.98
         assert variant["accuracy"] >= 0.975
+    shipped = json.loads(record.read_text())
+    assert main(["verdict", str(record)]) == 0
+    assert [hop["target"] for hop in shipped["variants"][-1]["hops"]] == ["folded Keras", "float32", "int8"]
+    capsys.readouterr()
+    assert main(["selftest", "--models", str(tmp_path)]) == 0, capsys.readouterr().out

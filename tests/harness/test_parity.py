@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness import parity, verdict
-from harness.parity import Parity
-from harness.verdict import Outcome, Verdict
+from harness import parity
 
 REFERENCE = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.3, 0.3, 0.4], [0.6, 0.2, 0.2]])
 LABELS = np.array([0, 1, 2, 1])
@@ -45,10 +43,13 @@ def test_a_tie_counts_as_wrong_in_the_worst_case() -> None:
         (np.where(np.eye(4, 3) > 0, np.inf, 0.1), "NaN or infinite outputs on 3 of 4"),
         (REFERENCE[:3], "do not pair"),
         (REFERENCE[:, :2], "do not pair"),
+        (np.tile(REFERENCE[:1], (4, 1)), "constant: the same outputs"),
+        (np.round(REFERENCE * 256) - 128, "not dequantized"),
+        (REFERENCE * 2, "no probabilities"),
     ],
 )
 def test_outputs_that_cannot_be_compared_are_refused(outputs: np.ndarray, what: str) -> None:
-    """NaN, infinity, another length or class count is an error before any figure."""
+    """NaN, infinity, constants, raw integers, another length or class count is an error before any figure."""
     with pytest.raises(ValueError, match=what):
         parity.compare(outputs, REFERENCE, LABELS)
 
@@ -66,36 +67,35 @@ def test_stored_outputs_become_real_by_scale_and_zero_point() -> None:
     np.testing.assert_allclose(parity.dequantize(np.array([[0.25]], np.float32), 0.0, 0), [[0.25]])
 
 
-def figures(images: int = 1000, *, flips: int = 0, accuracy: float = 0.99, reference: float = 0.99) -> Parity:
-    return Parity(images, accuracy, accuracy, reference, 1 - flips / images, flips, 0, 0.1)
+def test_best_and_worst_case_of_a_tie() -> None:
+    """An int8 tie between the right and a wrong class is a flip at worst and none at best; a shared tie is none."""
+    outputs = REFERENCE.copy()
+    outputs[1] = [0.5, 0.5, 0.0]
+    tied = parity.compare(outputs, REFERENCE, LABELS)
+    assert (tied.flips_best, tied.flips, tied.flips_worst) == (0, 1, 1)
+    assert (tied.accuracy_best, tied.accuracy, tied.accuracy_worst) == (0.75, 0.5, 0.5)
+    changes = tied.changes
+    assert (changes.broken_best, changes.broken, changes.broken_worst) == (0, 1, 1)
+    shared = parity.compare(outputs, outputs.copy(), LABELS)
+    assert (shared.flips_worst, shared.changes.broken_worst, shared.ties) == (0, 0, 1)
 
 
-@pytest.mark.parametrize(
-    ("kind", "given", "outcome"),
-    [
-        ("float32", figures(), Outcome.PASS),
-        ("float32", figures(flips=1), Outcome.FAIL),
-        ("int8", figures(flips=5), Outcome.PASS),
-        ("int8", figures(accuracy=0.9805), Outcome.PASS),
-        ("int8", figures(accuracy=0.9795), Outcome.FAIL),
-        ("dynamic_range", figures(accuracy=1.0), Outcome.PASS),
-        ("int8", figures(images=99), Outcome.INCONCLUSIVE),
-        ("int8", figures(images=99, accuracy=0.5), Outcome.FAIL),
-    ],
-)
-def test_the_rules_of_judgement(kind: str, given: Parity, outcome: Outcome) -> None:
-    """float32 may not flip; the others may lose one point; few images can refute but not prove."""
-    judged = verdict.judge(kind, given)
-    assert judged.outcome is outcome
-    assert judged.reasons
+def test_class_by_class() -> None:
+    """Recall, what was answered, and changes of each class; a class without images has no recall."""
+    outputs = REFERENCE.copy()
+    outputs[0] = [0.1, 0.8, 0.1]
+    zero, one, two = parity.compare(outputs, REFERENCE, LABELS).classes
+    assert (zero.images, zero.recall, zero.reference_recall, zero.changes.broken) == (1, 0.0, 1.0, 1)
+    assert (one.images, one.recall, one.reference_recall, one.answers, one.reference_answers) == (2, 0.5, 0.5, 2, 1)
+    assert (two.recall, two.changes.broken) == (1.0, 0)
+    assert parity.compare(outputs, REFERENCE, np.zeros(4, np.int64)).classes[2].recall is None
 
 
-def test_the_overall_outcome_is_the_worst() -> None:
-    """FAIL outweighs INCONCLUSIVE outweighs PASS; nothing judged is a FAIL."""
-    passed, unclear, failed = (
-        Verdict(outcome, ("why",)) for outcome in (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL)
-    )
-    assert verdict.overall([passed, passed]) is Outcome.PASS
-    assert verdict.overall([passed, unclear]) is Outcome.INCONCLUSIVE
-    assert verdict.overall([unclear, failed, passed]) is Outcome.FAIL
-    assert verdict.overall([]) is Outcome.FAIL
+def test_calibration_error_and_divergence_by_hand() -> None:
+    """Two answers at 0.9, one of them right: off by 0.4. A divergence of ln 2 for halves instead of certainty."""
+    reference = np.array([[0.9, 0.1], [0.9, 0.1]])
+    same = parity.compare(reference, reference, np.array([0, 1]))
+    assert (same.ece, same.reference_ece) == (pytest.approx(0.4), pytest.approx(0.4))
+    assert same.divergence == 0
+    certain, halves = np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])
+    assert parity.compare(halves, certain, np.array([0])).divergence == pytest.approx(np.log(2), abs=0.02)

@@ -1,0 +1,73 @@
+"""What judging costs beside inference and beside a bare pass over the same arrays."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.conftest import VARIANTS
+from benchmarks.test_speed import seconds
+from converters.manifest import Variant
+from harness import evidence, policy, worker
+from harness.dataset import Dataset, to_input
+from harness.evidence import Predictions
+
+
+def test_a_hundred_thousand_predictions_are_judged(tmp_path: Path, benchmark: BenchmarkFixture) -> None:
+    """Under two seconds beyond reading them; the ratio is to bare NumPy: argmax, compare, largest difference."""
+    target_s, images, classes = 2.0, 100_000, 11
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, classes, images)
+    reference = rng.dirichlet(np.ones(classes) * 0.1, images).astype(np.float32)
+    outputs = np.clip(np.round(reference * 256), 0, 255) / 256
+    np.savez(tmp_path / "arrays.npz", labels=labels, reference=reference, outputs=outputs)
+    with np.load(tmp_path / "arrays.npz") as stored:
+        labels, reference, outputs = (stored[name] for name in ("labels", "reference", "outputs"))
+    answered, limits = Predictions(labels, reference, reference, {"int8": outputs}), policy.load()
+
+    def bare() -> None:
+        (outputs.argmax(axis=1) != reference.argmax(axis=1)).sum()
+        np.abs(outputs - reference).max()
+
+    evidence.judge("int8", answered, limits)  # imports
+
+    def turn() -> tuple[float, float]:
+        from harness import statistics
+
+        statistics._bound.cache_clear()
+        return seconds(lambda: evidence.judge("int8", answered, limits)), seconds(bare)
+
+    pairs = benchmark.pedantic(lambda: [turn() for _ in range(5)], rounds=1)
+    taken = median(ours for ours, _ in pairs)
+    ratio = median(ours / theirs for ours, theirs in pairs)
+    benchmark.extra_info |= {"judging_s": taken, "target_s": target_s, "ratio_to_bare_numpy": ratio}
+    assert taken < target_s
+
+
+def test_judging_beside_inference(variants: dict[str, Variant], data: Dataset, benchmark: BenchmarkFixture) -> None:
+    """Statistics, attribution and the kept flips add at most 10 % to one variant's pass over data/test."""
+    target = 0.10
+    from harness import statistics
+
+    content = variants["int8"].path(VARIANTS).read_bytes()
+    answers = worker.answers({"int8": content}, to_input(data.images), {"name": "int8", "parallel": 1})
+    real = (answers["outputs"].astype(float) - answers["zero_point"]) * answers["scale"]
+    answered, limits = Predictions(data.labels, real, real, {"float32": real, "int8": real}), policy.load()
+    evidence.judge("int8", answered, limits)  # imports
+
+    def turn() -> float:
+        statistics._bound.cache_clear()
+        begin = time.perf_counter()
+        evidence.judge("int8", answered, limits)
+        evidence.flipped(answered)
+        judging = time.perf_counter() - begin
+        task = {"name": "int8", "parallel": 2}
+        return judging / seconds(lambda: worker.answers({"int8": content}, to_input(data.images), task))
+
+    share = benchmark.pedantic(lambda: median(turn() for _ in range(3)), rounds=1)
+    benchmark.extra_info |= {"ratio": share, "target": target}
+    assert share <= target

@@ -1,0 +1,122 @@
+"""From stored predictions to verdicts: the same way for a check, and for its record read again offline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness import diagnosis, drift, parity, policy, record, verdict
+from harness.drift import Hop
+from harness.errors import SetupError
+from harness.parity import FloatArray, Parity
+from harness.policy import Policy
+from harness.record import Record, VariantRecord
+from harness.verdict import Outcome, Statistics, Verdict
+
+FLOAT = "float32"  # the variant that the others are made from
+MOST_IMAGES_KEPT = 500  # of those whose answer changed, for looking at
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A variant's verdict and what it rests on; none for what could not be compared."""
+
+    verdict: Verdict
+    parity: Parity | None = None
+    statistics: Statistics | None = None
+    hops: tuple[Hop, ...] = ()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was answered to the same images: labels [N]; the reference's outputs, the folded Keras model's where they
+    are known, and each variant's, real numbers [N, classes]."""
+
+    labels: npt.NDArray[np.int64]
+    reference: FloatArray
+    folded: FloatArray | None
+    variants: Mapping[str, FloatArray]
+
+
+def predictions(arrays: Mapping[str, npt.NDArray[Any]]) -> Predictions:
+    """Of a record's arrays."""
+    kinds = [name.removesuffix(".outputs") for name in arrays if name.endswith(".outputs")]
+    real = {
+        kind: parity.dequantize(
+            arrays[f"{kind}.outputs"], float(arrays[f"{kind}.scale"]), int(arrays[f"{kind}.zero_point"])
+        )
+        for kind in kinds
+    }
+    return Predictions(arrays["labels"], arrays["reference"], arrays.get("folded"), real)
+
+
+def judge(kind: str, answered: Predictions, limits: Policy) -> Judged:
+    """One variant's verdict; outputs that cannot be compared FAIL."""
+    outputs = answered.variants[kind]
+    try:
+        figures = parity.compare(outputs, answered.reference, answered.labels)
+    except ValueError as error:
+        return Judged(Verdict(Outcome.FAIL, (str(error),)))
+    judgement = verdict.judge(kind, figures, limits)
+    chain = drift.hops(_stages(kind, answered), answered.labels)
+    judged = judgement.verdict
+    if judged.outcome is Outcome.FAIL:
+        judged = Verdict(judged.outcome, (*judged.reasons, *diagnosis.patterns(outputs, answered.reference)))
+    return Judged(judged, figures, judgement.statistics, chain)
+
+
+def flipped(answered: Predictions) -> npt.NDArray[np.int64]:
+    """Which images any variant answers unlike the reference, the first MOST_IMAGES_KEPT."""
+    expected = answered.reference.argmax(axis=1)
+    changed = np.zeros(len(expected), bool)
+    for outputs in answered.variants.values():
+        if outputs.shape == answered.reference.shape:
+            changed |= outputs.argmax(axis=1) != expected
+    return np.flatnonzero(changed)[:MOST_IMAGES_KEPT]
+
+
+def again(path: Path, other_policy: Path | None = None) -> Record:
+    """A stored run judged anew from its arrays, by its own policy or another.
+
+    Raises SetupError: a damaged or altered run, and one whose own policy now gives another verdict.
+    """
+    stored = record.read(path)
+    limits = policy.load(other_policy) if other_policy else policy.from_json(dict(stored.policy), str(path))
+    answered = predictions(stored.arrays)
+    variants = tuple(_again(variant, answered, limits) for variant in stored.variants)
+    outcome = verdict.overall(variant.verdict for variant in variants)
+    if other_policy is None:
+        changed = [
+            f"{old.kind} {old.verdict.outcome}, its outputs give {new.verdict.outcome}"
+            for old, new in zip(stored.variants, variants, strict=True)
+            if old.verdict.outcome is not new.verdict.outcome
+        ]
+        if changed or outcome is not stored.outcome:
+            what = "; ".join(changed) or f"{stored.outcome} of all, its variants give {outcome}"
+            raise SetupError(f"{path}: says {what}: altered, or of another version; run harness check again")
+    return replace(stored, variants=variants, outcome=outcome, policy=limits.to_json())
+
+
+def _again(variant: VariantRecord, answered: Predictions, limits: Policy) -> VariantRecord:
+    if variant.kind in answered.variants:
+        judged = judge(variant.kind, answered, limits)
+        return replace(variant, **vars(judged))
+    if variant.verdict.outcome is Outcome.PASS:
+        return replace(variant, verdict=Verdict(Outcome.FAIL, ("no outputs: nothing to compare",)))
+    return variant
+
+
+def _stages(kind: str, answered: Predictions) -> list[drift.Stage]:
+    stages: list[drift.Stage] = [("Keras", answered.reference)]
+    if answered.folded is not None:
+        stages.append(("folded Keras", answered.folded))
+    for name in dict.fromkeys((FLOAT, kind)):
+        outputs = answered.variants.get(name)
+        if outputs is not None and outputs.shape == answered.reference.shape and np.isfinite(outputs).all():
+            stages.append((name, outputs))
+    return stages

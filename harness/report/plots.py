@@ -1,0 +1,140 @@
+"""Figures of an evaluation, for pages and notebooks alike, in the colours of matplotlib's current settings.
+
+LIGHT and DARK are settings to choose from. Colour C0 is what is right, C1 what is wrong; series take the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from cycler import cycler
+from matplotlib import rcParams
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.figure import Figure
+
+from harness.evaluate import Evaluation
+from harness.metrics import Scores
+
+MOST_CLASSES = 24  # drawn one by one; of more, the worst, and a confusion matrix without numbers
+SERIES = (("C0", "o"), ("C3", "s"), ("C2", "D"), ("C4", "^"), ("C5", "v"))
+
+
+def _style(ink: str, quiet: str, lines: str, *cycle: str) -> dict[Any, Any]:
+    return {
+        "font.size": 9,
+        "text.color": ink,
+        "axes.labelcolor": quiet,
+        "xtick.labelcolor": ink,
+        "ytick.labelcolor": ink,
+        "grid.color": lines,
+        "axes.prop_cycle": cycler(color=cycle),
+    }
+
+
+LIGHT = _style("#1b1f24", "#59636e", "#d1d9e0", "#2563c9", "#c2410c", "#0f766e", "#7c3aed", "#a16207", "#be185d")
+DARK = _style("#e6e9ed", "#9aa4b0", "#3d454f", "#6ea8fe", "#ff8f57", "#4fd1c5", "#b69cff", "#e0b341", "#f687b3")
+
+
+def confusion(scores: Scores) -> Figure:
+    """The confusion matrix: right answers on the diagonal, wrong ones shaded by their number."""
+    counts = scores.confusion
+    classes = len(counts)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(1.0 + 0.31 * classes, 6.5)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    diagonal = np.eye(classes, dtype=bool)
+    shown = {"C0": np.where(diagonal, shares, 0), "C1": np.where(diagonal, 0, counts)}
+    for colour, values in shown.items():
+        axes.imshow(values, cmap=_fade(colour), vmin=0, vmax=max(float(values.max()), 1.0))
+    axes.set(xlabel="answer", ylabel="truth")
+    axes.xaxis.set(label_position="top", ticks_position="top")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if classes <= MOST_CLASSES:
+        axes.set(xticks=range(classes), yticks=range(classes))
+        for truth, answer in np.argwhere(counts):
+            weight = "normal" if truth == answer else "bold"
+            axes.text(answer, truth, str(counts[truth, answer]), ha="center", va="center", size=7.5, weight=weight)
+        axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
+        axes.grid(which="minor", linewidth=0.5)
+        axes.tick_params(which="minor", length=0)
+    return figure
+
+
+def by_class(scores: Scores) -> Figure:
+    """Precision, recall and F1 of each class on one line; of many classes, those of the lowest F1."""
+    return _lines(
+        {
+            "precision": [c.precision for c in scores.classes],
+            "recall": [c.recall for c in scores.classes],
+            "F1": [c.f1 for c in scores.classes],
+        }
+    )
+
+
+def compare(evaluations: Sequence[Evaluation]) -> Figure:
+    """F1 of each class, several models of equal class count on one line."""
+    return _lines({str(one.model): [c.f1 for c in one.scores.classes] for one in evaluations}, "F1")
+
+
+def gallery(evaluation: Evaluation, images: Sequence[int], columns: int = 8) -> Figure:
+    """Images by their index, titled "truth → answer"; wrong answers coloured, with their confidence."""
+    if not images:
+        figure = Figure(figsize=(3, 0.4))
+        figure.text(0, 0.5, "no image", va="center")
+        return figure
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(columns * 1.05, rows * 1.4), layout="constrained")
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, index in zip(figure.axes, images, strict=False):
+        _image(axes, evaluation, index)
+    return figure
+
+
+def _image(axes: Axes, evaluation: Evaluation, index: int) -> None:
+    truth, answer = int(evaluation.data.labels[index]), int(evaluation.answers[index])
+    axes.imshow(evaluation.data.images[index].squeeze(-1), cmap="gray", vmin=0, vmax=255)
+    title, colour = f"{truth} → {answer}", rcParams["text.color"]
+    if truth != answer:
+        title, colour = f"{title}\n{evaluation.confidences[index]:.2f}", "C1"
+    axes.set_title(title, size=9, color=colour)
+
+
+def _lines(series: Mapping[str, Sequence[float | None]], label: str = "") -> Figure:
+    """A line a class, a marker a series; the axis begins below the lowest share."""
+    values = np.array([[np.nan if share is None else share for share in shares] for shares in series.values()])
+    worst = np.argsort(np.fmin.reduce(values), kind="stable")  # classes without a share come last
+    total, shown = len(worst), np.sort(worst[:MOST_CLASSES])
+    values = values[:, shown]
+    low, high = np.fmin.reduce(values), np.fmax.reduce(values)
+    figure = Figure(figsize=(4.4, 1.0 + 0.24 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    rows = np.arange(len(shown))
+    axes.hlines(rows, low, high, color=rcParams["grid.color"], linewidth=2)
+    beside = (np.arange(len(series)) - (len(series) - 1) / 2) * 0.6 / len(series)  # equal shares stay visible
+    for name, shares, offset, (colour, marker) in zip(series, values, beside, cycle(SERIES), strict=False):
+        axes.plot(shares, rows + offset, marker, color=colour, label=name, clip_on=False, markersize=5, alpha=0.9)
+    lowest = float(np.nanmin(low))
+    which = "class" if values.shape[1] == total else f"class (the {MOST_CLASSES} weakest of {total})"
+    axes.set(yticks=rows, yticklabels=[str(label) for label in shown], ylabel=which, xlabel=label)
+    axes.set_xlim(lowest - max(0.04 * (1 - lowest), 0.002), 1)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}%")
+    axes.grid(axis="x", linewidth=0.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=3 if max(map(len, series)) < 12 else 1, frameon=False)
+    return figure
+
+
+def _fade(colour: str) -> LinearSegmentedColormap:
+    """From nothing to a colour: lies well on light and dark."""
+    red, green, blue = to_rgb(colour)
+    return LinearSegmentedColormap.from_list(colour, [(red, green, blue, 0.0), (red, green, blue, 0.55)])

@@ -1,0 +1,67 @@
+"""Typed settings files (TOML): unknown keys, wrong types and numbers that are none are refused."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+import typing
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.errors import SetupError
+
+T = TypeVar("T")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A TOML file's content. Raises SetupError: no such file, not TOML."""
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SetupError(f"{path}: expected a settings file; {error.strerror}") from error
+    except ValueError as error:
+        raise SetupError(f"{path}: not valid TOML ({error})") from error
+
+
+def build(kind: type[T], table: dict[str, Any], where: str) -> T:
+    """A dataclass of a table; keys left out keep its defaults. Raises SetupError, naming the nearest valid key."""
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for key in table:
+        check_name(key, known, where, "key")
+    return kind(**{key: _convert(value, hints[key], f"{where}: {key}") for key, value in table.items()})
+
+
+def check_name(name: str, known: Iterable[str], where: str, what: str) -> None:
+    """Raise SetupError unless a name is known."""
+    known = list(known)
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+    raise SetupError(f"{where}: unknown {what} {name!r}; {hint}")
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    if is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, dict):
+            return build(hint, value, where)
+    elif typing.get_origin(hint) is tuple:
+        if isinstance(value, list) and len(value) == 2 and all(_is_number(v) for v in value):
+            return float(value[0]), float(value[1])
+    elif Path in (hint, *typing.get_args(hint)):
+        if isinstance(value, str):
+            return Path(value)
+    elif hint is float:
+        if _is_number(value):
+            return float(value)
+    elif type(value) in (hint, *typing.get_args(hint)):
+        return value
+    raise SetupError(f"{where} = {value!r}: expected {getattr(hint, '__name__', hint)}")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)

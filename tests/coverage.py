@@ -1,0 +1,45 @@
+"""How often a known drop passes: simulated test sets, judged by the drop's rule. Prints the table of docs/verdict.md.
+
+python -m tests.coverage
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from tabulate import tabulate
+
+from harness import statistics
+
+MARGIN, ALPHA, SETS = 0.005, 0.025, 5000
+SIZES = (1000, 2200, 10_000)
+DROPS = (0.0, 0.0025, 0.005, 0.0075, 0.01)
+FIXED = (0.0, 0.003)  # share of images that only the variant reads rightly
+
+
+def outcomes(images: int, drop: float, fixed: float, sets: int = SETS, seed: int = 0) -> dict[str, float]:
+    """Shares of PASS, FAIL and INCONCLUSIVE over simulated sets of a model with the given true shares."""
+    rng = np.random.default_rng([seed, images, round(drop * 1e6), round(fixed * 1e6)])
+    drawn = rng.multinomial(images, [fixed + drop, fixed, 1 - 2 * fixed - drop], sets)
+    found: Counter[str] = Counter()
+    for (broken, mended), count in Counter(map(tuple, drawn[:, :2].tolist())).items():
+        if statistics.largest_drop(broken, mended, images, ALPHA) <= MARGIN:
+            found["PASS"] += count
+        elif statistics.smallest_drop(broken, mended, images, ALPHA) > MARGIN:
+            found["FAIL"] += count
+        else:
+            found["INCONCLUSIVE"] += count
+    return {outcome: found[outcome] / sets for outcome in ("PASS", "INCONCLUSIVE", "FAIL")}
+
+
+if __name__ == "__main__":
+    rows = [
+        (f"{images:,}", f"{drop:.2%}", f"{fixed:.1%}", *(f"{share:.1%}" for share in shares.values()))
+        for images in SIZES
+        for drop in DROPS
+        for fixed in FIXED
+        if (shares := outcomes(images, drop, fixed))
+    ]
+    headers = ("images", "true drop", "answers fixed", "PASS", "INCONCLUSIVE", "FAIL")
+    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=["right"] * 6))
