@@ -106,6 +106,7 @@ def test_layers_of_ones_own(own_module: str, tmp_path: Path, capsys: pytest.Capt
     keras.Model(image, head(layers.ReLU()(x))).save(tmp_path / "own.keras")
     assert convert(tmp_path / "own.keras", tmp_path / "out") == 2
     error = capsys.readouterr().err
+    assert "holds Halve, a class that Keras does not know" in error
     assert "--import" in error
     assert error.count("\n") == 1
     assert convert(tmp_path / "own.keras", tmp_path / "out", "--import", own_module) == 0

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from ai_edge_quantizer import quantizer, recipe
 
-from converters import calibration, relu
+from converters import calibration, quantize, relu
 from harness import dataset
 from harness.worker import Model
 from tests.conftest import CALIBRATION
@@ -34,9 +33,7 @@ def test_the_rewritten_file_answers_alike(tiny_variants: Path) -> None:
     """On every calibration image the int8 outputs are the same, step for step, and no RELU is left."""
     images = dataset.load(CALIBRATION).images
     float32 = (tiny_variants / "float32.tflite").read_bytes()
-    ranges = {name: {"min": low, "max": high} for name, (low, high) in calibration.measure(float32, images).items()}
-    made = quantizer.Quantizer(bytearray(float32), recipe.static_wi8_ai8())
-    plain = bytes(made.quantize(ranges, enable_progress_report=False).quantized_model)
+    plain = quantize.plain(quantize.recipe("int8"), float32, calibration.measure(float32, images))
     before, operations_before = run(plain, images)
     after, operations_after = run(relu.as_quantize(plain), images)
     assert operations_before["RELU"] == operations_after["QUANTIZE"] > 0
