@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -59,9 +60,9 @@ def load(path: Path, imports: Sequence[str] = ()) -> Any:
             raise SetupError(
                 f"{path}: holds a Lambda layer, code that a file could smuggle in; rebuild it from plain layers"
             ) from error
-        if "Could not locate class" in text or "Unknown layer" in text:
+        if unknown := re.search(r"Could not locate class '(\w+)'|Unknown layer: '?(\w+)", str(error)):
             raise SetupError(
-                f"{path}: holds a layer or model class of its own ({text}); register it with "
+                f"{path}: holds {unknown[1] or unknown[2]}, a class that Keras does not know; register it with "
                 "@keras.saving.register_keras_serializable and name its module with --import"
             ) from error
         if path.suffix != ".keras":
@@ -80,7 +81,7 @@ def check_shapes(model: Any, path: Path, image_size: int, classes: int) -> None:
         )
     if received[0] is None:  # subclassed: it does not know its shapes
         with suppress(Exception):  # whatever the user's own code raises on this shape
-            received = wanted[0], tuple(model.compute_output_shape(wanted[0]))
+            received = wanted[0], tuple(model(_symbolic(wanted[0])).shape)
     if received != wanted:
         raise SetupError(f"{path}: maps {received[0]} to {received[1]}; the data needs {wanted[0]} to {wanted[1]}")
 
@@ -119,6 +120,12 @@ def as_graph(model: Any, image_size: int) -> Any:
         return model
     image = keras.Input((image_size, image_size, 1))
     return keras.Model(image, model(image))
+
+
+def _symbolic(shape: tuple[int | None, ...]) -> Any:
+    import keras
+
+    return keras.KerasTensor(shape)
 
 
 def _short(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 from converters import flatbuffer, relu, versions
 from converters.calibration import Ranges
@@ -55,7 +56,10 @@ def unmeasured(float32: bytes, ranges: Ranges) -> list[str]:
     from ai_edge_litert import schema_py_generated as schema
 
     model = flatbuffer.read(float32)
-    return [
+    ends = [
+        graph.tensors[index].name.decode() for graph in model.subgraphs[1:] for index in (*graph.inputs, *graph.outputs)
+    ]
+    return ends + [
         flatbuffer.outputs(graph, operator)
         for graph in model.subgraphs
         for operator in graph.operators
@@ -68,8 +72,17 @@ def unmeasured(float32: bytes, ranges: Ranges) -> list[str]:
 
 def apply(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges | None = None) -> bytes:
     """A float32 .tflite quantized by a recipe, its stand-alone ReLUs on XNNPACK's fast path."""
+    return relu.as_quantize(plain(recipe, float32, ranges))
+
+
+def plain(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges | None = None) -> bytes:
+    """A float32 .tflite as ai-edge-quantizer makes it by a recipe."""
     from ai_edge_quantizer import quantizer
 
     statistics = {name: {"min": low, "max": high} for name, (low, high) in (ranges or {}).items()}
-    made = quantizer.Quantizer(bytearray(float32), recipe).quantize(statistics or None, enable_progress_report=False)
-    return relu.as_quantize(bytes(made.quantized_model))
+    with catch_warnings():
+        simplefilter("ignore")  # that it keeps all tensors
+        made = quantizer.Quantizer(bytearray(float32), recipe).quantize(
+            statistics or None, enable_progress_report=False
+        )
+    return bytes(made.quantized_model)

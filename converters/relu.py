@@ -1,32 +1,30 @@
-"""Quantized ReLUs that stay on XNNPACK's fast path.
+"""A quantized RELU that stays on XNNPACK's fast path.
 
-XNNPACK runs a RELU or RELU6 fused into an operation, not a stand-alone quantized one: that falls back to a slow
-reference kernel. Where the values that the output can store lie within the activation's limits, storing saturates at
-them, so that a QUANTIZE between the same tensors is the same function, and XNNPACK takes it.
+XNNPACK runs a RELU fused into an operation, not a stand-alone quantized one: that falls back to a slow reference
+kernel. Where the output's zero point is its type's least value, storing a negative saturates there, so that a
+QUANTIZE between the same tensors is the same function, and XNNPACK takes it.
 """
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any
 
 from converters import flatbuffer
 
 QUANTIZE_VERSION = 2  # the first that requantizes int8 to int8
-LIMITS = {"RELU": (0.0, inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0), "RELU_0_TO_1": (0.0, 1.0)}
 
 
 def as_quantize(content: bytes) -> bytes:
-    """A .tflite with each stand-alone int8 RELU, RELU6 and the like that saturates written as QUANTIZE."""
+    """A .tflite with each stand-alone int8 RELU that saturates at zero written as QUANTIZE."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = flatbuffer.read(content)
+    relu = {i for i, code in enumerate(model.operatorCodes) if code.builtinCode == schema.BuiltinOperator.RELU}
     operators = [
         operator
         for graph in model.subgraphs
         for operator in graph.operators
-        if (limits := LIMITS.get(flatbuffer.operation(model, operator)))
-        and _saturates(graph.tensors[operator.outputs[0]], *limits)
+        if operator.opcodeIndex in relu and _saturates(graph.tensors[operator.outputs[0]])
     ]
     if not operators:
         return content
@@ -39,12 +37,8 @@ def as_quantize(content: bytes) -> bytes:
     return flatbuffer.pack(model)
 
 
-def _saturates(tensor: Any, low: float, high: float) -> bool:
-    """Whether a tensor is int8 and can store nothing beyond the limits, to within half a step."""
+def _saturates(tensor: Any) -> bool:
+    """Whether a tensor is int8 and stores a real zero as the least value."""
     from ai_edge_litert import schema_py_generated as schema
 
-    if tensor.type != schema.TensorType.INT8:
-        return False
-    (scale,), (zero_point,) = tensor.quantization.scale, tensor.quantization.zeroPoint
-    least, greatest = ((stored - zero_point) * scale for stored in (-128, 127))
-    return bool(least > low - scale / 2 and greatest < high + scale / 2)
+    return tensor.type == schema.TensorType.INT8 and list(tensor.quantization.zeroPoint) == [-128]

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -106,6 +107,7 @@ def test_layers_of_ones_own(own_module: str, tmp_path: Path, capsys: pytest.Capt
     keras.Model(image, head(layers.ReLU()(x))).save(tmp_path / "own.keras")
     assert convert(tmp_path / "own.keras", tmp_path / "out") == 2
     error = capsys.readouterr().err
+    assert "holds Halve, a class that Keras does not know" in error
     assert "--import" in error
     assert error.count("\n") == 1
     assert convert(tmp_path / "own.keras", tmp_path / "out", "--import", own_module) == 0
@@ -176,7 +178,11 @@ def test_arrays_that_do_not_fit_are_refused(tiny_model: Path, tmp_path: Path) ->
     good = dataset.load(CALIBRATION)
     floats = good.images.astype(np.float32)
     floats[0] = np.nan
-    for images, says in ((floats, "1 images with NaN"), (good.images[:, 2:], "expected \\[N, 28, 28, 1\\]")):
+    cases: tuple[tuple[Any, str], ...] = (
+        (floats, "1 images with NaN"),
+        (good.images[:, 2:], "expected \\[N, 28, 28, 1\\]"),
+    )
+    for images, says in cases:
         spoilt = dataset.build(images, good.labels.tolist(), good.names)
         with pytest.raises(SetupError, match=says):
             conversion.convert(tiny_model, tmp_path / "out", Images(spoilt))

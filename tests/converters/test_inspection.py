@@ -38,14 +38,10 @@ def test_int8_stays_in_the_delegate(tiny_variants: Path) -> None:
 
 def test_stand_alone_relus_are_found(tiny_variants: Path) -> None:
     """What ai-edge-quantizer alone writes: RELUs off the delegate, op versions of 1 that say too little."""
-    from ai_edge_quantizer import quantizer
-
     float32 = (tiny_variants / "float32.tflite").read_bytes()
     ranges = calibration.measure(float32, dataset.load(CALIBRATION).images[::5])
-    statistics = {name: {"min": low, "max": high} for name, (low, high) in ranges.items()}
-    made = quantizer.Quantizer(bytearray(float32), quantize.recipe("int8"))
     path = tiny_variants.parent / "plain.tflite"
-    path.write_bytes(made.quantize(statistics, enable_progress_report=False).quantized_model)
+    path.write_bytes(quantize.plain(quantize.recipe("int8"), float32, ranges))
     found = inspect(path)
     count, taken = by_name(found)["RELU"]
     assert count > 0 == taken

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from ai_edge_quantizer import quantizer, recipe
 
-from converters import calibration, float32, relu
+from converters import calibration, quantize, relu
 from harness import dataset
 from harness.worker import Model
 from tests.conftest import CALIBRATION
@@ -33,10 +32,8 @@ def run(content: bytes, images: np.ndarray) -> tuple[np.ndarray, Counter[str]]:
 def test_the_rewritten_file_answers_alike(tiny_variants: Path) -> None:
     """On every calibration image the int8 outputs are the same, step for step, and no RELU is left."""
     images = dataset.load(CALIBRATION).images
-    content = (tiny_variants / "float32.tflite").read_bytes()
-    ranges = {name: {"min": low, "max": high} for name, (low, high) in calibration.measure(content, images).items()}
-    made = quantizer.Quantizer(bytearray(content), recipe.static_wi8_ai8())
-    plain = bytes(made.quantize(ranges, enable_progress_report=False).quantized_model)
+    float32 = (tiny_variants / "float32.tflite").read_bytes()
+    plain = quantize.plain(quantize.recipe("int8"), float32, calibration.measure(float32, images))
     before, operations_before = run(plain, images)
     after, operations_after = run(relu.as_quantize(plain), images)
     assert operations_before["RELU"] == operations_after["QUANTIZE"] > 0
@@ -49,23 +46,3 @@ def test_float_relus_and_files_without_any_stay(tiny_variants: Path) -> None:
     """A float32 file comes back byte for byte."""
     content = (tiny_variants / "float32.tflite").read_bytes()
     assert relu.as_quantize(content) == content
-
-
-def test_relu6_that_two_branches_read(tmp_path: Path) -> None:
-    """A stand-alone RELU6 is rewritten as well, with the same outputs."""
-    import keras
-    from keras import layers
-
-    image = keras.Input((28, 28, 1))
-    x = layers.Conv2D(4, 3, padding="same", kernel_initializer=keras.initializers.RandomNormal(0, 4, seed=1))(image)
-    x = layers.GlobalAveragePooling2D()(layers.Add()([layers.ReLU(6.0)(x), layers.Conv2D(4, 3, padding="same")(x)]))
-    keras.Model(image, layers.Dense(11, activation="softmax")(x)).save(tmp_path / "six.keras")
-    content = float32.convert(tmp_path / "six.keras", 28, 11).content
-    images = dataset.load(CALIBRATION).images[::3]
-    ranges = {name: {"min": low, "max": high} for name, (low, high) in calibration.measure(content, images).items()}
-    made = quantizer.Quantizer(bytearray(content), recipe.static_wi8_ai8())
-    plain = bytes(made.quantize(ranges, enable_progress_report=False).quantized_model)
-    before, operations_before = run(plain, images)
-    after, operations_after = run(relu.as_quantize(plain), images)
-    assert operations_before["RELU6"] == operations_after["QUANTIZE"] == 1
-    np.testing.assert_array_equal(before, after)

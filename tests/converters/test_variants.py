@@ -81,8 +81,8 @@ def test_mixed_leaves_float_what_hurts_most(tiny_variants: Path) -> None:
     layers = mixed.layers(float32)
     spoilt = layers[8][-1]
     sound = mixed.choose(float32, ranges, images, len(images))
-    low, high = ranges[spoilt]
-    choice = mixed.choose(float32, ranges | {spoilt: (low / 50, high / 50)}, images, sound.flips_all_int8 + 2)
+    low, high = (limit / np.float32(50) for limit in ranges[spoilt])
+    choice = mixed.choose(float32, {**ranges, spoilt: (low, high)}, images, sound.flips_all_int8 + 2)
     assert choice.flips_all_int8 > 20
     assert choice.flips <= sound.flips_all_int8 + 2
     assert layers[8][0] in choice.float_layers
