@@ -253,3 +253,20 @@ def test_the_flips_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert content.count("data:image/png;base64,") == 2
     assert "2 broken" in content
     assert "fixed" not in content
+
+
+@pytest.mark.parametrize("damage", ["scale", "swap", "missing"])
+def test_a_variant_that_was_given_something_else_fails(damage: str) -> None:
+    """The mean of each input that was set is not the image's: whatever the answers, FAIL before any figure."""
+    pixels = np.random.default_rng(0).random(IMAGES)
+    given = {
+        "scale": pixels / 2,
+        "swap": np.concatenate([pixels[1::-1], pixels[2:]]),
+        "missing": pixels[:-1],
+    }[damage]
+    arrays = {"pixels": pixels, "int8.input_scale": np.array(1 / 255), "int8.input_zero_point": np.array(-128)}
+    sound = a_run(arrays | {"int8.fed": pixels * 255 - 128 + 0.5})
+    assert sound.variants[1].verdict.outcome is Outcome.PASS
+    judged = a_run(arrays | {"int8.fed": given * 255 - 128}).variants[1].verdict
+    assert judged.outcome is Outcome.FAIL
+    assert "input" in judged.reasons[0]
