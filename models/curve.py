@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from harness.files import write_atomic
 
@@ -26,6 +26,9 @@ def draw(history: Sequence[dict[str, float]], path: Path) -> None:
             loss.plot(epochs, [e[f"{prefix}loss"] for _, e in points], **style)
             error.plot(epochs, [100 * (1 - e[f"{prefix}accuracy"]) for _, e in points], **style)
     loss.set_yscale("log")
+    loss.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    low, high = loss.get_ylim()
+    loss.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if high < 20 * low else NullFormatter())
     loss.set_ylabel("cross-entropy")
     error.set_ylabel("images read wrongly, %")
     error.set_ylim(bottom=0)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import Exit, SetupError
@@ -24,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = config.from_flags(options.pop("config"), options)
         _choose_backend(settings)
-        from models.training import train  # imports Keras, on the backend chosen
-
+        with _quiet():
+            from models.training import train  # imports Keras, on the backend chosen
         train(settings)
     except SetupError as error:
         print(f"models.train: {error}", file=sys.stderr)
@@ -49,6 +50,20 @@ def _choose_backend(settings: config.TrainConfig) -> None:
         raise SetupError(
             f"backend = {settings.backend!r}: this process already runs Keras on {keras.backend.backend()}"
         )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """TensorFlow's start-up lines come from C++, past any Python redirection."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 if __name__ == "__main__":
