@@ -1,4 +1,4 @@
-"""Random changes to a batch of training images."""
+"""Random changes to a batch of training images: dark ink on light paper."""
 
 from __future__ import annotations
 
@@ -8,26 +8,52 @@ import numpy.typing as npt
 
 from models.config import Augmentation
 
+Image = npt.NDArray[np.float32]
+_CROSS = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+
 
 def augment(images: npt.NDArray[np.uint8], settings: Augmentation, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Each image moved and relit by its own draw: uint8 [N, H, W, 1] to the same."""
+    """Each image changed by its own draw: uint8 [N, H, W, 1] to the same."""
     if not settings.enabled:
         return images
-    count, height, width, _ = images.shape
+    changed = np.empty_like(images)
+    for index, image in enumerate(images):
+        view = _move(image[..., 0].astype(np.float32), settings, rng)
+        view = _light(_ink(view, settings, rng), settings, rng)
+        changed[index, ..., 0] = np.clip(np.round(view), 0, 255)
+    return changed
+
+
+def _move(image: Image, settings: Augmentation, rng: np.random.Generator) -> Image:
+    """Rotation, shear, zoom about the centre, and shift; beyond the edge the paper goes on."""
+    height, width = image.shape
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    angle = np.deg2rad(rng.uniform(*settings.rotation_degrees, size=(count,)))
-    shear, zoom = rng.uniform(*settings.shear, size=(count,)), rng.uniform(*settings.zoom, size=(count,))
-    shift = rng.uniform(*settings.shift_pixels, size=(count, 2))
-    light = (count, 1, 1, 1)
-    brightness, contrast = rng.uniform(*settings.brightness, size=light), rng.uniform(*settings.contrast, size=light)
-    moved = np.empty_like(images)
-    for i, image in enumerate(images):
-        cos, sin = np.cos(angle[i]), np.sin(angle[i])
-        linear = zoom[i] * np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, shear[i]], [0, 1]])
-        matrix = np.column_stack([linear, centre - linear @ centre + shift[i]])
-        moved[i, :, :, 0] = cv2.warpAffine(
-            image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-    paper = np.median(moved, axis=(1, 2, 3), keepdims=True)
-    relit = (paper + (moved - paper) * contrast) * brightness
-    return np.clip(np.round(relit), 0, 255).astype(np.uint8)
+    angle, shear = np.deg2rad(rng.uniform(*settings.rotation_degrees)), rng.uniform(*settings.shear)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = rng.uniform(*settings.zoom) * turn @ np.array([[1, shear], [0, 1]])
+    matrix = np.column_stack([linear, centre - linear @ centre + rng.uniform(*settings.shift_pixels, size=2)])
+    return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _ink(image: Image, settings: Augmentation, rng: np.random.Generator) -> Image:
+    """Stroke width, ink strength, paper level, and a form's line."""
+    width = float(np.clip(rng.uniform(*settings.stroke_width), -1, 1))
+    grown = cv2.erode(image, _CROSS) if width > 0 else cv2.dilate(image, _CROSS)
+    image = image + abs(width) * (grown - image)
+    paper = float(np.percentile(image, 75))
+    ink = np.clip(paper - image, 0, None)  # what it takes from the paper
+    image = (image + ink) * rng.uniform(*settings.paper_level) - ink * rng.uniform(*settings.ink_strength)
+    if rng.random() < settings.border_lines:
+        turned = np.rot90(image, int(rng.integers(4)))  # a view: the line is drawn into image
+        row = min(int(abs(rng.normal(0, 1.2))), len(turned) - 1)
+        turned[row] *= rng.uniform(0.3, 0.9)
+    return image
+
+
+def _light(image: Image, settings: Augmentation, rng: np.random.Generator) -> Image:
+    """Blur, contrast about the paper's level, brightness."""
+    sigma = rng.uniform(*settings.blur)
+    if sigma > 0.05:
+        image = cv2.GaussianBlur(image, (0, 0), sigma)
+    paper = np.median(image)
+    return (paper + (image - paper) * rng.uniform(*settings.contrast)) * rng.uniform(*settings.brightness)

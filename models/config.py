@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import tomllib
 import typing
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.errors import SetupError
 
 Range = tuple[float, float]
+SHIPPED = Path(__file__).parent / "resnet164.keras"
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is changed at random, each time an image is seen. Ranges are drawn from evenly."""
+    """What is changed at random, each time an image is seen. Ranges are drawn from evenly, shares are probabilities."""
 
     enabled: bool = True
     rotation_degrees: Range = (-7.0, 7.0)
     shift_pixels: Range = (-2.0, 2.0)
     shear: Range = (-0.1, 0.1)
     zoom: Range = (0.9, 1.1)
-    brightness: Range = (0.85, 1.15)  # factor on all pixels
-    contrast: Range = (0.7, 1.25)  # factor on the distance from the paper
+    stroke_width: Range = (-0.3, 0.5)  # pixels by which dark strokes grow, at most 1 either way
+    ink_strength: Range = (0.7, 1.2)  # factor on what ink darkens
+    paper_level: Range = (0.8, 1.1)  # factor on the paper, the ink's darkening left as it is
+    border_lines: float = 0.05  # share of images that get a form's line along an edge
+    blur: Range = (0.0, 0.6)  # standard deviation in pixels
+    brightness: Range = (0.9, 1.1)  # factor on all pixels
+    contrast: Range = (0.8, 1.2)  # factor on the distance from the paper's level
 
 
 @dataclass(frozen=True)
@@ -34,26 +41,35 @@ class TrainConfig:
     data: Path = Path("data/raw")  # <class>/<any image>
     out: Path = Path("runs/resnet164.keras")
     init: Path | None = None  # weights to start from (.keras); none: from scratch
+    save: Literal["last", "best", "every"] = "last"  # best: by validation accuracy; every: each epoch's file, too
     depth: int = 164
     classes: int = 11
     image_size: int = 28
-    validation_share: float = 0.02
+    validation_share: float = 0.1
     epochs: int = 18
-    steps_per_epoch: int | None = 200  # none: one pass over the data
+    steps_per_epoch: int | None = None  # none: one pass over the data
     batch_size: int = 128
-    learning_rate: float = 0.15  # at its peak
-    warmup_share: float = 0.1  # of all steps; then a cosine down to zero
+    learning_rate: float = 0.1  # at its peak
+    warmup_share: float = 0.1  # of all steps: a line up to the peak
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"  # after the warm-up
+    plateau_factor: float = 0.1  # what the rate is multiplied by where validation loss stops falling
+    plateau_patience: int = 3  # epochs without a fall
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    precision: str = "mixed_bfloat16"  # or float32
+    precision: Literal["mixed_bfloat16", "float32"] = "mixed_bfloat16"
     seed: int = 164
+    tensorboard: bool = True
+    backend: Literal["tensorflow", "jax"] = "tensorflow"
+    processes: int = 1  # that train together, each on its share of every batch (jax)
+    process: int = 0  # which of them this one is
+    coordinator: str | None = None  # host:port of process 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
-def load(path: Path | None, **overrides: Any) -> TrainConfig:
+def load(path: Path | None, *, augmentation: dict[str, Any] | None = None, **overrides: Any) -> TrainConfig:
     """The settings of a file, or the defaults; overrides that are not None win.
 
-    Raises SetupError: no such file, not TOML, an unknown key (with the nearest valid one), a wrong type.
+    Raises SetupError: no such file, not TOML, an unknown key (with the nearest valid one), a wrong type or value.
     """
     table: dict[str, Any] = {}
     if path is not None:
@@ -63,10 +79,43 @@ def load(path: Path | None, **overrides: Any) -> TrainConfig:
             raise SetupError(f"{path}: expected a config file; {error.strerror}") from error
         except ValueError as error:
             raise SetupError(f"{path}: not valid TOML ({error})") from error
-    config = _build(TrainConfig, table, str(path))
-    config = replace(config, **{key: value for key, value in overrides.items() if value is not None})
+    config: TrainConfig = _build(TrainConfig, table, str(path))
+    changed = replace(config.augmentation, **_given(augmentation or {}))
+    config = replace(config, **_given(overrides), augmentation=changed)
     _check(config)
     return config
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """A flag for every setting, named like its key; absent ones are None in the parsed options."""
+    for kind in (TrainConfig, Augmentation):
+        hints = typing.get_type_hints(kind)
+        group = parser.add_argument_group("augmentation" if kind is Augmentation else "settings (over the file's)")
+        for key in fields(kind):
+            hint, flag = hints[key.name], f"--{key.name.replace('_', '-')}"
+            if hint is Augmentation:
+                group.add_argument("--augmentation", action=argparse.BooleanOptionalAction, dest="enabled")
+            elif hint == Range:
+                group.add_argument(flag, type=float, nargs=2, metavar=("LOW", "HIGH"))
+            elif hint is bool:
+                if key.name != "enabled":
+                    group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
+            elif typing.get_origin(hint) is Literal:
+                group.add_argument(flag, choices=typing.get_args(hint))
+            else:
+                kinds = [k for k in (typing.get_args(hint) or (hint,)) if k is not type(None)]
+                group.add_argument(flag, type=kinds[0], metavar=kinds[0].__name__.upper())
+
+
+def from_flags(path: Path | None, options: dict[str, Any]) -> TrainConfig:
+    """The settings of a file and the flags of `add_flags`."""
+    ranges = {f.name for f in fields(Augmentation)}
+    augmentation = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items() if key in ranges}
+    return load(path, augmentation=augmentation, **{key: v for key, v in options.items() if key not in ranges})
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
@@ -83,13 +132,20 @@ def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
+    expected = getattr(hint, "__name__", hint)
     if is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, dict):
             return _build(hint, value, where)
-    elif typing.get_origin(hint) is tuple:
+    elif hint == Range:
+        expected = "[low, high]"
         if isinstance(value, list) and len(value) == 2 and all(type(v) in (int, float) for v in value):
             return float(value[0]), float(value[1])
+    elif typing.get_origin(hint) is Literal:
+        expected = " or ".join(repr(choice) for choice in typing.get_args(hint))
+        if value in typing.get_args(hint):
+            return value
     elif Path in (hint, *typing.get_args(hint)):
+        expected = "a path"
         if isinstance(value, str):
             return Path(value)
     elif hint is float:
@@ -97,7 +153,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             return float(value)
     elif type(value) in (hint, *typing.get_args(hint)):
         return value
-    raise SetupError(f"{where} = {value!r}: expected {getattr(hint, '__name__', hint)}")
+    raise SetupError(f"{where} = {value!r}: expected {expected}")
 
 
 def _check(config: TrainConfig) -> None:
@@ -109,10 +165,34 @@ def _check(config: TrainConfig) -> None:
         "image_size": config.image_size >= 8,
         "depth": config.depth >= 11 and (config.depth - 2) % 9 == 0,
         "learning_rate": config.learning_rate > 0,
-        "validation_share": 0 < config.validation_share < 1,
+        "momentum": 0 <= config.momentum < 1,
+        "weight_decay": config.weight_decay >= 0,
+        "validation_share": 0 <= config.validation_share < 1,
         "warmup_share": 0 <= config.warmup_share < 1,
-        "precision": config.precision in ("float32", "mixed_bfloat16"),
+        "plateau_factor": 0 < config.plateau_factor < 1,
+        "plateau_patience": config.plateau_patience >= 1,
+        "processes": config.processes >= 1,
+        "process": 0 <= config.process < config.processes,
     }
     for key, holds in rules.items():
         if not holds:
             raise SetupError(f"{key} = {getattr(config, key)!r} is out of range; see models/config.py")
+    for name, value in vars(config.augmentation).items():
+        if isinstance(value, tuple) and value[0] > value[1]:
+            raise SetupError(f"{name} = {list(value)}: expected [low, high]")
+    if not 0 <= config.augmentation.border_lines <= 1:
+        raise SetupError(f"border_lines = {config.augmentation.border_lines}: expected a share, 0 to 1")
+    if config.out.suffix != ".keras":
+        raise SetupError(f"out = {config.out}: expected a name ending in .keras")
+    for taken in (SHIPPED, config.init):
+        if taken is not None and config.out.resolve() == taken.resolve():
+            raise SetupError(f"out = {config.out}: training never overwrites the model it starts from or ships with")
+    if config.processes > 1:
+        if config.backend != "jax":
+            raise SetupError(f"processes = {config.processes} on {config.backend}: expected backend = 'jax'")
+        if config.coordinator is None:
+            raise SetupError(f"processes = {config.processes}: expected coordinator = 'host:port' of process 0")
+        if config.batch_size % config.processes:
+            raise SetupError(f"batch_size = {config.batch_size}: expected a multiple of processes = {config.processes}")
+    if config.validation_share == 0 and (config.save == "best" or config.schedule == "plateau"):
+        raise SetupError("validation_share = 0: save = 'best' and schedule = 'plateau' need validation images")

@@ -12,6 +12,7 @@ import keras
 from keras import layers
 
 
+@keras.saving.register_keras_serializable("harness")
 class FusedBatchNormalization(layers.BatchNormalization):
     """`keras.layers.BatchNormalization` over the last axis of [N, H, W, C], on TensorFlow's fused kernel."""
 

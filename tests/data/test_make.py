@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from data import make, mnist
+from data import ink, make, mnist
 from data.make import main
 from harness import dataset
 from tests.conftest import CALIBRATION, TEST_IMAGES
@@ -72,6 +74,33 @@ def test_a_seed_decides_every_image(idx_folder: Path, tmp_path: Path) -> None:
     other = render("raw", tmp_path / "c", idx_folder, "--per-class", "2", "--seed", "7")
     assert other.keys() == two.keys()
     assert all(other[name] != two[name] for name in two)
+
+
+def test_a_drawing_keeps_the_digit(idx_folder: Path) -> None:
+    """Eights show both loops and nothing of them is cut off, small and thick ones too."""
+    calm = replace(ink.FIELD, faint_share=0, rule_share=0, neighbour_share=0, speck_share=0, shadow_share=0)
+    strokes = mnist.load("test", idx_folder)
+    rng = np.random.default_rng(0)
+    loops, edges = [], []
+    for stroke in strokes.images[strokes.labels == 8][:60]:
+        crop = ink.digit(stroke, 8, strokes.images, calm, rng).astype(np.float32)
+        paper, dark = np.percentile(crop, 90), crop.min()
+        inked = cv2.resize(crop, (112, 112), interpolation=cv2.INTER_CUBIC) < (paper + dark) / 2
+        loops.append(cv2.connectedComponents((~np.pad(inked, 1)).astype(np.uint8), connectivity=4)[0] - 2)
+        edges.append(np.concatenate([inked[[0, -1]].ravel(), inked[:, [0, -1]].ravel()]).mean())
+    assert np.mean(np.array(loops) >= 1) > 0.95
+    assert np.median(loops) == 2
+    assert np.mean(edges) < 0.02
+
+
+def test_strokes_in_pieces_are_left_out(idx_folder: Path) -> None:
+    """A five's bar may stand apart; a stroke the scanner broke is not whole."""
+    stroke = mnist.load("test", idx_folder).images[0]
+    assert ink.whole(stroke)
+    broken = stroke.copy()
+    broken[::6] = 0
+    broken[1::6] = 0
+    assert not ink.whole(broken)
 
 
 def test_the_committed_sets_are_what_the_command_makes(idx_folder: Path, tmp_path: Path) -> None:

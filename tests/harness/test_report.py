@@ -141,7 +141,13 @@ def test_the_page_fits_its_window(width: int, classes: int, tmp_path: Path) -> N
     frame = f'<iframe id="frame" width="{width}" height="900" style="border:0" srcdoc="{html.escape(text)}"></iframe>'
     wrapper = tmp_path / "wrapper.html"
     wrapper.write_text(f"<!doctype html>{frame}<script>frame.onload = () => {{ {measure} }}</script>")
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
     done = subprocess.run([*command, "--dump-dom", wrapper.as_uri()], capture_output=True, text=True, timeout=120)
     title = re.search(r"<title>(\d+),(\d+),(\d+)</title>", done.stdout)
     assert title, done.stderr

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import resource
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from harness import dataset
 from harness.errors import SetupError
+from harness.files import sha256
 from models import config
 from models.augment import augment
+from models.batches import split, take
+from models.callbacks import Plateau
 from models.config import Augmentation
-from models.train import main, split
+from models.optimizer import NesterovSGD
+from models.train import main
 from tests.conftest import CALIBRATION, ROOT
 
 SMALL = ["--data", str(CALIBRATION), "--depth", "11", "--batch-size", "20", "--steps-per-epoch", "4"]
@@ -44,6 +56,14 @@ def test_defaults_and_overrides(tmp_path: Path) -> None:
         ("[augmentation]\nzoom = 1.5", "zoom"),
         ("epochs = 0", "out of range"),
         ("depth = 100", "out of range"),
+        ("save = 'bets'", "'last' or 'best' or 'every'"),
+        ("[augmentation]\nblur = [2, 1]", "expected .low, high."),
+        ("out = 'models/resnet164.keras'", "never overwrites"),
+        ("out = 'a.keras'\ninit = './a.keras'", "never overwrites"),
+        ("out = 'a.h5'", "ending in .keras"),
+        ("processes = 2", "expected backend = 'jax'"),
+        ("processes = 2\nbackend = 'jax'", "coordinator"),
+        ("validation_share = 0\nsave = 'best'", "need validation images"),
         ("epochs = ", "not valid TOML"),
     ],
 )
@@ -58,9 +78,24 @@ def test_a_mistyped_setting_is_refused(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_committed_settings_are_understood() -> None:
-    """models/train.toml loads."""
-    assert config.load(ROOT / "models" / "train.toml").depth == 164
+@pytest.mark.parametrize("name", ["train.toml", "finetune.toml"])
+def test_the_committed_settings_are_understood(name: str) -> None:
+    """They load, and train another file than the shipped one."""
+    assert config.load(ROOT / "models" / name).depth == 164
+
+
+def test_every_setting_has_a_flag_that_wins(tmp_path: Path) -> None:
+    """Over the file's value, ranges and switches, too."""
+    file = tmp_path / "train.toml"
+    file.write_text("epochs = 7\n[augmentation]\nzoom = [0.8, 1.2]\n")
+    parser = argparse.ArgumentParser()
+    config.add_flags(parser)
+    flags = "--epochs 9 --zoom 0.7 1.3 --no-augmentation --save best --no-tensorboard --init a.keras"
+    settings = config.from_flags(file, vars(parser.parse_args(flags.split())))
+    assert (settings.epochs, settings.save, settings.tensorboard, settings.init) == (9, "best", False, Path("a.keras"))
+    assert settings.augmentation == Augmentation(enabled=False, zoom=(0.7, 1.3))
+    names = {f.name for kind in (config.TrainConfig, Augmentation) for f in fields(kind)} - {"augmentation"}
+    assert names == set(vars(parser.parse_args([])))
 
 
 def test_validation_images_are_never_trained_on() -> None:
@@ -74,17 +109,84 @@ def test_validation_images_are_never_trained_on() -> None:
     assert not np.array_equal(held, split(data, 0.2, seed=2)[1])
 
 
-def test_augmentation_moves_ink_and_keeps_paper() -> None:
-    """Off, images stay; on, each differs, and its paper stays paper."""
+def test_copies_of_an_image_do_not_leak() -> None:
+    """An image that lies in the folder twice, under two names, is on one side of the split."""
+    data = dataset.load(CALIBRATION)
+    double = dataset.build(
+        np.concatenate([data.images, data.images]), [*data.labels, *data.labels], [*data.names, *data.names]
+    )
+    learn, held = split(double, 0.3, seed=1)
+    contents = [{image.tobytes() for image in double.images[part]} for part in (learn, held)]
+    assert not contents[0] & contents[1]
+    assert len(held) == 2 * 6 * 11
+
+
+def test_a_class_with_one_image_is_trained_on() -> None:
+    """The split leaves it on the training side, and says nothing about the others."""
+    data = dataset.load(CALIBRATION)
+    kept = np.flatnonzero((data.labels != 3) | (np.arange(len(data)) == np.flatnonzero(data.labels == 3)[0]))
+    learn, held = split(take(data, kept), 0.2, seed=1)
+    assert 3 not in data.labels[kept][held]
+    assert 3 in data.labels[kept][learn]
+
+
+NEUTRAL = Augmentation(
+    rotation_degrees=(0, 0),
+    shift_pixels=(0, 0),
+    shear=(0, 0),
+    zoom=(1, 1),
+    stroke_width=(0, 0),
+    ink_strength=(1, 1),
+    paper_level=(1, 1),
+    border_lines=0,
+    blur=(0, 0),
+    brightness=(1, 1),
+    contrast=(1, 1),
+)
+
+
+def test_augmentation_changes_every_image_and_keeps_paper() -> None:
+    """Off or neutral, images stay; on, each differs, and its paper stays paper."""
     images = dataset.load(CALIBRATION).images[:40]
     rng = np.random.default_rng(0)
     assert augment(images, Augmentation(enabled=False), rng) is images
+    np.testing.assert_array_equal(augment(images, NEUTRAL, rng), images)
     changed = augment(images, Augmentation(), rng)
     assert changed.shape == images.shape
     assert changed.dtype == np.uint8
     assert all((a != b).any() for a, b in zip(images, changed, strict=True))
     paper = np.median(images, axis=(1, 2, 3)), np.median(changed, axis=(1, 2, 3))
-    assert np.all(paper[1] > 0.75 * paper[0])
+    assert np.all(paper[1] > 0.6 * paper[0])
+
+
+def _ink(images: np.ndarray) -> float:
+    """How much darker than their paper the images are, on average."""
+    return float((np.percentile(images, 75, axis=(1, 2), keepdims=True) - images).clip(0).mean())
+
+
+@pytest.mark.parametrize(
+    ("setting", "low", "high", "figure"),
+    [
+        ("stroke_width", (-1, -1), (1, 1), _ink),
+        ("ink_strength", (0.5, 0.5), (1.3, 1.3), _ink),
+        ("contrast", (0.5, 0.5), (1.3, 1.3), _ink),
+        ("paper_level", (0.6, 0.6), (1, 1), np.mean),
+        ("brightness", (0.6, 0.6), (1, 1), np.mean),
+        ("blur", (2, 2), (0, 0), np.std),
+        ("border_lines", 1, 0, lambda images: images[:, [0, -1]].mean() + images[:, :, [0, -1]].mean()),
+        ("zoom", (1.4, 1.4), (0.7, 0.7), lambda images: (images < 100).mean()),
+    ],
+)
+def test_each_range_does_what_it_says(setting: str, low: Any, high: Any, figure: Any) -> None:
+    """With all else neutral, the figure it is named for moves; zoom maps the crop's points outwards."""
+    images = dataset.load(CALIBRATION).images
+    images = images[: len(images) * 10 // 11]  # digits
+    few, much = (
+        augment(images, replace(NEUTRAL, **{setting: value}), np.random.default_rng(0)) for value in (low, high)
+    )
+    if setting == "zoom":
+        few, much = much, few
+    assert figure(few) < figure(much)
 
 
 def test_a_killed_run_continues(tmp_path: Path) -> None:
@@ -103,11 +205,20 @@ def test_a_killed_run_continues(tmp_path: Path) -> None:
     assert not out.exists()
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "continuing after epoch" in again.stdout
-    assert "Epoch 3/3" in again.stdout
+    assert "epoch 3/3" in again.stdout
     model = keras.saving.load_model(out, safe_mode=True)
     assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
     assert getattr(model, "optimizer", None) is None
+    assert len(json.loads((tmp_path / "model.checkpoint.json").read_text())["history"]) == 3
+    with Image.open(tmp_path / "model.png") as curve:
+        assert curve.width > 600
+    assert list((tmp_path / "model.logs").rglob("events.out.tfevents*"))
+    record = json.loads((tmp_path / "model.split.json").read_text())
+    held = record["validation"]["files"]
+    assert len(held) == 22
+    assert all(sha256((CALIBRATION / name).read_bytes()) == digest for name, digest in held.items())
+    assert record["training"]["images"] + len(held) == 220
 
 
 def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,3 +233,150 @@ def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path, capsys: py
     assert "other settings" in error
     assert error.count("\n") == 1
     assert out.read_bytes() == before
+
+
+def _weights(path: Path) -> list[np.ndarray]:
+    return keras.saving.load_model(path, safe_mode=True).get_weights()
+
+
+def test_fine_tuning_starts_from_the_weights_given(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At a vanishing learning rate the kernels stay as they are; other depths and class counts are refused."""
+    before = tiny_model.read_bytes()
+    arguments = ["--data", str(CALIBRATION), "--depth", "20", "--steps-per-epoch", "1", "--batch-size", "8"]
+    arguments += ["--epochs", "1", "--init", str(tiny_model), "--learning-rate", "1e-9", "--no-tensorboard"]
+    assert main([*arguments, "--out", str(tmp_path / "tuned.keras")]) == 0
+    kernels = [w for w in _weights(tmp_path / "tuned.keras") if w.ndim > 1]
+    given = [w for w in _weights(tiny_model) if w.ndim > 1]
+    for ours, theirs in zip(kernels, given, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    assert tiny_model.read_bytes() == before
+    capsys.readouterr()
+    assert main([*arguments, "--out", str(tmp_path / "other.keras"), "--depth", "11"]) == 2
+    error = capsys.readouterr().err
+    assert "depth and classes" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("missing", ["folder", "images"])
+def test_a_class_without_images_is_refused(missing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder that is missing or empty is named by its class, in one line."""
+    shutil.copytree(CALIBRATION, tmp_path / "raw")
+    shutil.rmtree(tmp_path / "raw" / "7")
+    if missing == "images":
+        (tmp_path / "raw" / "7").mkdir()
+    assert main([*SMALL, "--data", str(tmp_path / "raw"), "--out", str(tmp_path / "a.keras")]) == 2
+    error = capsys.readouterr().err
+    assert "no image of class 7" in error
+    assert error.count("\n") == 1
+
+
+def test_an_unreadable_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Training on it is refused, in one line."""
+    shutil.copytree(CALIBRATION, tmp_path / "raw")
+    (tmp_path / "raw" / "4" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
+    assert main([*SMALL, "--data", str(tmp_path / "raw"), "--out", str(tmp_path / "a.keras")]) == 2
+    assert "4/torn.jpg" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At an absurd learning rate, with exit code 2 and one line; the last good checkpoint is kept."""
+    arguments = [*SMALL, "--precision", "float32", "--warmup-share", "0", "--schedule", "constant", "--no-tensorboard"]
+    out = tmp_path / "model.keras"
+    assert main([*arguments, "--epochs", "1", "--out", str(out), "--learning-rate", "1e-3"]) == 0
+    good = out.read_bytes()
+    again = tmp_path / "again.keras"
+    assert main([*arguments, "--epochs", "2", "--out", str(again), "--init", str(out), "--learning-rate", "1e30"]) == 2
+    error = capsys.readouterr().err
+    assert "lower learning_rate" in error
+    assert error.count("\n") == 1
+    assert out.read_bytes() == good
+    assert not again.exists()
+    assert not (tmp_path / "again.checkpoint.keras").exists()
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
+    """Where a checkpoint cannot be written, exit code 2, one line, and the one before is whole; then it continues."""
+    out = tmp_path / "model.keras"
+    command = [sys.executable, "-m", "models.train", *SMALL, "--out", str(out), "--no-tensorboard", "--epochs"]
+    subprocess.run([*command, "1"], cwd=ROOT, capture_output=True, check=True)
+    checkpoint = tmp_path / "model.checkpoint.keras"
+    good = checkpoint.read_bytes()
+
+    def small_files_only() -> None:  # what is longer cannot be written, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    full = subprocess.run(
+        [*command, "2"], cwd=ROOT, capture_output=True, text=True, check=False, preexec_fn=small_files_only
+    )
+    assert full.returncode == 2, full.stderr
+    assert "what was saved before is kept" in full.stderr.splitlines()[-1]
+    assert "Traceback" not in full.stderr
+    assert checkpoint.read_bytes() == good
+    assert not list(tmp_path.glob(".*part*"))
+    done = subprocess.run([*command, "2"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "continuing after epoch 1" in done.stdout
+
+
+def test_the_best_epoch_is_what_is_saved(tmp_path: Path) -> None:
+    """With save = "best" the model is that of the epoch whose validation accuracy was highest."""
+    out = tmp_path / "model.keras"
+    arguments = [*SMALL, "--epochs", "3", "--out", str(out), "--save", "best", "--schedule", "plateau"]
+    assert main([*arguments, "--plateau-patience", "1", "--no-tensorboard", "--validation-share", "0.4"]) == 0
+    history = json.loads((tmp_path / "model.checkpoint.json").read_text())["history"]
+    held = json.loads((tmp_path / "model.split.json").read_text())["validation"]["files"]
+    data = dataset.load(CALIBRATION)
+    part = take(data, np.array([i for i, name in enumerate(data.names) if name in held]))
+    answers = keras.saving.load_model(out).predict(dataset.to_input(part.images), verbose=0).argmax(axis=1)
+    assert (answers == part.labels).mean() == pytest.approx(max(e["val_accuracy"] for e in history), abs=0.03)
+
+
+def test_every_epoch_is_saved_where_asked(tmp_path: Path) -> None:
+    """One plain model an epoch, beside the last."""
+    out = tmp_path / "model.keras"
+    assert main([*SMALL, "--epochs", "2", "--out", str(out), "--save", "every", "--no-tensorboard"]) == 0
+    first, second = (_weights(tmp_path / f"model.epoch00{n}.keras") for n in (1, 2))
+    assert any((a != b).any() for a, b in zip(first, second, strict=True))
+    assert all((a == b).all() for a, b in zip(second, _weights(out), strict=True))
+
+
+def test_the_rate_falls_where_the_loss_does_not(tmp_path: Path) -> None:
+    """A plateau divides the rate; a run that continues has seen the epochs before."""
+    settings = config.load(None, schedule="plateau", plateau_patience=1, plateau_factor=0.5, learning_rate=0.8)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(NesterovSGD(settings.learning_rate), "mse")
+    plateau = Plateau(settings, [{"val_loss": 1.0}, {"val_loss": 2.0}])
+    plateau.set_model(model)
+    plateau.on_train_begin()
+    assert float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)) == pytest.approx(0.4)
+    plateau.on_epoch_end(2, {"val_loss": 3.0})
+    assert float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)) == pytest.approx(0.2)
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """On JAX, two processes on loopback reach the single process's loss to 1 %, and save the same plain model."""
+    common = ["--data", str(CALIBRATION), "--depth", "11", "--batch-size", "20", "--epochs", "2", "--backend", "jax"]
+    common += ["--precision", "float32", "--no-augmentation", "--no-tensorboard", "--learning-rate", "0.02"]
+
+    def run(out: Path, *flags: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "models.train", *common, "--out", str(out), *flags]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    pair = [
+        run(tmp_path / "two.keras", "--processes", "2", "--process", str(n), "--coordinator", address) for n in (0, 1)
+    ]
+    for process in [*pair, run(tmp_path / "one.keras")]:
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+    one, two = (json.loads((tmp_path / f"{name}.checkpoint.json").read_text())["history"] for name in ("one", "two"))
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.01)
+        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=0.02)
+    for a, b in zip(_weights(tmp_path / "two.keras"), _weights(tmp_path / "one.keras"), strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, atol=0.02)

@@ -1,0 +1,124 @@
+"""What a training run is fed: a split that does not leak, and augmented batches in a seeded order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from harness import dataset
+from harness.dataset import Dataset
+from harness.errors import SetupError
+from harness.files import sha256, write_atomic
+from models.augment import augment
+from models.config import TrainConfig
+
+Indices = npt.NDArray[np.int64]
+SPLIT_SCHEMA = "harness-split/1"
+
+
+def check_classes(data: Dataset, settings: TrainConfig) -> None:
+    """Raise SetupError where a class has no image."""
+    counts = np.bincount(data.labels, minlength=settings.classes)
+    empty = np.flatnonzero(counts == 0)
+    if len(empty):
+        raise SetupError(
+            f"{settings.data}: no image of class {', '.join(map(str, empty))}; expected some in each folder "
+            f"0 to {settings.classes - 1} (the key `classes` says how many there are)"
+        )
+
+
+def split(data: Dataset, share: float, seed: int) -> tuple[Indices, Indices]:
+    """Indices of training and validation images, the share taken from every class alike.
+
+    Disjoint by content: copies of one image, under whatever name, stand on the same side. A class with a single
+    image is trained on.
+    """
+    rng = np.random.default_rng(seed)
+    contents = np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in data.images])
+    held: set[str] = set()
+    for label in np.unique(data.labels):
+        own = rng.permutation(np.unique(contents[data.labels == label]))
+        if share and len(own) > 1:
+            held |= set(own[: max(1, round(len(own) * share))])
+    validation = np.isin(contents, list(held))
+    return np.flatnonzero(~validation), np.flatnonzero(validation)
+
+
+def take(data: Dataset, indices: Indices) -> Dataset:
+    """The part of a dataset."""
+    return dataset.build(data.images[indices], data.labels[indices].tolist(), [data.names[i] for i in indices])
+
+
+def record_split(path: Path, settings: TrainConfig, training: Dataset, validation: Dataset) -> None:
+    """Write which files were held out, by name and SHA-256, and the hash of what was trained on."""
+    held = {name: sha256((settings.data / name).read_bytes()) for name in validation.names}
+    record = {
+        "schema": SPLIT_SCHEMA,
+        "folder": str(settings.data),
+        "seed": settings.seed,
+        "share": settings.validation_share,
+        "training": {"images": len(training), "sha256": training.sha256},
+        "validation": {"images": len(validation), "sha256": validation.sha256, "files": held},
+    }
+    write_atomic(path, json.dumps(record, indent=1).encode())
+
+
+class Batches(keras.utils.PyDataset):
+    """Augmented batches, an epoch being `steps` of them; the order follows from seed and epoch.
+
+    Of several processes each gets its share of every batch.
+    """
+
+    def __init__(self, data: Dataset, settings: TrainConfig, steps: int, epoch: int = 0) -> None:
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=8)
+        self.data, self.settings, self.steps, self.epoch = data, settings, steps, epoch
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        step = self.epoch * self.steps + index
+        size = self.settings.batch_size
+        position = np.arange(step * size, (step + 1) * size)
+        chosen = np.concatenate(
+            [
+                self._order(turn)[position[position // len(self.data) == turn] % len(self.data)]
+                for turn in np.unique(position // len(self.data))
+            ]
+        )
+        rng = np.random.default_rng([self.settings.seed, step])
+        images = augment(self.data.images[chosen], self.settings.augmentation, rng)
+        own = slice(self.settings.process, None, self.settings.processes)
+        return dataset.to_input(images[own]), self.data.labels[chosen[own]]
+
+    def _order(self, turn: int) -> Indices:
+        """The order of the dataset's images in its turn-th pass."""
+        return np.random.default_rng([self.settings.seed, turn]).permutation(len(self.data))
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+
+
+class Held(keras.utils.PyDataset):
+    """The validation images as they are, in batches; of several processes each gets its share."""
+
+    SIZE = 256
+
+    def __init__(self, data: Dataset, settings: TrainConfig) -> None:
+        super().__init__()
+        count = len(data) - len(data) % settings.processes  # shares of one size
+        own = slice(settings.process, count, settings.processes)
+        self.images, self.labels = data.images[own], data.labels[own]
+        self.size = max(1, self.SIZE // settings.processes)
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.size)
+
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        part = slice(index * self.size, (index + 1) * self.size)
+        return dataset.to_input(self.images[part]), self.labels[part]

@@ -1,0 +1,208 @@
+"""A training run: from scratch, from given weights, or from where it was stopped."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+
+from converters import keras_model
+from harness import dataset, terminal
+from harness.errors import SetupError
+from harness.files import check_writable
+from models.batches import Batches, Held, check_classes, record_split, split, take
+from models.callbacks import Bar, Checkpoint, Plateau, Progress, StopOnNaN, WarmUp, alone, beside, save
+from models.config import TrainConfig
+from models.fused_batch_norm import FusedBatchNormalization
+from models.optimizer import NesterovSGD
+from models.resnet import build_resnet
+
+
+def train(settings: TrainConfig) -> keras.Model:
+    """Run a config from where it stands to its end; the plain float32 model, also saved at settings.out.
+
+    Raises SetupError: unusable data, settings, weights or checkpoint, a full disk, a loss that is not a number.
+    """
+    keras.utils.set_random_seed(settings.seed)
+    if settings.processes > 1:
+        _join(settings)
+    check_writable(settings.out.parent)
+    with terminal.Bars() as bars:
+        data = dataset.load(
+            settings.data,
+            classes=settings.classes,
+            image_size=settings.image_size,
+            progress=partial(bars, f"reading {settings.data}"),
+        )
+    check_classes(data, settings)
+    learn, held = split(data, settings.validation_share, settings.seed)
+    training, validation = take(data, learn), take(data, held)
+    steps = settings.steps_per_epoch or -(-len(training) // settings.batch_size)
+
+    checkpoint = beside(settings.out, "checkpoint.keras")
+    model, progress = _start(settings, checkpoint, steps)
+    first = settings.process == 0  # of several processes: it writes
+    if first:
+        record_split(beside(settings.out, "split.json"), settings, training, validation)
+    if progress.epoch >= settings.epochs:
+        print(f"{checkpoint}: already at epoch {progress.epoch} of {settings.epochs}")
+    else:
+        _keep_freed_memory()
+        bar = Bar(settings, steps, progress.epoch)
+        callbacks = [*_rate(settings, steps, progress), StopOnNaN(checkpoint)]
+        if first:
+            callbacks += [Checkpoint(settings, checkpoint, progress, partial(plain_model, settings=settings)), bar]
+            if settings.tensorboard:
+                callbacks.append(keras.callbacks.TensorBoard(beside(settings.out, "logs"), write_graph=False))
+        try:
+            model.fit(
+                Batches(training, settings, steps, progress.epoch),
+                epochs=settings.epochs,
+                initial_epoch=progress.epoch,
+                validation_data=Held(validation, settings) if len(validation) else None,
+                callbacks=callbacks,
+                verbose=0,
+            )
+        finally:
+            bar.close()
+    best = beside(settings.out, "best.keras")
+    if settings.save == "best" and best.exists():
+        model = keras_model.load(best)
+    shipped = plain_model(model, settings)
+    if first:
+        save(shipped, settings.out)
+        print(f"{settings.out}: saved; {scales(shipped)}")
+    return shipped
+
+
+def compile_model(settings: TrainConfig, steps: int) -> keras.Model:
+    """The network to train, its optimizer built. steps: in an epoch."""
+    keras.mixed_precision.set_dtype_policy(settings.precision)
+    model = build_resnet(
+        settings.depth,
+        classes=settings.classes,
+        image_size=settings.image_size,
+        batch_norm=FusedBatchNormalization,
+    )
+    rate = learning_rate_schedule(settings, steps) if settings.schedule == "cosine" else settings.learning_rate
+    optimizer = NesterovSGD(rate, momentum=settings.momentum, l2=settings.weight_decay)
+    optimizer.build(model.trainable_variables)
+    compiled = False if keras.backend.backend() == "tensorflow" else "auto"
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=compiled)
+    return model
+
+
+def learning_rate_schedule(settings: TrainConfig, steps: int) -> Any:
+    """Linear warm-up to the peak, then a cosine to zero."""
+    total = settings.epochs * steps
+    warmup = round(total * settings.warmup_share)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=settings.learning_rate / 100,
+        warmup_target=settings.learning_rate,
+        warmup_steps=warmup,
+        decay_steps=total - warmup,
+    )
+
+
+def plain_model(trained: keras.Model, settings: TrainConfig) -> keras.Model:
+    """The same weights in a float32 model of Keras's own layers: what ships."""
+    policy = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("float32")
+    try:
+        with alone():
+            model = build_resnet(settings.depth, classes=settings.classes, image_size=settings.image_size)
+            model.set_weights(trained.get_weights())
+    finally:
+        keras.mixed_precision.set_dtype_policy(policy)
+    return model
+
+
+def scales(model: keras.Model) -> str:
+    """In words whether every batch norm's scale is positive, so that the converter folds it exactly."""
+    gamma = np.concatenate(
+        [
+            keras.ops.convert_to_numpy(layer.gamma)
+            for layer in model.layers
+            if isinstance(layer, keras.layers.BatchNormalization)
+        ]
+    )
+    if gamma.min() > 0:
+        return f"all {gamma.size} batch-norm scales are positive, the least {gamma.min():.2f}"
+    return f"{(gamma <= 0).sum()} of {gamma.size} batch-norm scales are not positive: their layers will not be folded"
+
+
+def _start(settings: TrainConfig, checkpoint: Path, steps: int) -> tuple[keras.Model, Progress]:
+    """A compiled model and its progress: from the checkpoint, from given weights, or from scratch."""
+    model = compile_model(settings, steps)
+    # A run may be made longer, and its processes have numbers of their own.
+    progress = Progress(run=repr(replace(settings, epochs=1, process=0, coordinator=None)))
+    if not checkpoint.exists():
+        if settings.init:
+            _take_weights(model, settings.init)
+        return model, progress
+    try:
+        found = json.loads(checkpoint.with_suffix(".json").read_text())
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{checkpoint}: its .json cannot be read ({error}); remove both to start anew") from error
+    if found["run"] != progress.run:
+        raise SetupError(
+            f"{checkpoint}: left by a run with other settings; remove it to start anew, or give another --out"
+        )
+    try:
+        stored = keras.models.load_model(checkpoint)
+    except Exception as error:  # Keras raises whatever its parts raise
+        raise SetupError(f"{checkpoint}: Keras cannot load it; remove it to start anew") from error
+    model.set_weights(stored.get_weights())
+    for variable, value in zip(model.optimizer.variables, stored.optimizer.variables, strict=True):
+        if variable.name != "learning_rate":
+            variable.assign(value)
+    done = int(keras.ops.convert_to_numpy(stored.optimizer.iterations)) // steps
+    print(f"{checkpoint}: continuing after epoch {done}", flush=True)
+    return model, replace(progress, epoch=done, history=tuple(found["history"][:done]))
+
+
+def _take_weights(model: keras.Model, path: Path) -> None:
+    given = keras_model.load(path).get_weights()
+    wanted = [weights.shape for weights in model.get_weights()]
+    if [weights.shape for weights in given] != wanted:
+        raise SetupError(
+            f"{path}: its {len(given)} weights, the last of shape {given[-1].shape if given else ()}, do not fit the "
+            f"{len(wanted)} of this network, the last of shape {wanted[-1]}; give its depth and classes in the config"
+        )
+    model.set_weights(given)
+
+
+def _rate(settings: TrainConfig, steps: int, progress: Progress) -> list[Any]:
+    """The callbacks that set the learning rate where no schedule does."""
+    if settings.schedule == "cosine":
+        return []
+    warmup = WarmUp(settings.learning_rate, round(settings.epochs * steps * settings.warmup_share))
+    if settings.schedule == "constant":
+        return [warmup]
+    return [warmup, Plateau(settings, progress.history)]
+
+
+def _join(settings: TrainConfig) -> None:
+    """Meet the other processes of the run (JAX), each batch shared out among them."""
+    keras.distribution.initialize(settings.coordinator, settings.processes, settings.process)
+    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep large freed blocks: giving each activation back to the kernel costs 5 % of the time."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        m_trim_threshold, m_mmap_threshold, largest = -1, -3, 2**31 - 1
+        libc.mallopt(m_mmap_threshold, largest)
+        libc.mallopt(m_trim_threshold, largest)
+    except OSError:
+        return  # not glibc
