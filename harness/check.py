@@ -131,6 +131,7 @@ def _record(
         "names": np.array(data.names),
         "labels": data.labels,
         "reference": expected.outputs,
+        **evidence.inputs(data, variants),
     }
     if expected.folded is not None:
         arrays["folded"] = expected.folded

@@ -374,10 +374,12 @@ def _explain(options: argparse.Namespace) -> int:
         if kind not in known:
             raise SetupError(f"{options.models}: has no variant {kind!r}; it has {', '.join(known) or 'none'}")
         manifest.verify(options.models, known[kind], known[kind].source_sha256)
-    contents = [known[kind].path(options.models).read_bytes() for kind in ("float32", options.kind)]
+    float32, quantized = (known[kind].path(options.models).read_bytes() for kind in ("float32", options.kind))
     images = calibration.choose(dataset.load(options.data), options.images).images
     with terminal.Bars() as bars:
-        found = explain.explain(*contents, dataset.to_input(images), partial(bars, f"layers of {options.kind}"))
+        found = explain.explain(
+            float32, quantized, dataset.to_input(images), partial(bars, f"layers of {options.kind}")
+        )
     print(terminal.explanation(found))
     if options.html:
         model = str(known[options.kind].path(options.models))

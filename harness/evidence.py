@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from converters.manifest import Variant
 from harness import diagnosis, drift, parity, policy, record, verdict
+from harness.dataset import Dataset, to_input
 from harness.drift import Hop
 from harness.errors import SetupError
 from harness.parity import FloatArray, Parity
@@ -19,6 +21,7 @@ from harness.record import Record, VariantRecord
 from harness.verdict import Outcome, Statistics, Verdict
 
 FLOAT = "float32"  # the variant that the others are made from
+FLOAT_NOISE = 1e-5  # of an image's mean, summed up in another order
 MOST_IMAGES_KEPT = 500  # of those whose answer changed, for looking at
 
 
@@ -35,12 +38,18 @@ class Judged:
 @dataclass(frozen=True)
 class Predictions:
     """What was answered to the same images: labels [N]; the reference's outputs, the folded Keras model's where they
-    are known, and each variant's, real numbers [N, classes]."""
+    are known, and each variant's, real numbers [N, classes].
+
+    pixels: the mean of each image as float input [N]. fed: by kind, the same of what the variant was given, and by how
+    much its input's quantization may move that.
+    """
 
     labels: npt.NDArray[np.int64]
     reference: FloatArray
     folded: FloatArray | None
     variants: Mapping[str, FloatArray]
+    pixels: FloatArray | None = None
+    fed: Mapping[str, tuple[FloatArray, float]] = field(default_factory=dict)
 
 
 def predictions(arrays: Mapping[str, npt.NDArray[Any]]) -> Predictions:
@@ -52,13 +61,19 @@ def predictions(arrays: Mapping[str, npt.NDArray[Any]]) -> Predictions:
         )
         for kind in kinds
     }
-    return Predictions(arrays["labels"], arrays["reference"], arrays.get("folded"), real)
+    fed = {
+        kind: _fed(arrays[f"{kind}.fed"], float(arrays[f"{kind}.input_scale"]), int(arrays[f"{kind}.input_zero_point"]))
+        for kind in kinds
+        if f"{kind}.fed" in arrays
+    }
+    return Predictions(arrays["labels"], arrays["reference"], arrays.get("folded"), real, arrays.get("pixels"), fed)
 
 
 def judge(kind: str, answered: Predictions, limits: Policy) -> Judged:
     """One variant's verdict; outputs that cannot be compared FAIL."""
     outputs = answered.variants[kind]
     try:
+        _check_inputs(kind, answered)
         figures = parity.compare(outputs, answered.reference, answered.labels)
     except ValueError as error:
         return Judged(Verdict(Outcome.FAIL, (str(error),)))
@@ -100,6 +115,37 @@ def again(path: Path, other_policy: Path | None = None) -> Record:
             what = "; ".join(changed) or f"{stored.outcome} of all, its variants give {outcome}"
             raise SetupError(f"{path}: says {what}: altered, or of another version; run harness check again")
     return replace(stored, variants=variants, outcome=outcome, policy=limits.to_json())
+
+
+def inputs(data: Dataset, variants: Mapping[str, Variant]) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of a record that say what each variant should have been given."""
+    pixels = to_input(data.images).mean(axis=(1, 2, 3), dtype=np.float64)
+    arrays: dict[str, npt.NDArray[Any]] = {"pixels": pixels}
+    for kind, variant in variants.items():
+        arrays[f"{kind}.input_scale"] = np.array(variant.input.scale)
+        arrays[f"{kind}.input_zero_point"] = np.array(variant.input.zero_point)
+    return arrays
+
+
+def _fed(stored: FloatArray, scale: float, zero_point: int) -> tuple[FloatArray, float]:
+    return parity.dequantize(stored, scale, zero_point), FLOAT_NOISE + 0.51 * scale
+
+
+def _check_inputs(kind: str, answered: Predictions) -> None:
+    """Raise ValueError where a variant was not given the images, or not as its manifest says that it takes them."""
+    if answered.pixels is None or kind not in answered.fed:
+        return
+    fed, tolerance = answered.fed[kind]
+    if fed.shape != answered.pixels.shape:
+        raise ValueError(f"{len(fed)} inputs for {len(answered.pixels)} images")
+    off = np.abs(fed - answered.pixels)
+    if not (off <= tolerance).all():
+        worst = int(np.nan_to_num(off, nan=np.inf).argmax())
+        raise ValueError(
+            f"wrong input on {int((~(off <= tolerance)).sum())} of {len(off)} images: image {worst} (counted from 0) "
+            f"was given with a mean of {fed[worst]:.3f}, its pixels have {answered.pixels[worst]:.3f}; wrong scale or "
+            "zero point, a range that clips, or another image"
+        )
 
 
 def _again(variant: VariantRecord, answered: Predictions, limits: Policy) -> VariantRecord:

@@ -22,13 +22,14 @@ CLIPPED = 0.01  # of a layer's values: its range is too narrow
 CLIPPING_ERROR = 0.5  # of a layer's squared error: clipping is what spoils it
 UNUSED = 0.1  # of the range is all that the values take: it is too wide
 NO_ERROR_DB = 200.0  # stands for equal outputs
+BEST_DB = 50.0  # what 8 bits can hold: a better input counts as that, for what is lost after it
 
 
 @dataclass(frozen=True)
 class Layer:
     """One operation's output, over all images. Decibels of signal to noise; shares of 1.
 
-    lost_db: how much lower its signal to noise is than the lowest of its inputs.
+    lost_db: how much lower its signal to noise is than the lowest of its inputs, at most BEST_DB.
     clipped: share of values beyond what the tensor can store. clipping_error: share of the squared error from those.
     used: the values' extent as a share of what the tensor can store. Those three: none where it is not quantized.
     """
@@ -186,7 +187,7 @@ def _layers(after: _Kept, shared: list[dict[str, Any]], sums: dict[str, _Sums], 
             name=name,
             operation=str(op["op_name"]),
             snr_db=snr_db,
-            lost_db=min(inputs, default=NO_ERROR_DB) - snr_db,
+            lost_db=min([*inputs, BEST_DB]) - snr_db,
             cosine=found.product / norm if norm else float(found.signal == found.other),
             clipped=found.clipped / found.count if limits else None,
             clipping_error=(found.clipping / found.noise if found.noise else 0.0) if limits else None,
@@ -207,7 +208,10 @@ def _causes(after: _Kept, layers: tuple[Layer, ...], entry: _Sums, expected: Val
     narrow = [
         layer
         for layer in layers
-        if (layer.clipped or 0) > CLIPPED and (layer.clipping_error or 0) > CLIPPING_ERROR and layer.snr_db < 30
+        if layer.operation != "SOFTMAX"  # its range is fixed; the surest answers are a little beyond it
+        and (layer.clipped or 0) > CLIPPED
+        and (layer.clipping_error or 0) > CLIPPING_ERROR
+        and layer.snr_db < 30
     ]
     if narrow:
         worst = max(narrow, key=lambda layer: layer.lost_db)

@@ -142,9 +142,11 @@ def check(outputs: FloatArray, reference: FloatArray, labels: npt.NDArray[np.int
         raise ValueError(f"constant: the same outputs for all {len(outputs)} images")
     tolerance = 0.1 + outputs.shape[1] * LEAST_PROBABILITY
     if _off_sum(reference) <= tolerance < _off_sum(outputs):
+        totals = outputs.sum(axis=1)
         raise ValueError(
-            f"outputs from {outputs.min():g} to {outputs.max():g} that add up to {outputs.sum(axis=1).max():g}: no "
-            "probabilities as the reference's are; not dequantized, or by the wrong scale and zero point"
+            f"outputs from {outputs.min():g} to {outputs.max():g}, on one image adding up to "
+            f"{totals[np.abs(totals - 1).argmax()]:g}: no probabilities as the reference's are; not dequantized, or by "
+            "the wrong scale and zero point"
         )
 
 

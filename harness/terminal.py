@@ -159,7 +159,7 @@ def _alike(one: Answers, first: Answers) -> str:
 def cases(found: Sequence[Case]) -> str:
     """The self-test for a person: one row a case, how many held last."""
     rows = [
-        ("ok" if case.held else "WRONG", case.name, case.expected, case.given, textwrap.shorten(case.reason, 80))
+        ("ok" if case.held else "WRONG", case.name, case.expected, case.given, textwrap.shorten(case.shown, 80))
         for case in found
     ]
     held = sum(case.held for case in found)

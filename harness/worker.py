@@ -93,6 +93,8 @@ def run(folder: Path) -> None:
 def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> dict[str, Any]:
     """Every image through one variant: raw outputs [N, classes] and how they become real numbers.
 
+    fed: the mean of each image's input tensor as it was set, [N]: was it the right image, rightly quantized?
+
     One interpreter of one thread on each core; the images are dealt out in runs.
     """
     (content,) = contents.values()
@@ -101,11 +103,13 @@ def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
     probe.set(probe.quantize(inputs[:1])[0])
     probe.invoke()
     outputs = np.empty((len(inputs), *probe.get().shape), probe.get().dtype)
+    fed = np.empty(len(inputs))
     runs = iter([slice(i, i + REPORT_EVERY) for i in range(0, len(inputs), REPORT_EVERY)])
 
     def work(model: Model) -> Iterator[int]:
         for part in iter(lambda: next(runs, None), None):
             prepared = model.quantize(inputs[part])
+            fed[part] = prepared.reshape(len(prepared), -1).mean(axis=1, dtype=np.float64)
             for position, image in enumerate(prepared, start=part.start):
                 model.set(image)
                 model.invoke()
@@ -124,7 +128,7 @@ def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
         for future in [pool.submit(report, model) for model in models]:
             future.result()
     scale, zero_point = probe.output_quantization
-    return {"outputs": outputs, "scale": np.float64(scale), "zero_point": np.int64(zero_point)}
+    return {"outputs": outputs, "scale": np.float64(scale), "zero_point": np.int64(zero_point), "fed": fed}
 
 
 def latency(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> dict[str, Any]:

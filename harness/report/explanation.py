@@ -11,6 +11,7 @@ from harness.explain import Explanation, short
 from harness.report.html import picture, render
 
 RANKED = 20
+MARKED = 5  # of them, in the profile
 
 
 def page(explanation: Explanation, kind: str, model: str) -> str:
@@ -37,17 +38,10 @@ def profile(explanation: Explanation) -> Figure:
     positions = [layer.position for layer in layers]
     snr = np.minimum([layer.snr_db for layer in layers], 60)
     above.plot(positions, snr, linewidth=1.2, color="C0")
-    for layer in explanation.ranked[:3]:
-        above.plot(layer.position, min(layer.snr_db, 60), "o", color="C1", markersize=6)
-        right = layer.position > len(layers) * 0.6
-        above.annotate(
-            f"{short(layer.name)}, -{layer.lost_db:.0f} dB",
-            (layer.position, min(layer.snr_db, 60)),
-            xytext=(-8 if right else 8, 8),
-            textcoords="offset points",
-            ha="right" if right else "left",
-            size=8,
-        )
+    for rank, layer in enumerate(explanation.ranked[:MARKED], start=1):
+        at = (layer.position, min(layer.snr_db, 60))
+        above.plot(*at, "o", color="C1", markersize=5)
+        above.annotate(str(rank), at, xytext=(5, 5), textcoords="offset points", size=8)
     above.set(ylabel="signal to noise, dB", ylim=(min(0.0, float(snr.min()) - 3), max(float(snr.max()) * 1.15, 10)))
     clipped = [100 * (layer.clipped or 0) for layer in layers]
     beneath.fill_between(positions, clipped, step="mid", color="C1", alpha=0.7)

@@ -114,7 +114,9 @@ def _lines(series: Mapping[str, Sequence[float | None]], label: str = "") -> Fig
     total, shown = len(worst), np.sort(worst[:MOST_CLASSES])
     values = values[:, shown]
     low, high = np.fmin.reduce(values), np.fmax.reduce(values)
-    figure = Figure(figsize=(4.4, 1.0 + 0.24 * len(shown)), layout="constrained")
+    columns = 3 if max(map(len, series)) < 12 else 1
+    height = 0.6 + 0.2 * -(-len(series) // columns) + max(0.24, 0.07 * len(series)) * len(shown)
+    figure = Figure(figsize=(4.4, height), layout="constrained")
     axes = figure.subplots()
     rows = np.arange(len(shown))
     axes.hlines(rows, low, high, color=rcParams["grid.color"], linewidth=2)
@@ -130,7 +132,7 @@ def _lines(series: Mapping[str, Sequence[float | None]], label: str = "") -> Fig
     axes.grid(axis="x", linewidth=0.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=3 if max(map(len, series)) < 12 else 1, frameon=False)
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False)
     return figure
 
 

@@ -258,6 +258,8 @@ def test_ctrl_c_keeps_what_was_measured(tiny_model: Path, tiny_variants: Path, t
             str(ROOT / "data" / "test"),
             "--json",
             str(record),
+            "--policy",
+            str(FEW_IMAGES_POLICY),
         ],
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -20,16 +20,15 @@ from harness.verdict import Outcome, Verdict
 IMAGES, CLASSES = 2200, 11
 
 
-def a_run(*, broken: int = 1, seed: int = 0, **changes: Any) -> Record:
+def a_run(changes: dict[str, Any] | None = None, *, broken: int = 1) -> Record:
     """A run of a float32 and an int8 variant that breaks some answers, judged as a check judges it."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     labels = np.arange(IMAGES) % CLASSES
     reference = np.full((IMAGES, CLASSES), 0.02, np.float32)
     reference[np.arange(IMAGES), labels] = 0.42
     reference[np.arange(IMAGES), (labels + 1) % CLASSES] = 0.40
     stored = np.round(reference * 256).astype(int) - 128
     flipped = rng.permutation(IMAGES)[:broken]
-    stored[flipped] = np.round(np.roll(reference[flipped], 0, axis=1) * 256).astype(int) - 128
     stored[flipped, labels[flipped]] -= 10
     stored[flipped, (labels[flipped] + 1) % CLASSES] += 5
     arrays: dict[str, Any] = {
@@ -43,7 +42,7 @@ def a_run(*, broken: int = 1, seed: int = 0, **changes: Any) -> Record:
         "int8.outputs": stored.astype(np.int8),
         "int8.scale": np.float64(1 / 256),
         "int8.zero_point": np.int64(-128),
-    } | changes
+    } | (changes or {})
     answered = evidence.predictions(arrays)
     changed = evidence.flipped(answered)
     arrays |= {"flipped.index": changed, "flipped.images": np.full((len(changed), 28, 28, 1), 200, np.uint8)}
@@ -66,9 +65,9 @@ def a_run(*, broken: int = 1, seed: int = 0, **changes: Any) -> Record:
     )
 
 
-def stored(folder: Path, name: str = "check.json", **changes: Any) -> Path:
+def stored(folder: Path, name: str = "check.json", changes: dict[str, Any] | None = None, *, broken: int = 1) -> Path:
     path = folder / name
-    record.write(a_run(**changes), path)
+    record.write(a_run(changes, broken=broken), path)
     return path
 
 
@@ -154,7 +153,7 @@ def test_altered_or_missing_arrays_are_refused(tmp_path: Path) -> None:
 def test_repeated_and_missing_images_are_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
     """Each image is judged once, and all of them are."""
     with pytest.raises(SetupError, match=said):
-        evidence.again(stored(tmp_path, **change))
+        evidence.again(stored(tmp_path, changes=change))
 
 
 def test_a_reference_of_other_data_is_refused(tmp_path: Path) -> None:
@@ -186,7 +185,7 @@ def test_files_that_are_no_record_are_refused(content: str, tmp_path: Path, caps
 )
 def test_predictions_that_cannot_be_compared_fail(outputs: np.ndarray, said: str) -> None:
     """NaN, another length, another class count, constants: FAIL, and the chain of hops does without them."""
-    run = a_run(**{"float32.outputs": outputs})
+    run = a_run({"float32.outputs": outputs})
     float32, int8 = run.variants
     assert float32.verdict.outcome is Outcome.FAIL
     assert said in float32.verdict.reasons[0]
@@ -254,3 +253,20 @@ def test_the_flips_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert content.count("data:image/png;base64,") == 2
     assert "2 broken" in content
     assert "fixed" not in content
+
+
+@pytest.mark.parametrize("damage", ["scale", "swap", "missing"])
+def test_a_variant_that_was_given_something_else_fails(damage: str) -> None:
+    """The mean of each input that was set is not the image's: whatever the answers, FAIL before any figure."""
+    pixels = np.random.default_rng(0).random(IMAGES)
+    given = {
+        "scale": pixels / 2,
+        "swap": np.concatenate([pixels[1::-1], pixels[2:]]),
+        "missing": pixels[:-1],
+    }[damage]
+    arrays = {"pixels": pixels, "int8.input_scale": np.array(1 / 255), "int8.input_zero_point": np.array(-128)}
+    sound = a_run(arrays | {"int8.fed": pixels * 255 - 128 + 0.5})
+    assert sound.variants[1].verdict.outcome is Outcome.PASS
+    judged = a_run(arrays | {"int8.fed": given * 255 - 128}).variants[1].verdict
+    assert judged.outcome is Outcome.FAIL
+    assert "input" in judged.reasons[0]

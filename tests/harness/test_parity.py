@@ -95,7 +95,7 @@ def test_calibration_error_and_divergence_by_hand() -> None:
     """Two answers at 0.9, one of them right: off by 0.4. A divergence of ln 2 for halves instead of certainty."""
     reference = np.array([[0.9, 0.1], [0.9, 0.1]])
     same = parity.compare(reference, reference, np.array([0, 1]))
-    assert (same.ece, same.reference_ece) == (pytest.approx(0.4), pytest.approx(0.4))
+    assert (same.ece, same.reference_ece) == pytest.approx((0.4, 0.4))
     assert same.divergence == 0
     certain, halves = np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])
     assert parity.compare(halves, certain, np.array([0])).divergence == pytest.approx(np.log(2), abs=0.02)
