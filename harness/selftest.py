@@ -233,7 +233,7 @@ def _other_weights(content: bytes) -> bytes:
 
 def _badly_calibrated(subject: _Subject) -> bytes:
     """int8 of the float32 variant, its ranges taken from one white image, a hundred times."""
-    from converters import calibration, int8
+    from converters import calibration, quantize
     from converters.keras_process import KerasProcess
 
     float32 = manifest.read(subject.folder).get("float32")
@@ -242,4 +242,4 @@ def _badly_calibrated(subject: _Subject) -> bytes:
     white = np.full((20, *subject.data.images.shape[1:]), 255, np.uint8)
     with KerasProcess() as keras:
         content = float32.path(subject.folder).read_bytes()
-        return keras.call(int8.quantize, content, keras.call(calibration.measure, content, white))
+        return keras.call(quantize.make, "int8", content, keras.call(calibration.measure, content, white))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters import calibration, int8
+from converters import calibration, quantize
 from harness import dataset, explain
 from harness.cli import main
 from harness.errors import SetupError
@@ -51,7 +51,7 @@ def test_too_narrow_ranges_are_named_as_clipping(tiny_variants: Path, images: np
     narrow = {
         name: limits if name == entry else (limits[0] * quarter, limits[1] * quarter) for name, limits in ranges.items()
     }
-    found = explain.explain(content, int8.quantize(content, narrow), dataset.to_input(images))
+    found = explain.explain(content, quantize.make("int8", content, narrow), dataset.to_input(images))
     assert any(cause.startswith("clipping range") for cause in found.causes)
 
 
@@ -59,7 +59,7 @@ def test_a_wrong_input_range_is_named_first(tiny_variants: Path, images: np.ndar
     """Calibrated on images of 0..0.1: nine tenths of the input's range are clipped."""
     content = (tiny_variants / "float32.tflite").read_bytes()
     dark = calibration.measure(content, (images // 10).astype(np.uint8))
-    found = explain.explain(content, int8.quantize(content, dark), dataset.to_input(images))
+    found = explain.explain(content, quantize.make("int8", content, dark), dataset.to_input(images))
     assert found.causes[0].startswith("wrong input quantization")
 
 
