@@ -70,6 +70,16 @@ def load(path: Path, imports: Sequence[str] = ()) -> Any:
         raise SetupError(f"{path}: Keras cannot load it ({type(error).__name__}: {text})") from error
 
 
+def _symbolic(shape: tuple[int | None, ...]) -> Any:
+    import keras
+
+    return keras.KerasTensor(shape)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
 def check_shapes(model: Any, path: Path, image_size: int, classes: int) -> None:
     """Raise SetupError unless the model maps [N, size, size, 1] to [N, classes]."""
     wanted = (None, image_size, image_size, 1), (None, classes)
@@ -94,13 +104,3 @@ def predict(
     check_shapes(model, path, images.shape[1], classes)
     outputs = model.predict(to_input(images), batch_size=PREDICT_BATCH, verbose=0)
     return np.asarray(outputs, np.float32)
-
-
-def _symbolic(shape: tuple[int | None, ...]) -> Any:
-    import keras
-
-    return keras.KerasTensor(shape)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
