@@ -70,6 +70,16 @@ def load(path: Path, imports: Sequence[str] = ()) -> Any:
         raise SetupError(f"{path}: Keras cannot load it ({type(error).__name__}: {text})") from error
 
 
+def _symbolic(shape: tuple[int | None, ...]) -> Any:
+    import keras
+
+    return keras.KerasTensor(shape)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
 def check_shapes(model: Any, path: Path, image_size: int, classes: int) -> None:
     """Raise SetupError unless the model maps [N, size, size, 1] to [N, classes]."""
     wanted = (None, image_size, image_size, 1), (None, classes)
@@ -120,13 +130,3 @@ def as_graph(model: Any, image_size: int) -> Any:
         return model
     image = keras.Input((image_size, image_size, 1))
     return keras.Model(image, model(image))
-
-
-def _symbolic(shape: tuple[int | None, ...]) -> Any:
-    import keras
-
-    return keras.KerasTensor(shape)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _convert(options: argparse.Namespace) -> int:
     from converters.convert import Images, convert
     from converters.manifest import KINDS
-    from harness import terminal
+    from harness import terminal, variants_text
 
     made = convert(
         options.model,
@@ -257,15 +257,15 @@ def _convert(options: argparse.Namespace) -> int:
         imports=options.imports,
         pythons=options.runtime,
     )
-    print(terminal.converted(made, options.out))
+    print(variants_text.converted(made, options.out))
     return Exit.PASS
 
 
 def _inspect(options: argparse.Namespace) -> int:
     from converters.inspection import inspect
-    from harness import terminal
+    from harness import variants_text
 
-    print(terminal.inspected(inspect(options.file, options.runtime)))
+    print(variants_text.inspected(inspect(options.file, options.runtime)))
     return Exit.PASS
 
 
