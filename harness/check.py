@@ -61,7 +61,7 @@ def check(
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     variants = _select(manifest.read(models), kinds, models)
-    policy.check_kinds(limits, (*manifest.KINDS, *variants, *policy.load().kinds), "policy")
+    policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
     data = dataset.load(data_folder, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
     expected = reference.obtain(reference_model, data, models, step)
     for variant in variants.values():

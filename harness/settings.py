@@ -49,6 +49,10 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, dict):
             return build(hint, value, where)
+    elif typing.get_origin(hint) is typing.Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise SetupError(f"{where} = {value!r}: expected {' or '.join(map(repr, typing.get_args(hint)))}")
     elif typing.get_origin(hint) is tuple:
         if isinstance(value, list) and len(value) == 2 and all(_is_number(v) for v in value):
             return float(value[0]), float(value[1])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import tomllib
 import typing
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from harness import settings
 from harness.errors import SetupError
 
 Range = tuple[float, float]
@@ -71,15 +70,7 @@ def load(path: Path | None, *, augmentation: dict[str, Any] | None = None, **ove
 
     Raises SetupError: no such file, not TOML, an unknown key (with the nearest valid one), a wrong type or value.
     """
-    table: dict[str, Any] = {}
-    if path is not None:
-        try:
-            table = tomllib.loads(path.read_text())
-        except OSError as error:
-            raise SetupError(f"{path}: expected a config file; {error.strerror}") from error
-        except ValueError as error:
-            raise SetupError(f"{path}: not valid TOML ({error})") from error
-    config: TrainConfig = _build(TrainConfig, table, str(path))
+    config = settings.build(TrainConfig, settings.read(path) if path else {}, str(path))
     changed = replace(config.augmentation, **_given(augmentation or {}))
     config = replace(config, **_given(overrides), augmentation=changed)
     _check(config)
@@ -116,44 +107,6 @@ def from_flags(path: Path | None, options: dict[str, Any]) -> TrainConfig:
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
-
-
-def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    known = {f.name for f in fields(kind)}
-    values = {}
-    for key, value in table.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
-            raise SetupError(f"{where}: unknown key {key!r}{hint}")
-        values[key] = _convert(value, hints[key], f"{where}: {key}")
-    return kind(**values)
-
-
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    expected = getattr(hint, "__name__", hint)
-    if is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, dict):
-            return _build(hint, value, where)
-    elif hint == Range:
-        expected = "[low, high]"
-        if isinstance(value, list) and len(value) == 2 and all(type(v) in (int, float) for v in value):
-            return float(value[0]), float(value[1])
-    elif typing.get_origin(hint) is Literal:
-        expected = " or ".join(repr(choice) for choice in typing.get_args(hint))
-        if value in typing.get_args(hint):
-            return value
-    elif Path in (hint, *typing.get_args(hint)):
-        expected = "a path"
-        if isinstance(value, str):
-            return Path(value)
-    elif hint is float:
-        if type(value) in (int, float):
-            return float(value)
-    elif type(value) in (hint, *typing.get_args(hint)):
-        return value
-    raise SetupError(f"{where} = {value!r}: expected {expected}")
 
 
 def _check(config: TrainConfig) -> None:

@@ -75,3 +75,12 @@ def few_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name = f"{label}_{number}.jpg"
             (folder / name).write_bytes((TEST_IMAGES / name).read_bytes())
     return folder
+
+
+def refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
+    """The one line of a refusal, its exit code checked."""
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    return error

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from harness.cli import main
-from tests.conftest import FEW_IMAGES_POLICY, ROOT, save_model
+from tests.conftest import FEW_IMAGES_POLICY, ROOT, refusal, save_model
 
 
 def check(models: Path, reference: Path, data: Path, record: Path, *more: str) -> int:
@@ -129,15 +129,6 @@ def test_the_stored_reference_is_used_and_renewed(
     shutil.copy(few_images / "1_1.jpg", changed / "1_2.jpg")
     assert check(own_variants, tiny_model, changed, tmp_path / "c.json", "--variants", "float32") == 0
     assert len(list(own_variants.glob("reference-*.npz"))) == 2
-
-
-def refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
-    """The one line of a refusal, its exit code checked."""
-    error = capsys.readouterr().err
-    assert code == 2
-    assert error.count("\n") == 1
-    assert "Traceback" not in error
-    return error
 
 
 @pytest.mark.parametrize("damage", ["truncated", "corrupted", "missing"])

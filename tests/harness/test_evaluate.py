@@ -16,19 +16,11 @@ from harness.cli import main
 from harness.errors import SetupError
 from harness.evaluate import evaluate, evaluate_all
 from harness.reference import obtain
-from tests.conftest import ROOT, quiet_step, save_model
+from tests.conftest import ROOT, quiet_step, refusal, save_model
 
 
 def run(model: Path, data: Path, *more: str) -> int:
     return main(["evaluate", str(model), "--data", str(data), *more])
-
-
-def refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
-    error = capsys.readouterr().err
-    assert code == 2
-    assert error.count("\n") == 1
-    assert "Traceback" not in error
-    return error
 
 
 def read(path: Path) -> dict[str, Any]:
