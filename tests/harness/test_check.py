@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converters.manifest import SCHEMA
 from harness.cli import main
 from tests.conftest import FEW_IMAGES_POLICY, ROOT, refusal, save_model
 
@@ -202,9 +203,9 @@ def test_a_damaged_manifest_is_refused(
     whole = manifest.read_text()
     for content in (
         whole[:50],
-        whole.replace("harness-manifest/1", "harness-manifest/9"),
+        whole.replace(SCHEMA, "harness-manifest/9"),
         "[]",
-        '{"schema": "harness-manifest/1", "variants": [{"kind": "int8"}]}',
+        f'{{"schema": "{SCHEMA}", "variants": [{{"kind": "int8"}}]}}',
     ):
         manifest.write_text(content)
         said = refusal(capsys, check(own_variants, tiny_model, few_images, tmp_path / "c.json"))

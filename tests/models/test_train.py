@@ -370,13 +370,20 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     pair = [
         run(tmp_path / "two.keras", "--processes", "2", "--process", str(n), "--coordinator", address) for n in (0, 1)
     ]
-    for process in [*pair, run(tmp_path / "one.keras")]:
-        output, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, output
+    try:
+        for process in pair:
+            output, _ = process.communicate(timeout=600)
+            assert process.returncode == 0, output
+    finally:
+        for process in pair:  # one waits for the other for ever
+            process.kill()
+            process.communicate()
+    output, _ = (alone := run(tmp_path / "one.keras")).communicate(timeout=600)
+    assert alone.returncode == 0, output
     one, two = (json.loads((tmp_path / f"{name}.checkpoint.json").read_text())["history"] for name in ("one", "two"))
     for ours, theirs in zip(two, one, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.01)
         assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=0.02)
     for a, b in zip(_weights(tmp_path / "two.keras"), _weights(tmp_path / "one.keras"), strict=True):
         assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, atol=0.02)
+        np.testing.assert_allclose(a, b, rtol=0.03, atol=0.02)
