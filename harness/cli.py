@@ -141,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     again = verb(
         "verdict", "derive a stored run's verdict again, without models or images", "harness verdict runs/check.json"
     )
-    again.add_argument("record", type=Path, metavar="RECORD.json", help="what harness check --json wrote")
+    again.add_argument("record", type=Path, metavar="RUN", help="what harness check --json wrote, or its folder")
     _add_policy(again)
     again.set_defaults(run=_verdict)
 
@@ -172,7 +172,7 @@ def parser() -> argparse.ArgumentParser:
     flips = verb(
         "flips", "show the images whose answer changed", "harness flips runs/check.json --html runs/flips.html"
     )
-    flips.add_argument("record", type=Path, metavar="RECORD.json", help="what harness check --json wrote")
+    flips.add_argument("record", type=Path, metavar="RUN", help="what harness check --json wrote, or its folder")
     flips.add_argument("--html", type=Path, metavar="FILE", help="a page with the images, all in one file")
     flips.set_defaults(run=_flips)
 

@@ -22,6 +22,7 @@ from harness.parity import Parity
 from harness.verdict import Outcome, Statistics, Verdict
 
 SCHEMA = "harness-record/2"
+FILE = "check.json"
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,11 @@ def write(record: Record, path: Path) -> Path:
 def read(path: Path) -> Record:
     """A stored record and its arrays; figures are not read but derived again (`evidence.again`).
 
+    path: the record, or the run's folder with the record under its usual name.
     Raises SetupError: missing, damaged, of another schema, arrays that are not this record's or do not pair.
     """
+    if path.is_dir():
+        path = path / FILE
     try:
         stored = json.loads(path.read_text())
     except OSError as error:

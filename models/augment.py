@@ -40,7 +40,7 @@ def _ink(image: Image, settings: Augmentation, rng: np.random.Generator) -> Imag
     width = float(np.clip(rng.uniform(*settings.stroke_width), -1, 1))
     grown = cv2.erode(image, _CROSS) if width > 0 else cv2.dilate(image, _CROSS)
     image = image + abs(width) * (grown - image)
-    paper = float(np.percentile(image, 75))
+    paper = _level(image, 0.75)
     ink = np.clip(paper - image, 0, None)  # what it takes from the paper
     image = (image + ink) * rng.uniform(*settings.paper_level) - ink * rng.uniform(*settings.ink_strength)
     if rng.random() < settings.border_lines:
@@ -55,5 +55,11 @@ def _light(image: Image, settings: Augmentation, rng: np.random.Generator) -> Im
     sigma = rng.uniform(*settings.blur)
     if sigma > 0.05:
         image = cv2.GaussianBlur(image, (0, 0), sigma)
-    paper = np.median(image)
+    paper = _level(image, 0.5)
     return (paper + (image - paper) * rng.uniform(*settings.contrast)) * rng.uniform(*settings.brightness)
+
+
+def _level(image: Image, share: float) -> float:
+    """The grey level that this share of the pixels is below."""
+    place = round(share * (image.size - 1))
+    return float(np.partition(image, place, axis=None)[place])
