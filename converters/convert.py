@@ -95,8 +95,9 @@ def convert(
         with step(f"{source.name} to float32"):
             base = keras.call(float32.convert, source, images.image_size, images.classes, tuple(imports))
         if chosen is not None:
-            with step(f"activation ranges of {len(chosen.calibration)} calibration images"):
-                ranges = keras.call(calibration.measure, base.content, chosen.calibration.images)
+            # In a process of its own: its activations and the converter's graph are never in memory together.
+            with step(f"activation ranges of {len(chosen.calibration)} calibration images"), KerasProcess() as apart:
+                ranges = apart.call(calibration.measure, base.content, chosen.calibration.images)
         for kind in kinds:
             with step(f"float32 to {kind}") if kind != "float32" else nullcontext():
                 if kind == "float32":
