@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from harness.dataset import Dataset, build, to_input
+from harness.dataset import Dataset, take, to_input
 
 Ranges = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 BATCH = 20
@@ -20,7 +23,22 @@ def choose(data: Dataset, size: int) -> Dataset:
         for rank, index in enumerate(rng.permutation(np.flatnonzero(data.labels == label)))
     ]
     chosen = np.sort([index for _, _, index in sorted(ranked)[:size]])
-    return build(data.images[chosen], data.labels[chosen].tolist(), [data.names[i] for i in chosen])
+    return take(data, chosen)
+
+
+def invoked(interpreter: Any, images: npt.NDArray[np.uint8]) -> Iterator[None]:
+    """After each batch of uint8 images [N, H, W, 1] that an interpreter with a float input has run."""
+    entry = interpreter.get_input_details()[0]["index"]
+    shape: tuple[int, ...] = ()
+    for start in range(0, len(images), BATCH):
+        batch = to_input(images[start : start + BATCH])
+        if batch.shape != shape:
+            interpreter.resize_tensor_input(entry, batch.shape)
+            interpreter.allocate_tensors()
+            shape = batch.shape
+        interpreter.set_tensor(entry, batch)
+        interpreter.invoke()
+        yield
 
 
 def measure(float32: bytes, images: npt.NDArray[np.uint8]) -> Ranges:
@@ -35,17 +53,8 @@ def measure(float32: bytes, images: npt.NDArray[np.uint8]) -> Ranges:
         experimental_preserve_all_tensors=True,
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
-    entry = interpreter.get_input_details()[0]["index"]
     ranges: Ranges = {}
-    shape: tuple[int, ...] = ()
-    for start in range(0, len(images), BATCH):
-        batch = to_input(images[start : start + BATCH])
-        if batch.shape != shape:
-            interpreter.resize_tensor_input(entry, batch.shape)
-            interpreter.allocate_tensors()
-            shape = batch.shape
-        interpreter.set_tensor(entry, batch)
-        interpreter.invoke()
+    for _ in invoked(interpreter, images):
         for tensor in interpreter.get_tensor_details():
             if tensor["dtype"] is not np.float32:
                 continue

@@ -96,20 +96,10 @@ def check_shapes(model: Any, path: Path, image_size: int, classes: int) -> None:
         raise SetupError(f"{path}: maps {received[0]} to {received[1]}; the data needs {wanted[0]} to {wanted[1]}")
 
 
-def predict(
-    path: Path, images: npt.NDArray[np.uint8], classes: int, imports: Sequence[str] = ()
-) -> npt.NDArray[np.float32]:
-    """The model's outputs [N, classes] for uint8 images [N, size, size, 1], in batches."""
-    model = load(path, imports)
-    check_shapes(model, path, images.shape[1], classes)
-    outputs = model.predict(to_input(images), batch_size=PREDICT_BATCH, verbose=0)
-    return np.asarray(outputs, np.float32)
-
-
 def predict_folded_too(
     path: Path, images: npt.NDArray[np.uint8], classes: int, imports: Sequence[str] = ()
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The outputs of the model, as `predict` gives them, and those of the model with its batch norms folded."""
+    """Outputs [N, classes] for uint8 images [N, size, size, 1]: the model's, and with its batch norms folded."""
     from converters.fold import fold
 
     model = load(path, imports)

@@ -5,7 +5,6 @@ What would silently spoil a conversion is an error, what may be meant is a warni
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.dataset import Dataset
+from harness.dataset import Dataset, content_hashes
 from harness.errors import SetupError
 
 FEWEST = 100  # images, below which ranges still move
@@ -53,7 +52,7 @@ def lint(calibration: Dataset, test: Dataset | None, classes: int, image_size: i
     images = calibration.images
     count = len(images)
     constant = np.ptp(images.reshape(count, -1), axis=1) == 0
-    hashes = _hashes(images)
+    hashes = content_hashes(images)
     repeated = count - len(set(hashes))
 
     def share(number: int, what: str, then: str) -> None:
@@ -75,7 +74,7 @@ def lint(calibration: Dataset, test: Dataset | None, classes: int, image_size: i
     if test is None:
         warnings.append("not compared with the test images: there are none here")
     else:
-        tested = set(_hashes(test.images))
+        tested = set(content_hashes(test.images))
         leaked = [i for i, digest in enumerate(hashes) if digest in tested and not constant[i]]
         if leaked:
             names = _listed([calibration.names[i] for i in leaked[:3]])
@@ -97,10 +96,6 @@ def _form(data: Dataset, size: int) -> str:
         what = f"{broken} images with NaN or infinity" if broken else f"values {images.min():g} to {images.max():g}"
         return f"{images.dtype} pixels, {what}; expected uint8 0-255, which evaluation scales to 0-1 itself"
     return ""
-
-
-def _hashes(images: npt.NDArray[np.uint8]) -> list[bytes]:
-    return [hashlib.sha256(image.tobytes()).digest() for image in images]
 
 
 def _unlike(images: npt.NDArray[np.uint8], tested: npt.NDArray[np.uint8]) -> list[str]:

@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from converters import flatbuffer, quantize
-from converters.calibration import BATCH, Ranges
+from converters.calibration import Ranges, invoked
 from converters.manifest import MIXED
-from harness.dataset import to_input
 
 WITH_WEIGHTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
 RANKING_IMAGES = 44
@@ -92,15 +91,6 @@ def run(content: bytes, images: npt.NDArray[np.uint8]) -> Probabilities:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content)
-    (entry,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
-    outputs, shape = [], ()
-    for start in range(0, len(images), BATCH):
-        batch = to_input(images[start : start + BATCH])
-        if batch.shape != shape:
-            interpreter.resize_tensor_input(entry["index"], batch.shape)
-            interpreter.allocate_tensors()
-            shape = batch.shape
-        interpreter.set_tensor(entry["index"], batch)
-        interpreter.invoke()
-        outputs.append(interpreter.get_tensor(answer["index"]).astype(np.float64))
+    (answer,) = interpreter.get_output_details()
+    outputs = [interpreter.get_tensor(answer["index"]).astype(np.float64) for _ in invoked(interpreter, images)]
     return np.concatenate(outputs)

@@ -80,34 +80,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help=f"test images, which no calibration image may be one of (default: {DATA}, where it is there)",
     )
-    convert.add_argument(
-        "--runtime",
-        action="append",
-        default=[],
-        metavar="PYTHON",
-        help="another Python, with an older runtime such as tflite-runtime, to try the variants in; may be repeated",
-    )
+    _add_runtime(convert, "try the variants in")
     _add_import(convert)
     convert.set_defaults(run=_convert)
 
     inspect = verb("inspect", "say what is in a .tflite file", "harness inspect models/tflite/int8.tflite")
     inspect.add_argument("file", type=Path, metavar="FILE.tflite")
-    inspect.add_argument(
-        "--runtime",
-        action="append",
-        default=[],
-        metavar="PYTHON",
-        help="another Python, with an older runtime such as tflite-runtime, to load the file in; may be repeated",
-    )
+    _add_runtime(inspect, "load the file in")
     inspect.set_defaults(run=_inspect)
 
     reference = verb(
         "reference", "compute and store the Keras model's outputs", "harness reference models/resnet164.keras"
     )
     reference.add_argument("model", type=Path, metavar="MODEL.keras")
-    reference.add_argument(
-        "--models", type=Path, default=MODELS, metavar="DIR", help="folder to store them in (default: %(default)s)"
-    )
+    _add_models(reference, "folder to store them in")
     _add_data(reference)
     _add_import(reference)
     reference.set_defaults(run=_reference)
@@ -115,12 +101,8 @@ def parser() -> argparse.ArgumentParser:
     check = verb(
         "check", "judge variants against the Keras reference on this machine", "harness check --json runs/check.json"
     )
-    check.add_argument(
-        "--models", type=Path, default=MODELS, metavar="DIR", help="folder of variants (default: %(default)s)"
-    )
-    check.add_argument(
-        "--reference", type=Path, default=MODEL, metavar="MODEL", help="the Keras model (default: %(default)s)"
-    )
+    _add_models(check)
+    _add_reference(check)
     check.add_argument(
         "--variants", type=_names, metavar="KINDS", help="comma-separated (default: all in the manifest)"
     )
@@ -150,12 +132,8 @@ def parser() -> argparse.ArgumentParser:
         "break a sound variant on the spot, in every way known, and require that none passes",
         "harness selftest",
     )
-    selftest.add_argument(
-        "--models", type=Path, default=MODELS, metavar="DIR", help="folder of variants (default: %(default)s)"
-    )
-    selftest.add_argument(
-        "--reference", type=Path, default=MODEL, metavar="MODEL", help="the Keras model (default: %(default)s)"
-    )
+    _add_models(selftest)
+    _add_reference(selftest)
     selftest.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="images (default: %(default)s)")
     selftest.set_defaults(run=_selftest)
 
@@ -178,9 +156,7 @@ def parser() -> argparse.ArgumentParser:
 
     explain = verb("explain", "say where a quantized variant loses its answers, layer by layer", "harness explain int8")
     explain.add_argument("kind", metavar="KIND", help="a variant of the folder, beside its float32 one")
-    explain.add_argument(
-        "--models", type=Path, default=MODELS, metavar="DIR", help="folder of variants (default: %(default)s)"
-    )
+    _add_models(explain)
     explain.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="images (default: %(default)s)")
     explain.add_argument(
         "--images",
@@ -202,13 +178,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", type=Path, metavar="MODEL", help="a .keras or .tflite file")
     evaluate.add_argument("--html", type=Path, metavar="FILE", help="a page with pictures, all in one file")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="all figures and every miss")
-    evaluate.add_argument(
-        "--models",
-        type=Path,
-        default=MODELS,
-        metavar="DIR",
-        help="keeps a Keras model's outputs (default: %(default)s)",
-    )
+    _add_models(evaluate, "keeps a Keras model's outputs")
     evaluate.add_argument(
         "--classes", type=int, default=11, metavar="N", help="classes of model and images (default: %(default)s)"
     )
@@ -438,6 +408,26 @@ def _evaluate(options: argparse.Namespace) -> int:
     if written := [str(file) for file in (options.json, options.html) if file]:
         print(f"written: {', '.join(written)}")
     return Exit.PASS
+
+
+def _add_models(verb: argparse.ArgumentParser, what: str = "folder of variants") -> None:
+    verb.add_argument("--models", type=Path, default=MODELS, metavar="DIR", help=f"{what} (default: %(default)s)")
+
+
+def _add_reference(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--reference", type=Path, default=MODEL, metavar="MODEL", help="the Keras model (default: %(default)s)"
+    )
+
+
+def _add_runtime(verb: argparse.ArgumentParser, what: str) -> None:
+    verb.add_argument(
+        "--runtime",
+        action="append",
+        default=[],
+        metavar="PYTHON",
+        help=f"another Python, with an older runtime such as tflite-runtime, to {what}; may be repeated",
+    )
 
 
 def _add_data(verb: argparse.ArgumentParser) -> None:

@@ -99,6 +99,16 @@ def build(
     return Dataset(images, label_array, tuple(names), digest.hexdigest(), tuple(skipped))
 
 
+def take(data: Dataset, indices: npt.NDArray[np.int64]) -> Dataset:
+    """The part of a dataset at the indices, in their order."""
+    return build(data.images[indices], data.labels[indices].tolist(), [data.names[i] for i in indices])
+
+
+def content_hashes(images: npt.NDArray[np.uint8]) -> list[str]:
+    """Each image's SHA-256 over its pixels: equal where two images are."""
+    return [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+
+
 def read_image(path: Path, image_size: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
     """One image by the module's rule, uint8 [size, size, 1]. Raises SetupError where it is not a usable image."""
     outcome = _try_read(path, image_size=image_size)

@@ -76,7 +76,7 @@ def run(models: Path, reference_model: Path, data_folder: Path, step: Step) -> l
     subject = _Subject(models, kind, variants[kind], data, expected)
     cases = []
     for name, outcome, because, attempt in (*_inputs(subject), *_files(subject), *_outputs(subject), *_sets(subject)):
-        with step(f"{name}"):
+        with step(name):
             given, reason = _attempt(attempt)
         cases.append(Case(name, outcome, because, given, reason))
     return cases

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import keras
@@ -39,7 +39,7 @@ def split(data: Dataset, share: float, seed: int) -> tuple[Indices, Indices]:
     image is trained on.
     """
     rng = np.random.default_rng(seed)
-    contents = np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in data.images])
+    contents = np.array(dataset.content_hashes(data.images))
     held: set[str] = set()
     for label in np.unique(data.labels):
         own = rng.permutation(np.unique(contents[data.labels == label]))
@@ -47,11 +47,6 @@ def split(data: Dataset, share: float, seed: int) -> tuple[Indices, Indices]:
             held |= set(own[: max(1, round(len(own) * share))])
     validation = np.isin(contents, list(held))
     return np.flatnonzero(~validation), np.flatnonzero(validation)
-
-
-def take(data: Dataset, indices: Indices) -> Dataset:
-    """The part of a dataset."""
-    return dataset.build(data.images[indices], data.labels[indices].tolist(), [data.names[i] for i in indices])
 
 
 def record_split(path: Path, settings: TrainConfig, training: Dataset, validation: Dataset) -> None:
@@ -66,6 +61,12 @@ def record_split(path: Path, settings: TrainConfig, training: Dataset, validatio
         "validation": {"images": len(validation), "sha256": validation.sha256, "files": held},
     }
     write_atomic(path, json.dumps(record, indent=1).encode())
+
+
+@lru_cache(maxsize=2)  # a batch lies in one pass or across two
+def _order(seed: int, turn: int, count: int) -> Indices:
+    """The order of the dataset's images in its turn-th pass."""
+    return np.random.default_rng([seed, turn]).permutation(count)
 
 
 class Batches(keras.utils.PyDataset):
@@ -85,20 +86,13 @@ class Batches(keras.utils.PyDataset):
         step = self.epoch * self.steps + index
         size = self.settings.batch_size
         position = np.arange(step * size, (step + 1) * size)
-        chosen = np.concatenate(
-            [
-                self._order(turn)[position[position // len(self.data) == turn] % len(self.data)]
-                for turn in np.unique(position // len(self.data))
-            ]
-        )
+        turns, places = np.divmod(position, len(self.data))
+        seed, count = self.settings.seed, len(self.data)
+        chosen = np.concatenate([_order(seed, turn, count)[places[turns == turn]] for turn in np.unique(turns)])
         rng = np.random.default_rng([self.settings.seed, step])
         images = augment(self.data.images[chosen], self.settings.augmentation, rng)
         own = slice(self.settings.process, None, self.settings.processes)
         return dataset.to_input(images[own]), self.data.labels[chosen[own]]
-
-    def _order(self, turn: int) -> Indices:
-        """The order of the dataset's images in its turn-th pass."""
-        return np.random.default_rng([self.settings.seed, turn]).permutation(len(self.data))
 
     def on_epoch_end(self) -> None:
         self.epoch += 1

@@ -19,7 +19,7 @@ from converters import keras_model
 from harness import dataset, terminal
 from harness.errors import SetupError
 from harness.files import check_writable
-from models.batches import Batches, Held, check_classes, record_split, split, take
+from models.batches import Batches, Held, check_classes, record_split, split
 from models.callbacks import Bar, Checkpoint, Plateau, Progress, StopOnNaN, WarmUp, alone, beside, save
 from models.config import TrainConfig
 from models.fused_batch_norm import FusedBatchNormalization
@@ -45,7 +45,7 @@ def train(settings: TrainConfig) -> keras.Model:
         )
     check_classes(data, settings)
     learn, held = split(data, settings.validation_share, settings.seed)
-    training, validation = take(data, learn), take(data, held)
+    training, validation = dataset.take(data, learn), dataset.take(data, held)
     steps = settings.steps_per_epoch or -(-len(training) // settings.batch_size)
 
     checkpoint = beside(settings.out, "checkpoint.keras")

@@ -26,7 +26,7 @@ from harness.errors import SetupError
 from harness.files import sha256
 from models import config
 from models.augment import augment
-from models.batches import split, take
+from models.batches import split
 from models.callbacks import Plateau
 from models.config import Augmentation
 from models.optimizer import NesterovSGD
@@ -125,7 +125,7 @@ def test_a_class_with_one_image_is_trained_on() -> None:
     """The split leaves it on the training side, and says nothing about the others."""
     data = dataset.load(CALIBRATION)
     kept = np.flatnonzero((data.labels != 3) | (np.arange(len(data)) == np.flatnonzero(data.labels == 3)[0]))
-    learn, held = split(take(data, kept), 0.2, seed=1)
+    learn, held = split(dataset.take(data, kept), 0.2, seed=1)
     assert 3 not in data.labels[kept][held]
     assert 3 in data.labels[kept][learn]
 
@@ -328,7 +328,7 @@ def test_the_best_epoch_is_what_is_saved(tmp_path: Path) -> None:
     history = json.loads((tmp_path / "model.checkpoint.json").read_text())["history"]
     held = json.loads((tmp_path / "model.split.json").read_text())["validation"]["files"]
     data = dataset.load(CALIBRATION)
-    part = take(data, np.array([i for i, name in enumerate(data.names) if name in held]))
+    part = dataset.take(data, np.array([i for i, name in enumerate(data.names) if name in held]))
     answers = keras.saving.load_model(out).predict(dataset.to_input(part.images), verbose=0).argmax(axis=1)
     assert (answers == part.labels).mean() == pytest.approx(max(e["val_accuracy"] for e in history), abs=0.03)
 
