@@ -1,0 +1,64 @@
+"""`harness check`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness.cli import flags
+from harness.errors import Exit, SetupError
+
+DOES = "judge variants against the Keras reference on this machine"
+EXAMPLE = "harness check --json runs/check.json"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    flags.add_models(parser)
+    flags.add_reference(parser)
+    parser.add_argument(
+        "--variants", type=flags.names, metavar="KINDS", help="comma-separated (default: all in the manifest)"
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=flags.RECORD,
+        metavar="FILE",
+        help="the record; raw samples and outputs go beside it as .npz (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="interpreter threads for latency (default: %(default)s)"
+    )
+    flags.add_policy(parser)
+    flags.add_data(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness import check, policy, record, terminal
+    from harness.files import check_writable
+    from harness.job import LatencyPlan
+    from harness.verdict import EXIT_CODES as OUTCOME_CODES
+
+    if options.threads < 1:
+        raise SetupError(f"--threads {options.threads}: expected at least 1")
+    if options.json.suffix != ".json":
+        raise SetupError(f"--json {options.json}: expected a name ending in .json; the arrays go beside it as .npz")
+    limits = policy.load(options.policy)
+    check_writable(options.json.parent)
+    with terminal.Bars() as bars:
+        result, interrupted = check.check(
+            options.models,
+            options.reference,
+            options.data,
+            terminal.step,
+            bars,
+            kinds=options.variants,
+            plan=LatencyPlan(threads=options.threads),
+            limits=limits,
+            skip_bad=options.skip_bad,
+        )
+    try:
+        arrays = record.write(result, options.json)
+    finally:  # what was measured is shown also where it cannot be stored
+        print(terminal.table(result))
+    print(f"record: {options.json}, raw samples and outputs: {arrays}")
+    return Exit.INTERRUPTED if interrupted else OUTCOME_CODES[result.outcome]

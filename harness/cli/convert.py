@@ -1,0 +1,82 @@
+"""`harness convert`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness.cli import flags
+from harness.errors import Exit
+
+DOES = "make TFLite variants of a Keras model"
+EXAMPLE = "harness convert models/resnet164.keras --out models/tflite"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL.keras")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for variants and manifest.json")
+    parser.add_argument(
+        "--variants",
+        type=flags.names,
+        metavar="KINDS",
+        help="comma-separated (default: float32,dynamic_range,int8; also: float16, int8_float_io, int16x8, "
+        "int16x8_float_io)",
+    )
+    parser.add_argument(
+        "--max-flips",
+        type=int,
+        metavar="N",
+        help="make int8_mixed_float_io, too: int8, but as few layers in float32 as keep the flips within N",
+    )
+    parser.add_argument(
+        "--tuning",
+        type=Path,
+        metavar="DIR",
+        help="images from the training side on which --max-flips counts (default: the calibration images)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        default=flags.CALIBRATION,
+        metavar="DIR",
+        help="images from the training side (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--calibration-size",
+        type=int,
+        default=220,
+        metavar="N",
+        help="images used, classes in equal number (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help=f"test images, which no calibration image may be one of (default: {flags.DATA}, where it is there)",
+    )
+    flags.add_runtime(parser, "try the variants in")
+    flags.add_import(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from converters.convert import Images, convert
+    from converters.manifest import KINDS
+    from harness import terminal, variants_text
+
+    made = convert(
+        options.model,
+        options.out,
+        Images(
+            options.calibration,
+            tuning=options.tuning,
+            test=options.data or (flags.DATA if flags.DATA.is_dir() else None),
+            calibration_size=options.calibration_size,
+        ),
+        terminal.step,
+        kinds=options.variants or KINDS,
+        max_flips=options.max_flips,
+        imports=options.imports,
+        pythons=options.runtime,
+    )
+    print(variants_text.converted(made, options.out))
+    return Exit.PASS

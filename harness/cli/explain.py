@@ -1,0 +1,57 @@
+"""`harness explain`."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from harness.cli import flags
+from harness.errors import Exit, SetupError
+
+DOES = "say where a quantized variant loses its answers, layer by layer"
+EXAMPLE = "harness explain int8"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", metavar="KIND", help="a variant of the folder, beside its float32 one")
+    flags.add_models(parser)
+    parser.add_argument("--data", type=Path, default=flags.DATA, metavar="DIR", help="images (default: %(default)s)")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=55,
+        metavar="N",
+        help="images used, classes in equal number (default: %(default)s)",
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="a page with the profile, all in one file")
+
+
+def run(options: argparse.Namespace) -> int:
+    from converters import calibration, manifest
+    from harness import dataset, explain, terminal
+    from harness.files import check_writable, write_atomic
+
+    if options.html:
+        from harness.report import explanation as page
+
+        check_writable(options.html.parent)
+    if options.images < 1:
+        raise SetupError(f"--images {options.images}: expected at least 1")
+    known = manifest.read(options.models)
+    for kind in ("float32", options.kind):
+        if kind not in known:
+            raise SetupError(f"{options.models}: has no variant {kind!r}; it has {', '.join(known) or 'none'}")
+        manifest.verify(options.models, known[kind], known[kind].source_sha256)
+    float32, quantized = (known[kind].path(options.models).read_bytes() for kind in ("float32", options.kind))
+    images = calibration.choose(dataset.load(options.data), options.images).images
+    with terminal.Bars() as bars:
+        found = explain.explain(
+            float32, quantized, dataset.to_input(images), partial(bars, f"layers of {options.kind}")
+        )
+    print(terminal.explanation(found))
+    if options.html:
+        model = str(known[options.kind].path(options.models))
+        write_atomic(options.html, page.page(found, options.kind, model).encode())
+        print(f"written: {options.html}")
+    return Exit.PASS

@@ -1,0 +1,33 @@
+"""`harness reference`."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from harness.cli import flags
+from harness.errors import Exit
+
+DOES = "compute and store the Keras model's outputs"
+EXAMPLE = "harness reference models/resnet164.keras"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL.keras")
+    flags.add_models(parser, "folder to store them in")
+    flags.add_data(parser)
+    flags.add_import(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness import dataset, reference, terminal
+    from harness.files import check_writable
+
+    check_writable(options.models)
+    with terminal.Bars() as bars:
+        data = dataset.load(options.data, skip_bad=options.skip_bad, progress=partial(bars, f"reading {options.data}"))
+    made = reference.obtain(options.model, data, options.models, terminal.step, imports=options.imports)
+    accuracy = float((made.outputs.argmax(axis=1) == data.labels).mean())
+    print(f"{options.model}: accuracy {accuracy:.2%} on {len(data)} images of {options.data}")
+    return Exit.PASS
