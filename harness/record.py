@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import drift
+from harness.agreement import Agreement
 from harness.drift import Hop
 from harness.errors import SetupError
 from harness.files import sha256, write_atomic
@@ -21,7 +22,7 @@ from harness.latency import Latency
 from harness.parity import Parity
 from harness.verdict import Outcome, Statistics, Verdict
 
-SCHEMA = "harness-record/2"
+SCHEMA = "harness-record/3"
 FILE = "check.json"
 
 
@@ -37,6 +38,7 @@ class VariantRecord:
     statistics: Statistics | None
     hops: tuple[Hop, ...]  # from the Keras model to this variant
     latency: Latency | None
+    host: Agreement | None = None  # none where the device was this machine
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Record:
     started: str  # UTC, ISO 8601
     notes: tuple[str, ...]  # what could not be measured, and why
     arrays: Mapping[str, npt.NDArray[Any]] = field(repr=False)
+    device: Mapping[str, Any] = field(default_factory=dict)  # Probe.to_json, and the bytes moved
 
     def to_json(self) -> dict[str, Any]:
         """The published shape: seconds, bytes, shares of 1."""
@@ -63,6 +66,7 @@ class Record:
             "model": dict(self.model),
             "data": dict(self.data),
             "policy": dict(self.policy),
+            "device": dict(self.device),
             "machine": dict(self.machine),
             "latency_plan": dict(self.plan),
             "notes": list(self.notes),
@@ -136,6 +140,7 @@ def _parse(stored: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Recor
         model=stored["model"],
         data=stored["data"],
         policy=stored["policy"],
+        device=stored["device"],
         machine=stored["machine"],
         plan=stored["latency_plan"],
         started=stored["started"],
@@ -173,5 +178,6 @@ def _variant(variant: VariantRecord) -> dict[str, Any]:
         "statistics": asdict(variant.statistics) if variant.statistics else None,
         "hops": [asdict(hop) for hop in variant.hops],
         "lost_most": f"{worst.source} -> {worst.target}" if worst else None,
+        "host": asdict(variant.host) if variant.host else None,
         "latency_s": asdict(variant.latency) if variant.latency else None,
     }

@@ -21,6 +21,9 @@ VERBS = (
     "flips",
     "explain",
     "evaluate",
+    "devices",
+    "virtual",
+    "pack",
     "selftest",
     "policy",
 )
