@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from converters import manifest
 from converters.manifest import Variant
-from harness import dataset, evidence, job, latency, policy, reference, verdict, worker
+from harness import agreement, dataset, evidence, job, latency, policy, reference, verdict, worker
 from harness.dataset import Dataset
-from harness.devices import local
+from harness.devices import benchmark_model, local
 from harness.devices.base import Device, Progress, UnreachableError
+from harness.devices.benchmark_model import BenchmarkModel
 from harness.devices.local import Local
 from harness.errors import SetupError
 from harness.evidence import Judged
@@ -91,7 +92,15 @@ def with_host(subject: Subject, progress: Progress) -> Subject:
     return replace(subject, host={kind: result.arrays["outputs"] for kind, result in here.results.items()})
 
 
-def check(device: Device, subject: Subject, progress: Progress, *, plan: LatencyPlan, limits: Policy) -> CheckedRun:
+def check(
+    device: Device,
+    subject: Subject,
+    progress: Progress,
+    *,
+    plan: LatencyPlan,
+    limits: Policy,
+    benchmark: BenchmarkModel | None = None,
+) -> CheckedRun:
     """Run a subject on a device, and judge it.
 
     What was finished before a crash, a hang, a cut connection or Ctrl-C is in the record; the rest is INCONCLUSIVE or
@@ -103,8 +112,19 @@ def check(device: Device, subject: Subject, progress: Progress, *, plan: Latency
         timed = None if probed.emulated else plan
         written = job.write(Path(folder), subject.models, subject.variants, subject.data, timed, job.ALL_CORES)
         outputs = run(written, progress, device)
-    described = probed.to_json() | {"traffic": asdict(device.traffic)}
-    return CheckedRun(_record(subject, outputs, plan, limits, started, described), outputs.interrupted)
+        described = probed.to_json() | {"benchmark_model": None}
+        if benchmark and not probed.emulated and not outputs.interrupted:
+            described["benchmark_model"] = benchmark_model.run(device, benchmark, written, list(subject.variants))
+    described["traffic"] = asdict(device.traffic)
+    record = _record(subject, outputs, plan, limits, started, described)
+    notes = [*record.notes]
+    notes += [agreement.sentence(v.kind, v.host, probed.name) for v in record.variants if v.host]
+    notes += benchmark_model.notes(described["benchmark_model"] or {})
+    if probed.emulated:
+        notes.append(
+            f"{probed.name} is emulated: it answers as its processor would, and nothing of its speed is measured"
+        )
+    return CheckedRun(replace(record, notes=tuple(notes)), outputs.interrupted)
 
 
 @dataclass(frozen=True)

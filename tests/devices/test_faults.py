@@ -545,7 +545,7 @@ def test_addresses_that_lead_nowhere(
 
 def test_an_ssh_connection_cut_in_mid_run(rig: Rig, pi: Virtual) -> None:
     """It is waited for, and the check is whole."""
-    address = pi.start()
+    pi.start()
     config = pi.root.parent / "ssh_config"
     port = next(int(line.split()[1]) for line in config.read_text().splitlines() if line.strip().startswith("Port"))
     cable = Cable(port)
