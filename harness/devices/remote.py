@@ -137,15 +137,15 @@ class Remote:
         self._take()
         self._must("rm -rf files runtime jobs pycache")
 
-    def _do(self, script: str) -> Executed:
+    def _do(self, script: str, timeout_s: float = shell.TIMEOUT_S) -> Executed:
         """A script in our folder, once it is known; waits for a lost device to come back, and tries again."""
-        return recovered(lambda: shell.execute(self._shell, self._within(script)), self._recover)
+        return recovered(lambda: shell.execute(self._shell, self._within(script), timeout_s), self._recover)
 
     def _within(self, script: str) -> str:
         return f"cd {quoted(self._folder)} || exit\n{script}" if self._lock else script
 
-    def _must(self, script: str) -> Executed:
-        done = self._do(script)
+    def _must(self, script: str, timeout_s: float = shell.TIMEOUT_S) -> Executed:
+        done = self._do(script, timeout_s)
         if done.code:
             raise self._failed(done)
         return done
@@ -206,14 +206,16 @@ class Remote:
             f"cd {root} 2>/dev/null && find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum"
             " && chmod -R u+x lib 2>/dev/null; true"
         )
-        if bundle.tree_sha256 not in self._do(tree).out:
+        slow = shell.transfer_timeout(bundle.size_bytes)
+        if bundle.tree_sha256 not in self._do(tree, slow).out:
             self._send({bundle.archive: "runtime"})
             part = f"{root}.part"
             self._must(
                 f"rm -rf {root} {part} && mkdir -p {part} && tar -xzf files/{bundle.sha256} -C {part} && "
-                f"mv {part} {root} && rm files/{bundle.sha256}"
+                f"mv {part} {root} && rm files/{bundle.sha256}",
+                slow,
             )
-            if bundle.tree_sha256 not in self._do(tree).out:
+            if bundle.tree_sha256 not in self._do(tree, slow).out:
                 raise SetupError(
                     f"{self.uri}: the runtime does not arrive whole in {self._folder}; is its storage sound?"
                 )

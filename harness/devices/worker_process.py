@@ -12,6 +12,9 @@ from typing import IO
 from harness.devices.base import Progress
 
 
+LINGERS_S = 2.0
+
+
 @dataclass
 class Said:
     """What was heard. ended: the exit code that the far shell reported; task and tail as in Ended."""
@@ -51,11 +54,12 @@ def follow(process: subprocess.Popen[str], progress: Progress, silence_limit_s: 
     except (queue.Empty, subprocess.TimeoutExpired):
         said.silent = True
     finally:
+        process.stdin.close()
         process.kill()
         process.wait()
-        reader.join()
-        process.stdout.close()
-        process.stdin.close()
+        reader.join(LINGERS_S)  # ssh's master may still hold the other end, as long as the far worker does
+        if not reader.is_alive():
+            process.stdout.close()
     return said
 
 
