@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 from harness.devices import shell
@@ -15,9 +16,10 @@ NONE = (
     "no device is connected; plug one in, allow USB debugging in its developer options, "
     "or start one without hardware: harness virtual phone"
 )
+SETTLES_WITHIN_S = 5.0
 REMEDIES = {
     "unauthorized": "unauthorized; unlock it, accept 'Allow USB debugging?' on its screen, and run again",
-    "authorizing": "still authorizing; unlock it, accept 'Allow USB debugging?' on its screen, and run again",
+    "authorizing": "still unauthorized; unlock it, accept 'Allow USB debugging?' on its screen, and run again",
     "offline": "offline; plug it out and in again, or: adb reconnect offline",
     "no permissions": "this user may not open the USB device; install android-sdk-platform-tools-common, join plugdev",
     "bootloader": "in its bootloader; start Android on it",
@@ -66,6 +68,10 @@ class Adb:
             # After its daemon restarted, a known address stays offline until it is forgotten.
             shell.local(["adb", "disconnect", serial], 20)
             shell.local(["adb", "connect", serial], 20)
+            states = connected()
+        deadline = time.monotonic() + SETTLES_WITHIN_S
+        while states.get(serial) in ("authorizing", "connecting") and time.monotonic() < deadline:
+            time.sleep(0.2)
             states = connected()
         if (state := states.get(serial)) != "device":
             raise UnreachableError(f"{self.name}: {remedy(state) if state else self._unknown(states)}")

@@ -91,18 +91,21 @@ class Remote:
         """A lost connection is waited for, and the worker goes on from the results that it has."""
         assert self._runtime is not None
         runtime, root = self._runtime
-        argv, environment = runtime.at(root)
-        environment |= {
+        environment = {
+            **runtime.environment,
             "PYTHONPYCACHEPREFIX": f"{self._folder}/pycache",
             "PYTHONNOUSERSITE": "1",
             "TMPDIR": self._folder,
         }
         settings = " ".join(f"{name}={quoted(value)}" for name, value in environment.items())
-        command = quoted(*argv, "-u", self._worker, f"{self._folder}/{self._job}", "--tied")
+        command = quoted(*runtime.argv, "-u", self._worker, f"{self._folder}/{self._job}", "--tied")
         # The worker reads our standard input, and ends when that does.
-        script = f'exec 3<&0; {settings} {command} <&3 3<&- & wait $!; echo "{{\\"ended\\": $?}}"'
+        script = (
+            f"cd {quoted(root or self._folder)} || exit; exec 2>&1 3<&0; {settings} {command} <&3 3<&- &"
+            ' wait $!; echo "{\\"ended\\": $?}"'
+        )
         for _ in range(LOSSES_BORNE):
-            process = worker_process.start(self._shell.command(f"exec 2>&1; {script}"))
+            process = worker_process.start(self._shell.command(script))
             said = worker_process.follow(process, progress, silence_limit_s)
             if said.silent:
                 if said.pid:
@@ -203,7 +206,7 @@ class Remote:
         root = f"runtime/{bundle.tree_sha256[:16]}"
         # The loader is started by name; a lost x-bit is put right here.
         tree = (
-            f"cd {root} 2>/dev/null && find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum"
+            f"cd {root} 2>/dev/null && touch . && find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum"
             " && chmod -R u+x lib 2>/dev/null; true"
         )
         slow = shell.transfer_timeout(bundle.size_bytes)

@@ -68,6 +68,7 @@ class Virtual:
         self._folder = folder or runtime.cache() / "virtual" / kind
         self.root = self._folder / "root"
         self._state = self._folder / "state.json"
+        self._process: subprocess.Popen[bytes] | None = None  # where it was started from here
 
     def start(self, port: int | None = None) -> str:
         """Build where need be, start, and its address. Raises SetupError: what is missing on this machine."""
@@ -81,7 +82,7 @@ class Virtual:
         self._prepare(port)
         command, environment = self._kind.daemon(self.root, port)
         with (self._folder / "log").open("wb") as log:
-            process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         state = {"pid": process.pid, "started": _started(process.pid), "port": port}
@@ -101,10 +102,9 @@ class Virtual:
         running = self._running()
         if running:
             os.killpg(running["pid"], signal.SIGKILL)
-            try:
-                os.waitpid(running["pid"], 0)
-            except ChildProcessError:
-                pass  # started by another program
+        if self._process:
+            self._process.wait()
+            self._process = None
         self._state.unlink(missing_ok=True)
         return running is not None
 

@@ -11,7 +11,6 @@ from typing import IO
 
 from harness.devices.base import Progress
 
-
 LINGERS_S = 2.0
 
 
@@ -57,9 +56,7 @@ def follow(process: subprocess.Popen[str], progress: Progress, silence_limit_s: 
         process.stdin.close()
         process.kill()
         process.wait()
-        reader.join(LINGERS_S)  # ssh's master may still hold the other end, as long as the far worker does
-        if not reader.is_alive():
-            process.stdout.close()
+        reader.join(LINGERS_S)  # ssh's master holds the other end, too, as long as the far worker lives
     return said
 
 
@@ -78,6 +75,7 @@ def _hear(line: str, said: Said, progress: Progress) -> None:
 
 
 def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:
-    for line in stream:
-        lines.put(line)
+    with stream:
+        for line in stream:
+            lines.put(line)
     lines.put(None)
