@@ -20,13 +20,13 @@ SETTLES_WITHIN_S = 5.0
 REMEDIES = {
     "unauthorized": "unauthorized; unlock it, accept 'Allow USB debugging?' on its screen, and run again",
     "authorizing": "still unauthorized; unlock it, accept 'Allow USB debugging?' on its screen, and run again",
-    "offline": "offline; plug it out and in again, or: adb reconnect offline",
+    "offline": "offline; plug it out and in again, or: adb reconnect offline; and run again",
     "no permissions": "this user may not open the USB device; install android-sdk-platform-tools-common, join plugdev",
     "bootloader": "in its bootloader; start Android on it",
     "recovery": "in recovery; start Android on it",
     "sideload": "waiting for a sideload; start Android on it",
 }
-GONE = "not connected, or no longer; see harness devices, connect it, and run again: what was finished is kept there"
+GONE = "not connected, or no longer; see harness devices, connect it, and run again"
 
 
 def connected() -> dict[str, str]:
@@ -101,13 +101,13 @@ class Adb:
         if state != "device":
             return remedy(state)
         last = error.strip().splitlines()[-1:] or ["the connection was cut in mid-command"]
-        return f"{last[0]}; run again: what was finished is kept there"
+        return f"{last[0]}; run again"
 
     def _copy(self, arguments: list[str], timeout_s: float) -> Executed:
         done = shell.local(["adb", "-s", self.serial, *arguments], timeout_s)
         if done is None:
             raise UnreachableError(f"{self.name}: a transfer took more than {timeout_s:.0f} s; {self.why('')}")
-        return Executed(done.code, done.out, done.error + done.out)
+        return done
 
     def _unknown(self, states: dict[str, str]) -> str:
         known = ", ".join(f"adb://{name}" for name in states)

@@ -155,7 +155,7 @@ class Remote:
 
     def _failed(self, done: Executed) -> SetupError:
         said = (done.error.strip() or done.out.strip() or f"exit code {done.code}").splitlines()[-1]
-        if "No space left" in said:
+        if "No space left" in done.error + done.out:
             free = self._do("df -h . | tail -n 1").out.split()[3:4] or ["?"]
             return SetupError(
                 f"{self.uri}: its disk is full ({free[0]} free in {self._folder}); make room there, or remove what the "
@@ -250,7 +250,7 @@ class Remote:
 
     def _put(self, path: Path, remote: str, size: int) -> Executed:
         done = self._shell.put(path, remote, shell.transfer_timeout(size))
-        if done.code and "No space left" not in done.error:
+        if done.code and "No space left" not in done.error + done.out:
             shell.execute(self._shell, "true")  # raises where the device is gone
         return done
 

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.devices import runtime, shell
-from harness.devices.probing import VIRTUAL_MARK
+from harness.devices.probing import ABIS, VIRTUAL_MARK
 from harness.devices.runtime import MACHINES, SUITE
 from harness.errors import SetupError
 
-RECIPE = 2  # counted up when roots are made otherwise
+RECIPE = 3  # counted up when roots are made otherwise
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 BINFMT_CONFIGS = Path("/usr/lib/binfmt.d")
 START_WITHIN_S = 60.0
@@ -217,7 +217,10 @@ def _fill_phone(packages: Path, root: Path, machine: str) -> None:
     _processor(root, machine)
     _write(root / "etc/passwd", f"shell:x:{PHONE_UID}:{PHONE_UID}:shell:/{PHONE_FOLDER}:/system/bin/sh\n")
     os.chown(root / PHONE_FOLDER, PHONE_UID, PHONE_UID)
-    properties = PROPERTIES | ({"ro.kernel.qemu": "1"} if _how(machine) == "emulated" else {})
+    abi = {machine: abi for abi, machine in ABIS.items()}[machine]
+    properties = (
+        PROPERTIES | {"ro.product.cpu.abi": abi} | ({"ro.kernel.qemu": "1"} if _how(machine) == "emulated" else {})
+    )
     _write(root / "system/build.prop", "".join(f"{name}={value}\n" for name, value in properties.items()))
     for name, content in DUMPS.items():
         _write(root / "system/dumps" / name, f"{content}\n")
