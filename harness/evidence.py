@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.manifest import Variant
-from harness import diagnosis, drift, parity, policy, record, verdict
+from harness import diagnosis, drift, parity, policy, record, tally, verdict
 from harness.dataset import Dataset, to_input
-from harness.drift import Hop
+from harness.drift import Chain, Hop
 from harness.errors import SetupError
 from harness.parity import FloatArray, Parity
 from harness.policy import Policy
 from harness.record import Record, VariantRecord
+from harness.tally import Extreme, Mergeable, Tally
 from harness.verdict import Outcome, Statistics, Verdict
 
 FLOAT = "float32"  # the variant that the others are made from
@@ -69,20 +70,52 @@ def predictions(arrays: Mapping[str, npt.NDArray[Any]]) -> Predictions:
     return Predictions(arrays["labels"], arrays["reference"], arrays.get("folded"), real, arrays.get("pixels"), fed)
 
 
+@dataclass(frozen=True)
+class Fed(Mergeable):
+    """Inputs as the variant was given them: on how many images they are not the pixels', and the furthest off, with
+    its mean as given and as its pixels have it."""
+
+    wrong: int
+    worst: Extreme
+
+
+@dataclass(frozen=True)
+class Counted(Mergeable):
+    """One variant's answers counted, of one shard or of several added up."""
+
+    fed: Fed
+    answers: Tally
+    chain: Chain
+
+
+def count(kind: str, answered: Predictions, start: int = 0) -> Counted:
+    """One variant's answers to the images from number `start` on. Raises ValueError where they do not pair."""
+    fed = _count_fed(kind, answered, start)
+    answers = tally.count(answered.variants[kind], answered.reference, answered.labels, start)
+    return Counted(fed, answers, drift.chain(_stages(kind, answered), answered.labels))
+
+
 def judge(kind: str, answered: Predictions, limits: Policy) -> Judged:
     """One variant's verdict; outputs that cannot be compared FAIL."""
-    outputs = answered.variants[kind]
     try:
-        _check_inputs(kind, answered)
-        figures = parity.compare(outputs, answered.reference, answered.labels)
+        counted = count(kind, answered)
+    except ValueError as error:
+        return Judged(Verdict(Outcome.FAIL, (str(error),)))
+    return conclude(kind, counted, limits)
+
+
+def conclude(kind: str, counted: Counted, limits: Policy) -> Judged:
+    """One variant's verdict from what was counted, of however many shards."""
+    try:
+        _check_fed(counted)
+        figures = parity.figures(counted.answers)
     except ValueError as error:
         return Judged(Verdict(Outcome.FAIL, (str(error),)))
     judgement = verdict.judge(kind, figures, limits)
-    chain = drift.hops(_stages(kind, answered), answered.labels)
     judged = judgement.verdict
     if judged.outcome is Outcome.FAIL:
-        judged = Verdict(judged.outcome, (*judged.reasons, *diagnosis.patterns(outputs, answered.reference)))
-    return Judged(judged, figures, judgement.statistics, chain)
+        judged = Verdict(judged.outcome, (*judged.reasons, *diagnosis.patterns(counted.answers)))
+    return Judged(judged, figures, judgement.statistics, counted.chain.hops)
 
 
 def flipped(answered: Predictions) -> npt.NDArray[np.int64]:
@@ -131,19 +164,23 @@ def _fed(stored: FloatArray, scale: float, zero_point: int) -> tuple[FloatArray,
     return parity.dequantize(stored, scale, zero_point), FLOAT_NOISE + 0.51 * scale
 
 
-def _check_inputs(kind: str, answered: Predictions) -> None:
-    """Raise ValueError where a variant was not given the images, or not as its manifest says that it takes them."""
+def _count_fed(kind: str, answered: Predictions, start: int) -> Fed:
     if answered.pixels is None or kind not in answered.fed:
-        return
+        return Fed(0, Extreme.of(np.empty(0), start))
     fed, tolerance = answered.fed[kind]
     if fed.shape != answered.pixels.shape:
         raise ValueError(f"{len(fed)} inputs for {len(answered.pixels)} images")
     off = np.abs(fed - answered.pixels)
-    if not (off <= tolerance).all():
-        worst = int(np.nan_to_num(off, nan=np.inf).argmax())
+    return Fed(int((~(off <= tolerance)).sum()), Extreme.of(off, start, fed, answered.pixels))
+
+
+def _check_fed(counted: Counted) -> None:
+    """Raise ValueError where a variant was not given the images, or not as its manifest says that it takes them."""
+    if counted.fed.wrong:
+        given, pixels = counted.fed.worst.about
         raise ValueError(
-            f"wrong input on {int((~(off <= tolerance)).sum())} of {len(off)} images: image {worst} (counted from 0) "
-            f"was given with a mean of {fed[worst]:.3f}, its pixels have {answered.pixels[worst]:.3f}; wrong scale or "
+            f"wrong input on {counted.fed.wrong} of {counted.answers.images} images: image {counted.fed.worst.image} "
+            f"(counted from 0) was given with a mean of {given:.3f}, its pixels have {pixels:.3f}; wrong scale or "
             "zero point, a range that clips, or another image"
         )
 
