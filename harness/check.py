@@ -60,7 +60,7 @@ def check(
     Raises SetupError before anything is measured.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    variants = _select(manifest.read(models), kinds, models)
+    variants = select(manifest.read(models), kinds, models)
     policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
     data = dataset.load(data_folder, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
     expected = reference.obtain(reference_model, data, models, step)
@@ -106,7 +106,7 @@ def run(written: Job, progress: local.Progress, **options: Any) -> Outputs:
     return Outputs(results, failures, interrupted)
 
 
-def _select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
+def select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
     for kind in kinds or ():
         if kind not in known:
             raise SetupError(f"{models}: has no variant {kind!r}; it has {', '.join(known) or 'none'}")
@@ -141,34 +141,55 @@ def _record(
     predictions = evidence.predictions(arrays)
     changed = evidence.flipped(predictions)
     arrays |= {"flipped.index": changed, "flipped.images": data.images[changed]}
+    judged = {
+        kind: evidence.judge(kind, predictions, limits) if kind in predictions.variants else _missing(kind, outputs)
+        for kind in variants
+    }
+    about = {
+        "folder": str(data_folder),
+        "sha256": data.sha256,
+        "reference_sha256": expected.data_sha256,
+        "images": len(data),
+        "skipped": list(data.skipped),
+    }
+    model = {"file": str(reference_model), "sha256": expected.model_sha256}
+    return assemble(variants, judged, arrays, about, model, outputs, plan, limits, started)
+
+
+def assemble(
+    variants: Mapping[str, Variant],
+    judged: Mapping[str, Judged],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    data: Mapping[str, Any],
+    model: Mapping[str, Any],
+    outputs: Outputs,
+    plan: LatencyPlan,
+    limits: Policy,
+    started: str,
+) -> Record:
+    """The record of variants that have been judged, and of what was timed."""
     timed = outputs.results.get(LATENCY)
     records = []
+    times: dict[str, npt.NDArray[Any]] = {}
     for kind, variant in variants.items():
-        judged = evidence.judge(kind, predictions, limits) if kind in predictions.variants else _missing(kind, outputs)
-        times = None
+        figures = None
         if timed and f"{kind}.samples" in timed.arrays:
-            arrays |= {f"latency.{n}": a for n, a in timed.arrays.items() if n.startswith(f"{kind}.")}
-            times = _latency(timed, kind)
-        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=times, **vars(judged)))
+            times |= {f"latency.{n}": a for n, a in timed.arrays.items() if n.startswith(f"{kind}.")}
+            figures = _latency(timed, kind)
+        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=figures, **vars(judged[kind])))
     notes = outputs.failures[LATENCY].reasons if LATENCY in outputs.failures else ()
     machine = next((result.machine for result in outputs.results.values()), {})
     return Record(
         outcome=verdict.overall(record.verdict for record in records),
         variants=tuple(records),
-        model={"file": str(reference_model), "sha256": expected.model_sha256},
-        data={
-            "folder": str(data_folder),
-            "sha256": data.sha256,
-            "reference_sha256": expected.data_sha256,
-            "images": len(data),
-            "skipped": list(data.skipped),
-        },
+        model=model,
+        data=data,
         policy=limits.to_json(),
         machine=machine,
         plan=asdict(plan),
         started=started,
         notes=tuple(f"latency was not measured: {reason}" for reason in notes),
-        arrays=arrays,
+        arrays={**arrays, **times},
     )
 
 

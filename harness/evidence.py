@@ -118,6 +118,13 @@ def conclude(kind: str, counted: Counted, limits: Policy) -> Judged:
     return Judged(judged, figures, judgement.statistics, counted.chain.hops)
 
 
+def not_passed(judged: Judged, incomplete: str) -> Judged:
+    """INCONCLUSIVE at best where the images are not all that were to be answered, and why."""
+    if not incomplete or judged.verdict.outcome is Outcome.FAIL:
+        return judged
+    return replace(judged, verdict=Verdict(Outcome.INCONCLUSIVE, (incomplete, *judged.verdict.reasons)))
+
+
 def flipped(answered: Predictions) -> npt.NDArray[np.int64]:
     """Which images any variant answers unlike the reference, the first MOST_IMAGES_KEPT."""
     expected = answered.reference.argmax(axis=1)
@@ -136,7 +143,9 @@ def again(path: Path, other_policy: Path | None = None) -> Record:
     stored = record.read(path)
     limits = policy.load(other_policy) if other_policy else policy.from_json(dict(stored.policy), str(path))
     answered = predictions(stored.arrays)
-    variants = tuple(_again(variant, answered, limits) for variant in stored.variants)
+    variants = tuple(
+        _again(variant, answered, limits, stored.data.get("incomplete", "")) for variant in stored.variants
+    )
     outcome = verdict.overall(variant.verdict for variant in variants)
     if other_policy is None:
         changed = [
@@ -152,12 +161,17 @@ def again(path: Path, other_policy: Path | None = None) -> Record:
 
 def inputs(data: Dataset, variants: Mapping[str, Variant]) -> dict[str, npt.NDArray[Any]]:
     """Arrays of a record that say what each variant should have been given."""
-    pixels = to_input(data.images).mean(axis=(1, 2, 3), dtype=np.float64)
-    arrays: dict[str, npt.NDArray[Any]] = {"pixels": pixels}
+    arrays: dict[str, npt.NDArray[Any]] = {"pixels": pixels(data)}
     for kind, variant in variants.items():
         arrays[f"{kind}.input_scale"] = np.array(variant.input.scale)
         arrays[f"{kind}.input_zero_point"] = np.array(variant.input.zero_point)
     return arrays
+
+
+def pixels(data: Dataset) -> npt.NDArray[np.float64]:
+    """The mean of each image as float input [N]."""
+    means: npt.NDArray[np.float64] = to_input(data.images).mean(axis=(1, 2, 3), dtype=np.float64)
+    return means
 
 
 def _fed(stored: FloatArray, scale: float, zero_point: int) -> tuple[FloatArray, float]:
@@ -185,9 +199,9 @@ def _check_fed(counted: Counted) -> None:
         )
 
 
-def _again(variant: VariantRecord, answered: Predictions, limits: Policy) -> VariantRecord:
+def _again(variant: VariantRecord, answered: Predictions, limits: Policy, incomplete: str) -> VariantRecord:
     if variant.kind in answered.variants:
-        judged = judge(variant.kind, answered, limits)
+        judged = not_passed(judge(variant.kind, answered, limits), incomplete)
         return replace(variant, **vars(judged))
     if variant.verdict.outcome is Outcome.PASS:
         return replace(variant, verdict=Verdict(Outcome.FAIL, ("no outputs: nothing to compare",)))

@@ -48,24 +48,28 @@ class Job:
 
 
 def write(
-    folder: Path, models: Path, variants: Mapping[str, Variant], data: Dataset, plan: LatencyPlan, parallel: int
+    folder: Path, models: Path, variants: Mapping[str, Variant], data: Dataset, plan: LatencyPlan | None, parallel: int
 ) -> Job:
-    """Fill an empty folder with worker, variants, inputs and plan: one task a variant's answers, one for latency."""
+    """Fill an empty folder with worker, variants, inputs and plan: one task a variant's answers, one for latency.
+
+    plan: none where latency is not asked for.
+    """
     files = {kind: (variant.file, variant.sha256) for kind, variant in variants.items()}
     for variant in variants.values():
         shutil.copyfile(variant.path(models), folder / variant.file)
     tasks = [_answers(kind, file, parallel) for kind, file in files.items()]
-    tasks.append(
-        {
-            "name": LATENCY,
-            "do": "latency",
-            "variants": files,
-            "rounds": plan.rounds,
-            "block": plan.block,
-            "warmup_s": plan.warmup_s,
-            "threads": plan.threads,
-        }
-    )
+    if plan:
+        tasks.append(
+            {
+                "name": LATENCY,
+                "do": "latency",
+                "variants": files,
+                "rounds": plan.rounds,
+                "block": plan.block,
+                "warmup_s": plan.warmup_s,
+                "threads": plan.threads,
+            }
+        )
     return _write(folder, data, tasks)
 
 

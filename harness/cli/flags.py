@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.lab.cluster import Keys
 
 MODEL = Path("models/resnet164.keras")
 MODELS = Path("models/tflite")
@@ -58,6 +62,28 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy", type=Path, metavar="FILE", help="limits of your own (default: what harness policy prints)"
     )
+
+
+def add_scheduler(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scheduler",
+        metavar="tcp://HOST:PORT",
+        help="have the devices of a lab's workers do it (harness lab); default: this machine",
+    )
+    add_tls(parser)
+
+
+def add_tls(parser: argparse.ArgumentParser) -> None:
+    for name, what in (("ca", "the lab's authority"), ("cert", "this host's certificate"), ("key", "its key")):
+        parser.add_argument(
+            f"--tls-{name}", type=Path, metavar="FILE", help=f"PEM file of {what}, for tls:// addresses"
+        )
+
+
+def tls(options: argparse.Namespace) -> Keys:
+    from harness.lab.cluster import Keys
+
+    return Keys(options.tls_ca, options.tls_cert, options.tls_key)
 
 
 def names(text: str) -> tuple[str, ...]:
