@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
@@ -18,7 +19,7 @@ from harness.explain import Explanation, short
 from harness.flips import Flip
 from harness.metrics import Scores
 from harness.record import Record, VariantRecord
-from harness.verdict import points
+from harness.verdict import EXIT_CODES, points
 
 MISSES_SHOWN = 10
 LAYERS_SHOWN = 10
@@ -27,6 +28,7 @@ WIDEST_MATRIX = 16  # classes; a wider confusion matrix does not fit a terminal
 
 if TYPE_CHECKING:
     from harness.compare import Comparison
+    from harness.lab.fleet import Member
     from harness.selftest import Case
 
 
@@ -94,6 +96,35 @@ def table(record: Record) -> str:
     )
     lines.append(f"verdict: {record.outcome}")
     return "\n".join(lines)
+
+
+def fleet(done: Sequence[Member]) -> str:
+    """One row a device, a column a variant; the reasons of those that did not pass; the fleet's verdict last."""
+    kinds = list(dict.fromkeys(variant.kind for one in done if one.record for variant in one.record.variants))
+    rows = []
+    for one in done:
+        of = {variant.kind: variant for variant in one.record.variants} if one.record else {}
+        rows.append((one.uri, str(one.outcome), *(_in_fleet(of[kind]) if kind in of else "-" for kind in kinds)))
+    lines = [
+        tabulate(rows, ("device", "verdict", *kinds), tablefmt="simple", disable_numparse=True),
+        "",
+        *(f"{one.uri}: {one.outcome}: {reason}" for one in done if one.outcome != "PASS" for reason in one.reasons),
+    ]
+    tally = Counter(one.outcome for one in done)
+    counted = ", ".join(f"{tally[outcome]} {outcome}" for outcome in EXIT_CODES if tally[outcome])
+    return "\n".join(
+        [
+            *lines,
+            f"{len(done)} devices: {counted}",
+            f"verdict: {max((one.outcome for one in done), key=list(EXIT_CODES).index)}",
+        ]
+    )
+
+
+def _in_fleet(variant: VariantRecord) -> str:
+    flips = f", {variant.parity.flips} flips" if variant.parity else ""
+    time = f", {_milliseconds(variant.latency.median)}" if variant.latency else ""
+    return f"{variant.verdict.outcome}{flips}{time}"
 
 
 def cases(found: Sequence[Case]) -> str:

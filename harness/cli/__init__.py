@@ -23,6 +23,7 @@ VERBS = (
     "evaluate",
     "selftest",
     "policy",
+    "fleet",
     "lab",
 )
 EXIT_CODES = "exit codes: 0 PASS, 1 FAIL, 2 usage or set-up error, 3 INCONCLUSIVE, 130 interrupted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
@@ -58,6 +59,7 @@ class Cluster:
         self._keys = keys
         self._executors: dict[str, Executor] = {}
         self._client: Any = None
+        self._lock = threading.RLock()  # devices of a fleet ask at once
 
     def __enter__(self) -> Self:
         try:
@@ -110,25 +112,28 @@ class Cluster:
                     )
 
     def submit(self, device: str, content: bytes) -> Future[bytes]:
-        if self._client is None:
-            raise UnreachableError(f"{self.address}: the scheduler is out of reach")
-        if device not in self._executors:
-            self._executors[device] = self._client.get_executor(resources={device: 1}, pure=False, retries=0)
-        try:
-            return self._executors[device].submit(work.perform, content)
-        except Exception as error:  # whatever a connection breaks with
-            raise UnreachableError(f"{self.address}: {_first_line(error)}") from error
+        """Raises UnreachableError: no scheduler."""
+        with self._lock:
+            if self._client is None:
+                raise UnreachableError(f"{self.address}: the scheduler is out of reach")
+            if device not in self._executors:
+                self._executors[device] = self._client.get_executor(resources={device: 1}, pure=False, retries=0)
+            try:
+                return self._executors[device].submit(work.perform, content)
+            except Exception as error:  # whatever a connection breaks with
+                raise UnreachableError(f"{self.address}: {_first_line(error)}") from error
 
     def _workers(self) -> list[dict[str, Any]]:
         """Connects again where the scheduler was restarted."""
-        try:
-            if self._client is None:
-                self._client = self._connect(RECONNECT_S)
-            info = self._client.sync(self._client.scheduler.identity, n_workers=-1, callback_timeout=CONNECT_S)
-        except Exception:  # whatever a connection breaks with
-            self._disconnect()
-            return []
-        return list(info["workers"].values())
+        with self._lock:
+            try:
+                if self._client is None:
+                    self._client = self._connect(RECONNECT_S)
+                info = self._client.sync(self._client.scheduler.identity, n_workers=-1, callback_timeout=CONNECT_S)
+            except Exception:  # whatever a connection breaks with
+                self._disconnect()
+                return []
+            return list(info["workers"].values())
 
 
 def choose(devices: Mapping[str, Mapping[str, Any]], named: Sequence[str], where: str) -> list[str]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+from harness import worker
 from harness.devices.local import Progress
 from harness.lab import work
 from harness.lab.message import RefusedError
@@ -23,6 +28,22 @@ ATTEMPTS = 3  # of one job, on whatever devices; and of one device, one after th
 POLL_S = 0.5
 
 T = TypeVar("T")
+
+
+@cache
+def facts() -> dict[str, Any]:
+    """What is known of this machine as a device."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    about = {"name": platform.node(), "processor": _processor(), "memory_bytes": memory, "emulated": False}
+    return {**worker.machine(), **about}
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unavailable"
 
 
 class UnreachableError(Exception):
@@ -57,9 +78,10 @@ class LocalEngine:
         self._executors: dict[str, Executor] = {LOCAL: ThreadPoolExecutor(1, thread_name_prefix=LOCAL)}
 
     def devices(self) -> Mapping[str, Mapping[str, Any]]:
-        return {device: {} for device in self._executors}
+        return {device: {"uri": device, **facts()} for device in self._executors}
 
     def submit(self, device: str, content: bytes) -> Future[bytes]:
+        """Raises UnreachableError."""
         return self._executors[device].submit(work.perform, content, self._follow)
 
     def __enter__(self) -> Self:
@@ -117,7 +139,10 @@ class Spread(Generic[T]):
 
     def __init__(self, engine: Engine, devices: Iterable[str], tasks: Iterator[Task[T]]) -> None:
         self._engine = engine
-        self._lanes = [_Lane[T](device) for device in devices]
+        seen = engine.devices()
+        self._lanes = [
+            _Lane[T](device, closed="" if device in seen else f"{device}: not in sight") for device in devices
+        ]
         self._tasks = tasks
         self._again: deque[Task[T]] = deque()
 

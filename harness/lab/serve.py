@@ -16,15 +16,14 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-from harness import worker
 from harness.errors import Exit, SetupError
 from harness.lab import work
 from harness.lab.cluster import ANNOUNCED, Keys, import_distributed
+from harness.lab.engine import LOCAL, facts
 from harness.lab.message import SCHEMA
 
 LOOPBACK = "127.0.0.1"
@@ -147,7 +146,7 @@ def lab_worker(
 
 def found(name: str) -> dict[str, dict[str, Any]]:
     """This host's devices by URI."""
-    return {f"local://{name}": {**worker.machine(), "processor": _processor(), "emulated": False}}
+    return {f"{LOCAL}://{name}": facts()}
 
 
 def is_loopback(address: str) -> bool:
@@ -159,14 +158,6 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _processor() -> str:
-    try:
-        with Path("/proc/cpuinfo").open() as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unavailable"
 
 
 def _disarm(server: Any) -> None:

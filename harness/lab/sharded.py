@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -80,11 +81,13 @@ def run(
     *,
     skip_bad: bool = False,
     parallel: int = 0,
+    stopped: threading.Event | None = None,
 ) -> tuple[Record, bool]:
     """Check the images of a source on like devices; the record, its evidence written, and whether Ctrl-C ended it.
 
     record: where it will be written; the shards' evidence goes beside it. size: images in a shard. parallel: threads of
-    each device, 0 for all its cores. Raises SetupError: bad images (unless skip_bad), hosts of another version.
+    each device, 0 for all its cores. stopped: ends it as Ctrl-C does.
+    Raises SetupError: bad images (unless skip_bad), hosts of another version.
     """
     if source.bad and not skip_bad:
         raise SetupError(dataset.cannot_be_used(source.path, source.bad))
@@ -95,6 +98,9 @@ def run(
             for shard, answer in Spread(engine, devices, run.tasks(size, parallel)):
                 run.take(shard, answer)
                 progress(f"{source.path}", run.images_done, source.images)
+                if stopped and stopped.is_set():
+                    interrupted = True
+                    break
         except RefusedError as error:
             raise SetupError(str(error)) from error
         except KeyboardInterrupt:
@@ -105,6 +111,8 @@ def run(
 class _References:
     """The Keras model's outputs on each shard, stored ones or computed in one process that stays open."""
 
+    _one_at_a_time = threading.Lock()  # devices of a fleet want the same ones
+
     def __init__(self, what: Subject, step: Step, stack: ExitStack) -> None:
         self._what = what
         self._step: Callable[[str], AbstractContextManager[None]] = step
@@ -112,6 +120,10 @@ class _References:
         self._keras: KerasProcess | None = None
 
     def of(self, shard: Shard, data_sha256: str, images: int) -> Reference:
+        with self._one_at_a_time:
+            return self._of(shard, data_sha256, images)
+
+    def _of(self, shard: Shard, data_sha256: str, images: int) -> Reference:
         what = self._what
         if found := reference.stored(what.models, what.model_sha256, data_sha256, (images, CLASSES)):
             return found
