@@ -1,13 +1,12 @@
-"""One check from beginning to end: reference, job, answers, latency, verdict, record."""
+"""One check from beginning to end: reference, job, device, answers, latency, verdict, record."""
 
 from __future__ import annotations
 
-import os
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,9 +17,11 @@ import numpy.typing as npt
 
 from converters import manifest
 from converters.manifest import Variant
-from harness import dataset, evidence, job, latency, policy, reference, verdict
+from harness import dataset, evidence, job, latency, policy, reference, verdict, worker
 from harness.dataset import Dataset
 from harness.devices import local
+from harness.devices.base import Device, Progress, UnreachableError
+from harness.devices.local import Local
 from harness.errors import SetupError
 from harness.evidence import Judged
 from harness.job import LATENCY, Job, LatencyPlan, Result
@@ -32,6 +33,9 @@ from harness.verdict import Outcome, Verdict
 
 Step = Callable[[str], AbstractContextManager[None]]
 
+# Exit codes that are not the variant's own doing; none: silent too long.
+FROM_OUTSIDE = (None, -signal.SIGKILL, -signal.SIGTERM, worker.DAMAGED, worker.TIE_BROKEN)
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -42,58 +46,110 @@ class Outputs:
     interrupted: bool
 
 
-def check(
+@dataclass(frozen=True)
+class Subject:
+    """What is checked, whatever the device: variants and their folder, images, what the reference answers to them.
+
+    reference_model, data_folder: as they were named. host: this machine's outputs by kind, for other devices.
+    """
+
+    variants: Mapping[str, Variant]
+    models: Path
+    data: Dataset
+    expected: Reference
+    reference_model: str
+    data_folder: str
+    host: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+
+def prepare(
     models: Path,
     reference_model: Path,
     data_folder: Path,
     step: Step,
-    progress: local.Progress,
+    progress: Progress,
     *,
     kinds: tuple[str, ...] | None = None,
-    plan: LatencyPlan,
     limits: Policy,
     skip_bad: bool = False,
-) -> tuple[Record, bool]:
-    """Run a folder's variants on this machine against the reference; the record, and whether Ctrl-C cut it short.
-
-    What was finished before a crash, a hang or Ctrl-C is in the record; the rest is INCONCLUSIVE or FAIL in it.
-    Raises SetupError before anything is measured.
-    """
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+) -> Subject:
+    """A folder's variants, the images, and the reference. Raises SetupError."""
     variants = select(manifest.read(models), kinds, models)
     policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
     data = dataset.load(data_folder, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
     expected = reference.obtain(reference_model, data, models, step)
     for variant in variants.values():
         manifest.verify(models, variant, expected.model_sha256)
-    with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
-        written = job.write(Path(folder), models, variants, data, plan, parallel=os.cpu_count() or 1)
-        outputs = run(written, progress)
-    record = _record(variants, data, expected, outputs, plan, limits, started, reference_model, data_folder)
-    return record, outputs.interrupted
+    return Subject(variants, models, data, expected, str(reference_model), str(data_folder))
 
 
-def run(written: Job, progress: local.Progress, **options: Any) -> Outputs:
-    """Run a job; a task that crashes or hangs the worker is left out, and the others go on.
+def with_host(subject: Subject, progress: Progress) -> Subject:
+    """The same with this machine's outputs, which those of a device are compared with."""
+    with tempfile.TemporaryDirectory(prefix="harness-host-") as folder:
+        written = job.write(Path(folder), subject.models, subject.variants, subject.data, None, job.ALL_CORES)
+        here = run(written, lambda task, done, total: progress(f"{task} on this machine", done, total))
+    return replace(subject, host={kind: result.arrays["outputs"] for kind, result in here.results.items()})
 
+
+def check(device: Device, subject: Subject, progress: Progress, *, plan: LatencyPlan, limits: Policy) -> CheckedRun:
+    """Run a subject on a device, and judge it.
+
+    What was finished before a crash, a hang, a cut connection or Ctrl-C is in the record; the rest is INCONCLUSIVE or
+    FAIL in it. On an emulated device latency is not measured. Raises SetupError before anything is measured.
+    """
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    with device, tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
+        probed = device.probe()
+        timed = None if probed.emulated else plan
+        written = job.write(Path(folder), subject.models, subject.variants, subject.data, timed, job.ALL_CORES)
+        outputs = run(written, progress, device)
+    described = probed.to_json() | {"traffic": asdict(device.traffic)}
+    return CheckedRun(_record(subject, outputs, plan, limits, started, described), outputs.interrupted)
+
+
+@dataclass(frozen=True)
+class CheckedRun:
+    """A record, and whether Ctrl-C cut it short."""
+
+    record: Record
+    interrupted: bool
+
+
+def run(written: Job, progress: Progress, device: Device | None = None, **options: Any) -> Outputs:
+    """Run a job on a device, or here; a task that crashes or hangs the worker is left out, and the others go on.
+
+    A device that is lost on the way leaves the tasks it has not answered INCONCLUSIVE.
     Raises SetupError where no worker can be started at all.
     """
+    device = device or Local()
     failures: dict[str, Verdict] = {}
-    interrupted = False
+    interrupted = began = False
     while True:
+        missing = _missing_results(written)
         try:
-            ended = local.run(written, progress, **options)
+            written = device.push(written)
+            began = True
+            ended = device.run(written, progress, **options)
+            device.pull(written)
         except KeyboardInterrupt:
             interrupted = True
             break
-        if all(written.result_path(task).exists() for task in written.tasks):
+        except UnreachableError as error:
+            if not began:
+                raise
+            for task in _missing_results(written):
+                failures[task] = Verdict(Outcome.INCONCLUSIVE, (str(error),))
             break
+        still = _missing_results(written)
+        if not still:
+            break
+        if ended.code == 0 and len(still) < len(missing):
+            continue  # a task that wants a process of its own
         what = "was silent too long and was stopped" if ended.code is None else f"ended with exit code {ended.code}"
         reason = f"the worker {what}" + (f": {ended.tail}" if ended.tail else "")
         if ended.task is None:
-            raise SetupError(reason)
-        from_outside = ended.code in (None, -signal.SIGKILL, -signal.SIGTERM)  # not the variant's own doing
-        outcome = Outcome.INCONCLUSIVE if from_outside else Outcome.FAIL
+            raise SetupError(f"{device.uri}: {reason}")
+        outcome = Outcome.INCONCLUSIVE if ended.code in FROM_OUTSIDE else Outcome.FAIL
         failures[ended.task] = Verdict(outcome, (reason,))
         written = job.without(written, ended.task)
     results = {}
@@ -104,6 +160,10 @@ def run(written: Job, progress: local.Progress, **options: Any) -> Outputs:
         except SetupError as error:  # the other tasks' results are sound
             failures[task] = Verdict(Outcome.INCONCLUSIVE, (str(error),))
     return Outputs(results, failures, interrupted)
+
+
+def _missing_results(written: Job) -> list[str]:
+    return [task for task in written.tasks if not written.result_path(task).exists()]
 
 
 def select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
@@ -117,16 +177,9 @@ def select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Pat
 
 
 def _record(
-    variants: Mapping[str, Variant],
-    data: Dataset,
-    expected: Reference,
-    outputs: Outputs,
-    plan: LatencyPlan,
-    limits: Policy,
-    started: str,
-    reference_model: Path,
-    data_folder: Path,
+    subject: Subject, outputs: Outputs, plan: LatencyPlan, limits: Policy, started: str, device: Mapping[str, Any]
 ) -> Record:
+    variants, data, expected = subject.variants, subject.data, subject.expected
     arrays: dict[str, npt.NDArray[Any]] = {
         "names": np.array(data.names),
         "labels": data.labels,
@@ -138,6 +191,8 @@ def _record(
     for kind in variants:
         if answered := outputs.results.get(kind):
             arrays |= {f"{kind}.{name}": array for name, array in answered.arrays.items()}
+            if kind in subject.host and device["uri"] != local.URI:
+                arrays[f"{kind}.{evidence.HOST_OUTPUTS}"] = subject.host[kind]
     predictions = evidence.predictions(arrays)
     changed = evidence.flipped(predictions)
     arrays |= {"flipped.index": changed, "flipped.images": data.images[changed]}
@@ -146,14 +201,14 @@ def _record(
         for kind in variants
     }
     about = {
-        "folder": str(data_folder),
+        "folder": subject.data_folder,
         "sha256": data.sha256,
         "reference_sha256": expected.data_sha256,
         "images": len(data),
         "skipped": list(data.skipped),
     }
-    model = {"file": str(reference_model), "sha256": expected.model_sha256}
-    return assemble(variants, judged, arrays, about, model, outputs, plan, limits, started)
+    model = {"file": subject.reference_model, "sha256": expected.model_sha256}
+    return assemble(variants, judged, arrays, about, model, outputs, plan, limits, started, device)
 
 
 def assemble(
@@ -166,6 +221,7 @@ def assemble(
     plan: LatencyPlan,
     limits: Policy,
     started: str,
+    device: Mapping[str, Any],
 ) -> Record:
     """The record of variants that have been judged, and of what was timed."""
     timed = outputs.results.get(LATENCY)
@@ -190,6 +246,7 @@ def assemble(
         started=started,
         notes=tuple(f"latency was not measured: {reason}" for reason in notes),
         arrays={**arrays, **times},
+        device=device,
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.manifest import Variant
-from harness import diagnosis, drift, parity, policy, record, tally, verdict
+from harness import agreement, diagnosis, drift, parity, policy, record, tally, verdict
+from harness.agreement import Agreement
 from harness.dataset import Dataset, to_input
 from harness.drift import Chain, Hop
 from harness.errors import SetupError
@@ -22,6 +23,7 @@ from harness.tally import Extreme, Mergeable, Tally
 from harness.verdict import Outcome, Statistics, Verdict
 
 FLOAT = "float32"  # the variant that the others are made from
+HOST_OUTPUTS = "host_outputs"  # of this machine, beside a device's own
 FLOAT_NOISE = 1e-5  # of an image's mean, summed up in another order
 MOST_IMAGES_KEPT = 500  # of those whose answer changed, for looking at
 
@@ -34,6 +36,7 @@ class Judged:
     parity: Parity | None = None
     statistics: Statistics | None = None
     hops: tuple[Hop, ...] = ()
+    host: Agreement | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Predictions:
     are known, and each variant's, real numbers [N, classes].
 
     pixels: the mean of each image as float input [N]. fed: by kind, the same of what the variant was given, and by how
-    much its input's quantization may move that.
+    much its input's quantization may move that. host: by kind, this machine's outputs of what a device answered, and
+    the size of a step of them.
     """
 
     labels: npt.NDArray[np.int64]
@@ -51,23 +55,31 @@ class Predictions:
     variants: Mapping[str, FloatArray]
     pixels: FloatArray | None = None
     fed: Mapping[str, tuple[FloatArray, float]] = field(default_factory=dict)
+    host: Mapping[str, tuple[FloatArray, float]] = field(default_factory=dict)
 
 
 def predictions(arrays: Mapping[str, npt.NDArray[Any]]) -> Predictions:
     """Of a record's arrays."""
     kinds = [name.removesuffix(".outputs") for name in arrays if name.endswith(".outputs")]
-    real = {
-        kind: parity.dequantize(
-            arrays[f"{kind}.outputs"], float(arrays[f"{kind}.scale"]), int(arrays[f"{kind}.zero_point"])
-        )
+
+    def dequantized(kind: str, name: str) -> FloatArray:
+        scale, zero_point = float(arrays[f"{kind}.scale"]), int(arrays[f"{kind}.zero_point"])
+        return parity.dequantize(arrays[f"{kind}.{name}"], scale, zero_point)
+
+    real = {kind: dequantized(kind, "outputs") for kind in kinds}
+    host = {
+        kind: (dequantized(kind, HOST_OUTPUTS), float(arrays[f"{kind}.scale"]))
         for kind in kinds
+        if f"{kind}.{HOST_OUTPUTS}" in arrays
     }
     fed = {
         kind: _fed(arrays[f"{kind}.fed"], float(arrays[f"{kind}.input_scale"]), int(arrays[f"{kind}.input_zero_point"]))
         for kind in kinds
         if f"{kind}.fed" in arrays
     }
-    return Predictions(arrays["labels"], arrays["reference"], arrays.get("folded"), real, arrays.get("pixels"), fed)
+    return Predictions(
+        arrays["labels"], arrays["reference"], arrays.get("folded"), real, arrays.get("pixels"), fed, host
+    )
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ def judge(kind: str, answered: Predictions, limits: Policy) -> Judged:
         counted = count(kind, answered)
     except ValueError as error:
         return Judged(Verdict(Outcome.FAIL, (str(error),)))
-    return conclude(kind, counted, limits)
+    return replace(conclude(kind, counted, limits), host=_host(kind, answered))
 
 
 def conclude(kind: str, counted: Counted, limits: Policy) -> Judged:
@@ -123,6 +135,13 @@ def not_passed(judged: Judged, incomplete: str) -> Judged:
     if not incomplete or judged.verdict.outcome is Outcome.FAIL:
         return judged
     return replace(judged, verdict=Verdict(Outcome.INCONCLUSIVE, (incomplete, *judged.verdict.reasons)))
+
+
+def _host(kind: str, answered: Predictions) -> Agreement | None:
+    if kind not in answered.host:
+        return None
+    outputs, scale = answered.host[kind]
+    return agreement.compare(answered.variants[kind], outputs, scale)
 
 
 def flipped(answered: Predictions) -> npt.NDArray[np.int64]:
@@ -209,11 +228,14 @@ def _again(variant: VariantRecord, answered: Predictions, limits: Policy, incomp
 
 
 def _stages(kind: str, answered: Predictions) -> list[drift.Stage]:
+    """Keras, its fold, float32, the variant; then the variant as the device computes it, the others as this machine."""
     stages: list[drift.Stage] = [("Keras", answered.reference)]
     if answered.folded is not None:
         stages.append(("folded Keras", answered.folded))
+    host = {name: outputs for name, (outputs, _) in answered.host.items()}
     for name in dict.fromkeys((FLOAT, kind)):
-        outputs = answered.variants.get(name)
-        if outputs is not None and outputs.shape == answered.reference.shape and np.isfinite(outputs).all():
-            stages.append((name, outputs))
-    return stages
+        stages.append((name, host.get(name, answered.variants.get(name))))
+    if kind in host:
+        stages.append((f"{kind} on the device", answered.variants[kind]))
+    shape = answered.reference.shape
+    return [(n, o) for n, o in stages if o is not None and o.shape == shape and np.isfinite(o).all()]

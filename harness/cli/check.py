@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,21 +12,31 @@ from harness.cli import flags
 from harness.errors import Exit, SetupError
 
 if TYPE_CHECKING:
+    from harness.check import Subject
+    from harness.devices.base import Progress
     from harness.job import LatencyPlan
+    from harness.on_devices import OnDevice
     from harness.policy import Policy
-    from harness.record import Record
-    from harness.terminal import Bars
 
-DOES = "judge variants against the Keras reference on this machine"
-EXAMPLE = "harness check --json runs/check.json"
+WORST_FIRST = (Exit.INTERRUPTED, Exit.FAIL, Exit.SETUP, Exit.INCONCLUSIVE, Exit.PASS)  # of several devices
+
+DOES = "judge variants against the Keras reference, on this machine or on devices"
+EXAMPLE = "harness check --device ssh://pi@raspberrypi.local --json runs/check.json"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_models(parser)
     flags.add_reference(parser)
+    flags.add_variants(parser)
     parser.add_argument(
-        "--variants", type=flags.names, metavar="KINDS", help="comma-separated (default: all in the manifest)"
+        "--device",
+        action="append",
+        metavar="URI",
+        help="where to run: local, ssh://[user@]host[:port] or adb://[serial]; may be repeated (default: local; "
+        "with --scheduler: all of the lab's, if they are alike)",
     )
+    parser.add_argument("--keep", action="store_true", help="leave the job on the device, to look at")
+    parser.add_argument("--packed", type=Path, metavar="FILE", help="a check that harness pack put into one file")
     parser.add_argument(
         "--json",
         type=Path,
@@ -44,17 +56,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="read the images in N shards, never all at once (default: as many as a large set needs)",
     )
     flags.add_scheduler(parser)
-    parser.add_argument(
-        "--device",
-        action="append",
-        default=[],
-        metavar="URI",
-        help="one of the lab's devices; may be repeated where they are alike (default: all, if they are alike)",
-    )
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import check, policy, record, terminal
+    from harness import on_devices, policy, record, terminal
+    from harness.devices.local import URI
     from harness.files import check_writable
     from harness.job import LatencyPlan
     from harness.verdict import EXIT_CODES as OUTCOME_CODES
@@ -63,54 +69,102 @@ def run(options: argparse.Namespace) -> int:
         raise SetupError(f"--threads {options.threads}: expected at least 1")
     if options.json.suffix != ".json":
         raise SetupError(f"--json {options.json}: expected a name ending in .json; the arrays go beside it as .npz")
-    limits = policy.load(options.policy)
-    check_writable(options.json.parent)
     if options.shards is not None and options.shards < 1:
         raise SetupError(f"--shards {options.shards}: expected at least 1")
+    limits = policy.load(options.policy)
+    check_writable(options.json.parent)
     plan = LatencyPlan(threads=options.threads)
-    with terminal.Bars() as bars:
-        result, interrupted = _in_shards(options, limits, plan, bars) or check.check(
-            options.models,
-            options.reference,
-            options.data,
-            terminal.step,
-            bars,
-            kinds=options.variants,
-            plan=plan,
-            limits=limits,
-            skip_bad=options.skip_bad,
-        )
-    try:
-        arrays = record.write(result, options.json)
-    finally:  # what was measured is shown also where it cannot be stored
-        print(terminal.table(result))
-    print(f"record: {options.json}, raw samples and outputs: {arrays}")
-    return Exit.INTERRUPTED if interrupted else OUTCOME_CODES[result.outcome]
+    with terminal.Bars() as bars, tempfile.TemporaryDirectory(prefix="harness-packed-") as unpacked:
+        if _in_shards(options):
+            done = _sharded(options, limits, plan, bars)
+        else:
+            devices = on_devices.open_all(options.device or [URI], keep=options.keep)
+            subject, limits = _subject(options, limits, bars, Path(unpacked))
+            done = on_devices.run(devices, subject, bars, plan=plan, limits=limits)
+    if len(done) == 1 and done[0].problem:
+        raise done[0].problem
+    codes = []
+    for one in done:
+        if one.run is None:
+            print(f"harness check: {one.problem}", file=sys.stderr)
+            codes.append(int(Exit.SETUP))
+            continue
+        path = _path(options, one.uri, len(done))
+        try:
+            arrays = record.write(one.run.record, path)
+        finally:  # what was measured is shown also where it cannot be stored
+            print(terminal.table(one.run.record))
+        print(f"record: {path}, raw samples and outputs: {arrays}")
+        codes.append(Exit.INTERRUPTED if one.run.interrupted else OUTCOME_CODES[one.run.record.outcome])
+    return min(codes, key=WORST_FIRST.index)
 
 
-def _in_shards(
-    options: argparse.Namespace, limits: Policy, plan: LatencyPlan, bars: Bars
-) -> tuple[Record, bool] | None:
-    """The same for a large set, and on a lab; none where the images are few and this machine is meant."""
-    from harness import shards, terminal
+def _subject(options: argparse.Namespace, limits: Policy, progress: Progress, unpacked: Path) -> tuple[Subject, Policy]:
+    """What is checked and by which limits: those of the packed check, or of the flags."""
+    from harness import check, pack, policy, terminal
 
+    if options.packed:
+        subject, packed_limits = pack.read(options.packed, unpacked)
+        return subject, policy.load(options.policy) if options.policy else packed_limits
+    subject = check.prepare(
+        options.models,
+        options.reference,
+        options.data,
+        terminal.step,
+        progress,
+        kinds=options.variants,
+        limits=limits,
+        skip_bad=options.skip_bad,
+    )
+    return subject, limits
+
+
+def _path(options: argparse.Namespace, uri: str, devices: int) -> Path:
+    """Where a device's record is written."""
+    from harness.on_devices import slug
+
+    named: Path = options.json
+    return named if devices == 1 else named.with_suffix(f".{slug(uri)}.json")
+
+
+def _in_shards(options: argparse.Namespace) -> bool:
+    """Whether the images are to be read in shards: on a lab, where that is asked for, and where they are many."""
+    from harness import shards
+
+    if options.packed:
+        return False
+    if options.scheduler or options.shards:
+        return True
     source = shards.open_source(options.data)
-    usual = shards.usual_size()
-    if not (options.shards or options.scheduler or source.images > usual or isinstance(source, shards.Parquet)):
-        return None
+    return isinstance(source, shards.Parquet) or source.images > shards.usual_size()
+
+
+def _sharded(options: argparse.Namespace, limits: Policy, plan: LatencyPlan, progress: Progress) -> list[OnDevice]:
+    """Each named device on its own; of a lab, like devices together."""
+    from harness import shards, terminal
+    from harness.devices.local import URI
     from harness.lab import cluster, sharded
-    from harness.lab.engine import LOCAL, Engine, LocalEngine
+    from harness.lab.engine import Engine, LocalEngine
+    from harness.on_devices import OnDevice
 
     what = sharded.subject(options.models, options.reference, options.variants, limits, plan)
-    size = -(-source.images // options.shards) if options.shards else usual
-    engine: Engine = LocalEngine(bars)
-    if options.scheduler:
-        engine = lab = cluster.Cluster(options.scheduler, flags.tls(options))
+    named = options.device or ([] if options.scheduler else [URI])
+    lab = cluster.Cluster(options.scheduler, flags.tls(options)) if options.scheduler else None
+    engine: Engine = lab or LocalEngine(named, progress)
+    done = []
     with engine:
-        devices = [LOCAL]
-        if options.scheduler:
+        groups = [[uri] for uri in named]
+        if lab:
             lab.check_versions()
-            devices = cluster.choose(lab.devices(), options.device, options.scheduler)
-        return sharded.run(
-            what, source, size, engine, devices, options.json, terminal.step, bars, skip_bad=options.skip_bad
-        )
+            groups = [cluster.choose(lab.devices(), named, options.scheduler)]
+        for group in groups:
+            source = shards.open_source(options.data)
+            size = -(-source.images // options.shards) if options.shards else shards.usual_size()
+            path = _path(options, group[0], len(groups))
+            run = sharded.run(
+                what, source, size, engine, group, path, terminal.step, progress, skip_bad=options.skip_bad
+            )
+            done.append(OnDevice(", ".join(group), run))
+            if run.interrupted:
+                break
+    return done

@@ -26,6 +26,12 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_variants(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--variants", type=names, metavar="KINDS", help="comma-separated (default: all in the manifest)"
+    )
+
+
 def add_runtime(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--runtime",

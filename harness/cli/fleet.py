@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from harness.cli import flags
@@ -19,14 +20,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from harness import terminal
-    from harness.lab import cluster, fleet
+    from harness.lab import cluster, fleet, inventory
     from harness.lab.engine import Engine, LocalEngine
     from harness.verdict import EXIT_CODES as OUTCOME_CODES
 
     asked = fleet.read(options.file)
-    engine: Engine = LocalEngine()
+    engine: Engine
     if options.scheduler:
         engine = cluster.Cluster(options.scheduler, flags.tls(options))
+    else:
+        known, problems = inventory.look([entry.uri for entry in asked.device if entry.uri])
+        for problem in problems:
+            print(f"harness fleet: {problem}", file=sys.stderr)
+        engine = LocalEngine(known, known=known)
     with engine:
         if isinstance(engine, cluster.Cluster):
             engine.check_versions()

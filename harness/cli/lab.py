@@ -24,6 +24,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     worker = roles.add_parser("worker", help="the one that has devices; one a host")
     worker.add_argument("scheduler", metavar="tcp://HOST:PORT", help="the scheduler's address")
     worker.add_argument("--name", metavar="NAME", help="of this host in the lab (default: its host name)")
+    worker.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        metavar="URI",
+        help="ssh://[user@]host[:port] to offer besides this machine and what adb knows; may be repeated",
+    )
     for role in (scheduler, worker):
         role.add_argument(
             "--host", metavar="ADDRESS", help="of this host, to listen on (default: 127.0.0.1, this host alone)"
@@ -37,4 +44,4 @@ def run(options: argparse.Namespace) -> int:
     keys = flags.tls(options)
     if options.role == "scheduler":
         return serve.scheduler(options.host, options.port, keys, options.lost_after)
-    return serve.lab_worker(options.scheduler, options.host, options.name, None, keys)
+    return serve.lab_worker(options.scheduler, options.host, options.name, options.device, keys)

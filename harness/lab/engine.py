@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from harness import worker
-from harness.devices.local import Progress
+from harness.devices.base import Progress
 from harness.lab import work
 from harness.lab.message import RefusedError
 from harness.lab.work import Answer, Stopped
 from harness.verdict import Outcome
 
-LOCAL = "local"
 AHEAD = 2  # jobs given to a device: one runs, the next one travels
 ATTEMPTS = 3  # of one job, on whatever devices; and of one device, one after the other
 POLL_S = 0.5
 
 T = TypeVar("T")
-
-
-@cache
-def facts() -> dict[str, Any]:
-    """What is known of this machine as a device."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    about = {"name": platform.node(), "processor": _processor(), "memory_bytes": memory, "emulated": False}
-    return {**worker.machine(), **about}
-
-
-def _processor() -> str:
-    try:
-        with Path("/proc/cpuinfo").open() as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unavailable"
 
 
 class UnreachableError(Exception):
@@ -68,17 +46,23 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """This machine, on the standard library's executor."""
+    """This machine and the devices that it reaches, on the standard library's executor. known: facts of each."""
 
     patience_s = 0.0
 
-    def __init__(self, progress: Progress = lambda task, done, total: None) -> None:
+    def __init__(
+        self,
+        devices: Iterable[str],
+        progress: Progress = lambda task, done, total: None,
+        known: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self._progress = progress
+        self._known = known or {}
         self._stop = threading.Event()
-        self._executors: dict[str, Executor] = {LOCAL: ThreadPoolExecutor(1, thread_name_prefix=LOCAL)}
+        self._executors: dict[str, Executor] = {uri: ThreadPoolExecutor(1, thread_name_prefix=uri) for uri in devices}
 
     def devices(self) -> Mapping[str, Mapping[str, Any]]:
-        return {device: {"uri": device, **facts()} for device in self._executors}
+        return {uri: self._known.get(uri, {}) for uri in self._executors}
 
     def submit(self, device: str, content: bytes) -> Future[bytes]:
         """Raises UnreachableError."""

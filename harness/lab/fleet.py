@@ -8,7 +8,6 @@ from __future__ import annotations
 import fnmatch
 import json
 import math
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +17,13 @@ from typing import Any
 
 from harness import policy, record, settings, shards, verdict
 from harness.check import Step
-from harness.devices.local import Progress
+from harness.devices.base import Progress
 from harness.errors import SetupError
 from harness.files import check_writable, write_atomic
 from harness.job import LatencyPlan
 from harness.lab import sharded
 from harness.lab.engine import Engine
+from harness.on_devices import slug
 from harness.record import Record
 from harness.verdict import Outcome
 
@@ -187,7 +187,7 @@ def run(
 
     def check(member: Member) -> Member:
         try:
-            found, _ = sharded.run(
+            found = sharded.run(
                 subjects[member.uri],
                 shards.open_source(fleet.data),
                 shards.usual_size(),
@@ -198,7 +198,7 @@ def run(
                 lambda task, done, total: progress(member.uri, done, total),
                 skip_bad=fleet.skip_bad,
                 stopped=stopped,
-            )
+            ).record
             record.write(found, member.path)
             judged = replace(member, record=found)
         except SetupError as error:
@@ -238,11 +238,6 @@ def to_json(done: Sequence[Member]) -> dict[str, Any]:
             for one in done
         ],
     }
-
-
-def slug(uri: str) -> str:
-    """A URI as part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", uri).strip("-") or "device"
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:

@@ -14,16 +14,16 @@ import pickle
 import platform
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+from harness.devices.local import URI
 from harness.errors import Exit, SetupError
-from harness.lab import work
+from harness.lab import inventory, work
 from harness.lab.cluster import ANNOUNCED, Keys, import_distributed
-from harness.lab.engine import LOCAL, facts
 from harness.lab.message import SCHEMA
 
 LOOPBACK = "127.0.0.1"
@@ -90,13 +90,11 @@ def scheduler(host: str | None, port: int, keys: Keys, lost_after_s: float = LOS
     return _until_stopped(serve, f"{host or LOOPBACK}:{port}")
 
 
-def lab_worker(
-    address: str, host: str | None, name: str | None, devices: Mapping[str, Mapping[str, Any]] | None, keys: Keys
-) -> int:
+def lab_worker(address: str, host: str | None, name: str | None, named: Sequence[str], keys: Keys) -> int:
     """Offer devices to a scheduler until Ctrl-C or SIGTERM; where it goes away, wait for it.
 
-    devices: what is known of each, by URI; none: those that are found. Raises SetupError: a scheduler elsewhere, and no
-    address named that it may reach this worker by.
+    named: devices besides those that are found. Raises SetupError: a scheduler elsewhere, and no address named that it
+    may reach this worker by; no device.
     """
     distributed = import_distributed()
     restrict()
@@ -106,7 +104,11 @@ def lab_worker(
             "that it may listen on: --host ADDRESS"
         )
     name = name or platform.node()
-    offered = found(name) if devices is None else devices
+    offered, problems = inventory.look(named, name)
+    for problem in problems:
+        print(f"harness lab worker: {problem}", file=sys.stderr, flush=True)
+    if unseen := [uri for uri in named if uri != URI and uri not in offered]:
+        raise SetupError(f"{', '.join(unseen)}: not to be reached from here; see above")
     about = {
         "schema": SCHEMA,
         "worker_sha256": work.worker_sha256(),
@@ -142,11 +144,6 @@ def lab_worker(
                     await asyncio.wait_for(stop.wait(), AGAIN_S)
 
     return _until_stopped(serve, address)
-
-
-def found(name: str) -> dict[str, dict[str, Any]]:
-    """This host's devices by URI."""
-    return {f"{LOCAL}://{name}": facts()}
 
 
 def is_loopback(address: str) -> bool:

@@ -24,9 +24,9 @@ from converters import keras_model, manifest
 from converters.keras_process import KerasProcess
 from converters.manifest import Variant
 from harness import check, dataset, evidence, policy, reference, shard_evidence, shards
-from harness.check import Outputs, Step
+from harness.check import CheckedRun, Outputs, Step
 from harness.dataset import CLASSES
-from harness.devices.local import Progress
+from harness.devices.base import Progress
 from harness.errors import SetupError
 from harness.evidence import Counted, Judged
 from harness.files import sha256
@@ -82,7 +82,7 @@ def run(
     skip_bad: bool = False,
     parallel: int = 0,
     stopped: threading.Event | None = None,
-) -> tuple[Record, bool]:
+) -> CheckedRun:
     """Check the images of a source on like devices; the record, its evidence written, and whether Ctrl-C ended it.
 
     record: where it will be written; the shards' evidence goes beside it. size: images in a shard. parallel: threads of
@@ -105,7 +105,7 @@ def run(
             raise SetupError(str(error)) from error
         except KeyboardInterrupt:
             interrupted = True
-        return run.record(interrupted), interrupted
+        return CheckedRun(run.record(interrupted), interrupted)
 
 
 class _References:
@@ -198,7 +198,7 @@ class _Run:
         for task, failure in answer.outputs.failures.items():
             self.failures[task][shard.number] = failure
         if timed := answer.outputs.results.get(LATENCY):
-            about = {MACHINE: np.array(json.dumps(timed.machine)), DIGESTS: answer.digests}
+            about = {MACHINE: _about(timed.machine, answer), DIGESTS: answer.digests}
             shard_evidence.write(self.folder / TIMES, key, {**timed.arrays, **about})
         complete = not any(kind in self.failures and shard.number in self.failures[kind] for kind in self.what.variants)
         arrays = self._arrays(shard, answer)
@@ -226,7 +226,7 @@ class _Run:
                 arrays |= {f"{kind}.{name}": array for name, array in found.arrays.items()}
                 arrays[f"{kind}.input_scale"] = np.array(variant.input.scale)
                 arrays[f"{kind}.input_zero_point"] = np.array(variant.input.zero_point)
-                arrays[MACHINE] = np.array(json.dumps(found.machine))
+                arrays[MACHINE] = _about(found.machine, answer)
         changed = evidence.flipped(evidence.predictions(arrays))
         images = [dataset.try_read(shard.contents[kept[i]]) for i in changed]
         empty = np.empty((0, dataset.IMAGE_SIZE, dataset.IMAGE_SIZE, 1), np.uint8)
@@ -252,7 +252,7 @@ class _Run:
         outputs = Outputs({}, {}, interrupted)
         if shard_evidence.matches(self.folder / TIMES, self.keys[0] if self.keys else ""):
             times = shard_evidence.read(self.folder / TIMES)
-            machine = json.loads(str(times.pop(MACHINE)))
+            machine = json.loads(str(times.pop(MACHINE)))["machine"]
             outputs = replace(outputs, results={LATENCY: Result(times, machine)})
         elif LATENCY in self.failures:
             outputs = replace(outputs, failures={LATENCY: next(iter(self.failures[LATENCY].values()))})
@@ -274,9 +274,14 @@ class _Run:
             what.plan or LatencyPlan(),
             what.limits,
             self.started,
+            total.device,
         )
         arrays = ShardedArrays(found.arrays, self.where.parent, tuple(total.files))
         return replace(found, arrays=arrays, machine=total.machine or found.machine)
+
+
+def _about(machine: Mapping[str, Any], answer: Answer) -> npt.NDArray[Any]:
+    return np.array(json.dumps({"machine": machine, "device": answer.device}))
 
 
 class _Total:
@@ -287,6 +292,7 @@ class _Total:
         self._counted: dict[str, Counted] = {}
         self._wrong: dict[str, str] = {}
         self.machines: dict[str, dict[str, Any]] = {}
+        self.device: dict[str, Any] = {}  # that answered the first shard
         self.files: list[ShardFile] = []
         self.digest = hashlib.sha256()
         self.images = 0
@@ -304,8 +310,11 @@ class _Total:
         images = len(arrays["labels"])
         if not images:
             return
-        about = json.loads(str(arrays[MACHINE])) if MACHINE in arrays else {}
-        self.machines.setdefault(" ".join(str(about.get(key)) for key in ("runtime", "machine")), about)
+        if MACHINE in arrays:
+            about = json.loads(str(arrays[MACHINE]))
+            machine = about["machine"]
+            self.machines.setdefault(f"{machine['runtime']}, {machine['machine']}", machine)
+            self.device = self.device or about["device"]
         answered = evidence.predictions(arrays)
         for kind in answered.variants:
             self._count(kind, answered)

@@ -6,7 +6,6 @@ that names another by its hash.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 from collections import defaultdict
@@ -23,7 +22,8 @@ from converters import manifest
 from converters.manifest import Variant
 from harness import check, dataset, evidence, job, shards, worker
 from harness.check import Outputs
-from harness.devices.local import Progress
+from harness.devices import local, uri
+from harness.devices.base import Progress
 from harness.errors import SetupError
 from harness.files import sha256
 from harness.job import LatencyPlan, Result
@@ -54,6 +54,12 @@ class Answer:
     digests: npt.NDArray[np.uint8]
     pixels: npt.NDArray[np.float64]
     outputs: Outputs
+    device: Mapping[str, Any]
+
+
+def address(device: str) -> str:
+    """What a device of a lab is called on its own host: local://NAME is local there."""
+    return local.URI if device.startswith(f"{local.URI}:") else device
 
 
 @cache
@@ -105,7 +111,7 @@ def perform(content: bytes, progress: Progress = lambda task, done, total: None)
         return message.pack({"refused": str(error)}, {})
     except Stopped:
         raise
-    except (SetupError, OSError) as error:
+    except SetupError as error:
         return message.pack({"failed": str(error)}, {})
     except Exception as error:  # a fault of ours must reach the person, not Dask's log
         return message.pack({"failed": f"{type(error).__name__}: {error}"}, {})
@@ -121,7 +127,7 @@ def _perform(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], progre
         "pixels": evidence.pixels(data),
     }
     if not len(data):
-        return message.pack({"skipped": data.skipped, "failures": {}, "machines": {}}, found)
+        return message.pack({"skipped": data.skipped, "failures": {}, "machines": {}, "device": {}}, found)
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         models, place = Path(folder) / "models", Path(folder) / "job"
         models.mkdir()
@@ -129,15 +135,18 @@ def _perform(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], progre
         for name in (name for name in arrays if name.startswith(FILE)):
             (models / name.removeprefix(FILE)).write_bytes(arrays[name].tobytes())
         variants = manifest.read(models)
-        plan = LatencyPlan(**header["plan"]) if header["plan"] else None
-        written = job.write(place, models, variants, data, plan, header["parallel"] or os.cpu_count() or 1)
-        outputs = check.run(written, progress)
+        with uri.device(address(header["device"])) as device:
+            probed = device.probe()
+            plan = LatencyPlan(**header["plan"]) if header["plan"] and not probed.emulated else None
+            written = job.write(place, models, variants, data, plan, header["parallel"])
+            outputs = check.run(written, progress, device)
     for task, result in outputs.results.items():
         found |= {f"{RESULT}{task}/{name}": array for name, array in result.arrays.items()}
     return message.pack(
         {
             "skipped": data.skipped,
             "failures": {task: [failure.outcome, failure.reasons] for task, failure in outputs.failures.items()},
+            "device": probed.to_json() | {"traffic": asdict(device.traffic)},
             "machines": {task: result.machine for task, result in outputs.results.items()},
         },
         found,
@@ -164,5 +173,10 @@ def understand(content: bytes) -> Answer:
     }
     failures = {task: Verdict(Outcome(outcome), tuple(why)) for task, (outcome, why) in header["failures"].items()}
     return Answer(
-        arrays["kept"], tuple(header["skipped"]), arrays["digests"], arrays["pixels"], Outputs(results, failures, False)
+        arrays["kept"],
+        tuple(header["skipped"]),
+        arrays["digests"],
+        arrays["pixels"],
+        Outputs(results, failures, False),
+        header["device"],
     )
