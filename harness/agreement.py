@@ -32,3 +32,14 @@ def compare(device: FloatArray, host: FloatArray, scale: float) -> Agreement | N
         largest_steps=round(float(difference.max()) / scale) if scale else None,
         largest_difference=float(difference.max()),
     )
+
+
+def sentence(kind: str, found: Agreement, device: str) -> str:
+    """For a person."""
+    same = f"{kind}: {found.identical} of {found.images} outputs on {device} are this machine's"
+    if found.identical == found.images:
+        return f"{same}, to the last bit"
+    far = f"{found.largest_difference:.2g}"
+    if found.largest_steps is not None:
+        far = f"{found.largest_steps} step{'s' if found.largest_steps > 1 else ''} of the quantized output"
+    return f"{same} to the last bit, the others at most {far} off; {found.flips} flips between the two"

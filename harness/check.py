@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from converters import manifest
 from converters.manifest import Variant
-from harness import dataset, evidence, job, latency, policy, reference, verdict, worker
+from harness import agreement, dataset, evidence, job, latency, policy, reference, verdict, worker
 from harness.dataset import Dataset
-from harness.devices import local
+from harness.devices import benchmark_model, local
 from harness.devices.base import Device, Progress, UnreachableError
+from harness.devices.benchmark_model import BenchmarkModel
 from harness.devices.local import Local
 from harness.errors import SetupError
 from harness.evidence import Judged
@@ -91,7 +92,15 @@ def with_host(subject: Subject, progress: Progress) -> Subject:
     return replace(subject, host={kind: result.arrays["outputs"] for kind, result in here.results.items()})
 
 
-def check(device: Device, subject: Subject, progress: Progress, *, plan: LatencyPlan, limits: Policy) -> CheckedRun:
+def check(
+    device: Device,
+    subject: Subject,
+    progress: Progress,
+    *,
+    plan: LatencyPlan,
+    limits: Policy,
+    benchmark: BenchmarkModel | None = None,
+) -> CheckedRun:
     """Run a subject on a device, and judge it.
 
     What was finished before a crash, a hang, a cut connection or Ctrl-C is in the record; the rest is INCONCLUSIVE or
@@ -103,8 +112,15 @@ def check(device: Device, subject: Subject, progress: Progress, *, plan: Latency
         timed = None if probed.emulated else plan
         written = job.write(Path(folder), subject.models, subject.variants, subject.data, timed, job.ALL_CORES)
         outputs = run(written, progress, device)
-    described = probed.to_json() | {"traffic": asdict(device.traffic)}
-    return CheckedRun(_record(subject, outputs, plan, limits, started, described), outputs.interrupted)
+        described = probed.to_json() | {"benchmark_model": None}
+        if benchmark and not probed.emulated and not outputs.interrupted:
+            described["benchmark_model"] = benchmark_model.run(device, benchmark, written, list(subject.variants))
+    described["traffic"] = asdict(device.traffic)
+    record = _record(subject, outputs, plan, limits, started, described)
+    notes = [*record.notes]
+    notes += [agreement.sentence(v.kind, v.host, probed.name) for v in record.variants if v.host]
+    notes += benchmark_model.notes(described["benchmark_model"] or {})
+    return CheckedRun(replace(record, notes=tuple(notes)), outputs.interrupted)
 
 
 @dataclass(frozen=True)
@@ -233,7 +249,12 @@ def assemble(
             times |= {f"latency.{n}": a for n, a in timed.arrays.items() if n.startswith(f"{kind}.")}
             figures = _latency(timed, kind)
         records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=figures, **vars(judged[kind])))
-    notes = outputs.failures[LATENCY].reasons if LATENCY in outputs.failures else ()
+    failed = outputs.failures[LATENCY].reasons if LATENCY in outputs.failures else ()
+    notes = [f"latency was not measured: {reason}" for reason in failed]
+    if device.get("emulated"):
+        notes.append(
+            f"{device['name']} is emulated: it answers as its processor would, and nothing of its speed is measured"
+        )
     machine = next((result.machine for result in outputs.results.values()), {})
     return Record(
         outcome=verdict.overall(record.verdict for record in records),
@@ -244,7 +265,7 @@ def assemble(
         machine=machine,
         plan=asdict(plan),
         started=started,
-        notes=tuple(f"latency was not measured: {reason}" for reason in notes),
+        notes=tuple(notes),
         arrays={**arrays, **times},
         device=device,
     )

@@ -12,6 +12,7 @@ from harness import check
 from harness.check import CheckedRun, Subject
 from harness.devices import local, uri
 from harness.devices.base import Device, Progress
+from harness.devices.benchmark_model import BenchmarkModel
 from harness.errors import SetupError
 from harness.job import LatencyPlan
 from harness.policy import Policy
@@ -27,7 +28,13 @@ class OnDevice:
 
 
 def run(
-    devices: Sequence[Device], subject: Subject, progress: Progress, *, plan: LatencyPlan, limits: Policy
+    devices: Sequence[Device],
+    subject: Subject,
+    progress: Progress,
+    *,
+    plan: LatencyPlan,
+    limits: Policy,
+    benchmark: BenchmarkModel | None = None,
 ) -> list[OnDevice]:
     """In the order of the devices; this machine, whose time the others take, comes before them."""
     if any(device.uri != local.URI for device in devices):
@@ -41,7 +48,7 @@ def run(
             progress(task, done, total)
 
         try:
-            done = check.check(device, subject, unless_stopped, plan=plan, limits=limits)
+            done = check.check(device, subject, unless_stopped, plan=plan, limits=limits, benchmark=benchmark)
         except SetupError as error:
             return OnDevice(device.uri, None, error)
         return OnDevice(device.uri, done)

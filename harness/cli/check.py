@@ -36,6 +36,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "with --scheduler: all of the lab's, if they are alike)",
     )
     parser.add_argument("--keep", action="store_true", help="leave the job on the device, to look at")
+    parser.add_argument(
+        "--benchmark-model", type=Path, metavar="FILE", help="Google's benchmark_model for the device, to run beside"
+    )
+    parser.add_argument(
+        "--benchmark-flag",
+        action="append",
+        default=[],
+        metavar="FLAG",
+        help="passed to it, as in --benchmark-flag=--use_gpu=true; may be repeated",
+    )
     parser.add_argument("--packed", type=Path, metavar="FILE", help="a check that harness pack put into one file")
     parser.add_argument(
         "--json",
@@ -60,6 +70,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from harness import on_devices, policy, record, terminal
+    from harness.devices.benchmark_model import BenchmarkModel
     from harness.devices.local import URI
     from harness.files import check_writable
     from harness.job import LatencyPlan
@@ -71,6 +82,9 @@ def run(options: argparse.Namespace) -> int:
         raise SetupError(f"--json {options.json}: expected a name ending in .json; the arrays go beside it as .npz")
     if options.shards is not None and options.shards < 1:
         raise SetupError(f"--shards {options.shards}: expected at least 1")
+    benchmark = None
+    if options.benchmark_model:
+        benchmark = BenchmarkModel(options.benchmark_model, tuple(options.benchmark_flag))
     limits = policy.load(options.policy)
     check_writable(options.json.parent)
     plan = LatencyPlan(threads=options.threads)
@@ -80,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             devices = on_devices.open_all(options.device or [URI], keep=options.keep)
             subject, limits = _subject(options, limits, bars, Path(unpacked))
-            done = on_devices.run(devices, subject, bars, plan=plan, limits=limits)
+            done = on_devices.run(devices, subject, bars, plan=plan, limits=limits, benchmark=benchmark)
     if len(done) == 1 and done[0].problem:
         raise done[0].problem
     codes = []

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from harness.devices import shell
-from harness.devices.base import UnreachableError
-from harness.devices.shell import Executed, quoted
+from harness.devices.base import Executed, UnreachableError
+from harness.devices.shell import quoted
 
 FOLDER = "/data/local/tmp/tflite-harness"
 INSTALL = "install it: apt-get install adb, brew install android-platform-tools, or Google's platform-tools"

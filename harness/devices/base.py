@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -17,6 +18,15 @@ Progress = Callable[[str, int, int], None]  # task, done, total
 
 class UnreachableError(SetupError):
     """A device that cannot be reached, or no longer; says what to do."""
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a command did. A nonzero exit code is data."""
+
+    code: int
+    out: str
+    error: str
 
 
 @dataclass(frozen=True)
@@ -96,3 +106,6 @@ class Device(Protocol):
 
     def pull(self, job: Job) -> None:
         """Bring the results that are there into the job's folder, verified."""
+
+    def program(self, path: Path, arguments: Sequence[str], job: Job, timeout_s: float) -> Executed:
+        """Run a program of this machine there, after push; {files} stands for the folder of the job's files."""

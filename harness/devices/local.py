@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
-from harness.devices import worker_process
-from harness.devices.base import SILENCE_LIMIT_S, Ended, Probe, Progress, Traffic
-from harness.job import Job
+from harness.devices import shell, worker_process
+from harness.devices.base import SILENCE_LIMIT_S, Ended, Executed, Probe, Progress, Traffic
+from harness.errors import SetupError
+from harness.job import FILES, Job
 
 URI = "local"
 
@@ -56,6 +59,16 @@ class Local:
 
     def pull(self, job: Job) -> None:
         pass
+
+    def program(self, path: Path, arguments: Sequence[str], job: Job, timeout_s: float) -> Executed:
+        words = [str(path.resolve()), *(word.replace("{files}", str(job.folder / FILES)) for word in arguments)]
+        try:
+            done = shell.local(words, timeout_s)
+        except OSError as error:  # not executable, or for another processor
+            raise SetupError(
+                f"{path}: cannot be run here ({error.strerror}); name a binary for this machine"
+            ) from error
+        return done or Executed(1, "", f"not done within {timeout_s:.0f} s")
 
 
 def _memory() -> int | None:

@@ -8,17 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from harness import job as jobs
 from harness.devices import probing, shell, worker_process
-from harness.devices.base import SILENCE_LIMIT_S, Ended, Probe, Progress, Traffic, UnreachableError
+from harness.devices.base import SILENCE_LIMIT_S, Ended, Executed, Probe, Progress, Traffic, UnreachableError
 from harness.devices.lock import Lock
 from harness.devices.recovery import reconnect, recovered
 from harness.devices.runtime import Runtime
-from harness.devices.shell import Executed, Shell, quoted
+from harness.devices.shell import Shell, quoted
 from harness.errors import SetupError
 from harness.files import sha256
 from harness.job import Job
@@ -125,6 +125,12 @@ class Remote:
             if digest and not (path.exists() and sha256(path.read_bytes()) == digest):
                 self._fetch(f"{self._folder}/{results}/{name}", path, digest)
         self._complete = all(job.result_path(task).exists() for task in job.tasks)
+
+    def program(self, path: Path, arguments: Sequence[str], job: Job, timeout_s: float) -> Executed:
+        self._send({path: "program"})
+        program = f"{self._folder}/files/{sha256(path.read_bytes())}"
+        words = [program, *(word.replace("{files}", f"{self._folder}/files") for word in arguments)]
+        return shell.execute(self._shell, f"chmod 755 {quoted(program)} && {quoted(*words)}", timeout_s)
 
     def clean(self) -> None:
         """Remove everything of the harness from the device."""

@@ -164,7 +164,8 @@ def _fill_complete(root: Path, names: Machine, packages: tuple[str, ...]) -> Non
         for name in (*LIBRARIES, names.loader):
             shutil.copy(system / "usr" / "lib" / names.libraries / name, library / name)
         shutil.copy(system / "usr" / "bin" / f"python{PYTHON}", root / "python3")
-        shutil.copytree(system / "usr" / "lib" / f"python{PYTHON}", root / "python" / "lib" / f"python{PYTHON}")
+        library = Path("lib") / f"python{PYTHON}"
+        shutil.copytree(system / "usr" / library, root / "python" / library, ignore_dangling_symlinks=True)
     _install(packages, names.wheels, PYTHON, root / "site")
 
 

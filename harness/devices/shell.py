@@ -11,23 +11,13 @@ import shlex
 import subprocess
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.devices.base import UnreachableError
+from harness.devices.base import Executed, UnreachableError
 
 TIMEOUT_S = 60.0
 SLOWEST_BYTES_PER_S = 100_000.0
-
-
-@dataclass(frozen=True)
-class Executed:
-    """What a script did. A nonzero exit code is data."""
-
-    code: int
-    out: str
-    error: str
 
 
 class Shell(Protocol):

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from harness.devices import shell
-from harness.devices.base import UnreachableError
-from harness.devices.shell import Executed, quoted
+from harness.devices.base import Executed, UnreachableError
+from harness.devices.shell import quoted
 
 CONNECT_TIMEOUT_S = 15
 FOLDER = ".cache/tflite-harness"  # below the user's home

@@ -146,7 +146,7 @@ def _perform(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], progre
         {
             "skipped": data.skipped,
             "failures": {task: [failure.outcome, failure.reasons] for task, failure in outputs.failures.items()},
-            "device": probed.to_json() | {"traffic": asdict(device.traffic)},
+            "device": probed.to_json() | {"benchmark_model": None, "traffic": asdict(device.traffic)},
             "machines": {task: result.machine for task, result in outputs.results.items()},
         },
         found,
