@@ -73,6 +73,11 @@ def scheduler(host: str | None, port: int, keys: Keys, lost_after_s: float = LOS
     dask.config.set({"distributed.scheduler.worker-ttl": lost_after_s})
     restrict()
 
+    from distributed.scheduler import DEFAULT_EXTENSIONS
+
+    # That one sends workers a plugin, which is code.
+    extensions = {name: extension for name, extension in DEFAULT_EXTENSIONS.items() if name != "shuffle"}
+
     async def serve(stop: asyncio.Event) -> None:
         async with distributed.Scheduler(
             host=host or LOOPBACK,
@@ -81,6 +86,7 @@ def scheduler(host: str | None, port: int, keys: Keys, lost_after_s: float = LOS
             dashboard_address=f"{LOOPBACK}:0",
             security=keys.security(),
             protocol="tls" if keys.ca else "tcp",
+            extensions=extensions,
         ) as one:
             _disarm(one)
             print(f"scheduler at {one.address}; stop it with Ctrl-C", flush=True)
