@@ -17,11 +17,11 @@ from harness import drift
 from harness.drift import Hop
 from harness.errors import SetupError
 from harness.files import sha256, write_atomic
-from harness.latency import Latency
+from harness.latency import Latency, Timing, latency_from_json, timing_from_json
 from harness.parity import Parity
 from harness.verdict import Check, Outcome, Statistics, Verdict
 
-SCHEMA = "harness-record/2"
+SCHEMA = "harness-record/3"
 FILE = "check.json"
 
 
@@ -54,6 +54,7 @@ class Record:
     started: str  # UTC, ISO 8601
     notes: tuple[str, ...]  # what could not be measured, and why
     arrays: Mapping[str, npt.NDArray[Any]] = field(repr=False)
+    timing: Timing | None = None  # none: latency was not measured
 
     def to_json(self) -> dict[str, Any]:
         """The published shape: seconds, bytes, shares of 1."""
@@ -66,6 +67,7 @@ class Record:
             "policy": dict(self.policy),
             "machine": dict(self.machine),
             "latency_plan": dict(self.plan),
+            "latency": self.timing.to_json() if self.timing else None,
             "notes": list(self.notes),
             "variants": [_variant(variant) for variant in self.variants],
         }
@@ -130,7 +132,7 @@ def _parse(stored: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Recor
                 parity=None,
                 statistics=None,
                 hops=(),
-                latency=Latency(**entry["latency_s"]) if entry["latency_s"] else None,
+                latency=latency_from_json(entry["latency_s"]) if entry["latency_s"] else None,
             )
             for entry in stored["variants"]
         ),
@@ -142,6 +144,7 @@ def _parse(stored: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Recor
         started=stored["started"],
         notes=tuple(stored["notes"]),
         arrays=arrays,
+        timing=timing_from_json(stored["latency"]) if stored["latency"] else None,
     )
 
 
