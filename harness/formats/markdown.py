@@ -49,7 +49,10 @@ def render(runs: Runs) -> str:
         timing = record.timing
         if timing and timing.verdict.outcome is not Outcome.PASS:
             counts = "" if timing.gated else ", which does not count"
-            lines.append(f"- latency on {_text(device)} {timing.verdict.outcome}{counts}: " + _text("; ".join(timing.verdict.reasons)))
+            lines.append(
+                f"- latency on {_text(device)} {timing.verdict.outcome}{counts}: "
+                + _text("; ".join(timing.verdict.reasons))
+            )
         lines += [f"- {_text(device)}: {_text(note)}" for note in record.notes]
     first = runs.records[0]
     lines += [

@@ -35,7 +35,10 @@ def next_step(runs: Runs) -> tuple[str, str] | None:
         if variant.verdict.outcome is Outcome.FAIL and variant.parity and variant.kind != "float32":
             return f"Which layers lose {variant.kind}'s answers", f"harness explain {variant.kind}"
     if runs.outcome is Outcome.PASS:
-        return "To judge later runs against this one, keep its record", "harness compare baseline/check.json runs/check.json"
+        return (
+            "To judge later runs against this one, keep its record",
+            "harness compare baseline/check.json runs/check.json",
+        )
     return None
 
 

@@ -24,9 +24,7 @@ Array = npt.NDArray[Any]
 
 def drops(runs: Runs) -> Figure:
     """Each variant's drop in accuracy with its interval, and the limit that it must stay below."""
-    rows = [
-        (label(runs, device, variant.kind), variant) for device, _, variant in runs.rows() if variant.statistics
-    ]
+    rows = [(label(runs, device, variant.kind), variant) for device, _, variant in runs.rows() if variant.statistics]
     figure, axes = _rows([name for name, _ in rows])
     axes.axvline(0, color=rcParams["axes.labelcolor"], linewidth=0.8)
     for row, (_, variant) in enumerate(rows):

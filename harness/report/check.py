@@ -13,7 +13,6 @@ from harness.formats.runs import Runs
 from harness.record import Record
 from harness.report import charts, flips, plots
 from harness.report.html import picture, render
-from harness.verdict import Outcome
 
 TILES = 240  # in all; each is about a kilobyte, or four of a large photograph
 TRANSITIONS_SHOWN = 12
@@ -102,7 +101,7 @@ def _reference(record: Record, called: tuple[str, ...] | None) -> dict[str, Any]
         return None
     shown = called or names.of((), len(scores.confusion))
     worst = "; ".join(f"{shown[t]} read as {shown[a]}: {n}" for t, a, n in scores.confusions[:TRANSITIONS_SHOWN])
-    alt = f"Confusion matrix of the Keras model: {scores.right} of {scores.images} right. Most frequent mistakes: {worst}."
+    alt = f"The Keras model reads {scores.right} of {scores.images} images rightly. Most frequent mistakes: {worst}."
     return {"scores": scores, "picture": picture(partial(plots.confusion, scores, called or ()), alt)}
 
 
@@ -122,7 +121,9 @@ def _changed(runs: Runs, called: tuple[str, ...], in_matrix: tuple[str, ...] | N
         drawn = None
         if len(found) < FIGURES_SHOWN:
             draw = partial(charts.changes, answered.reference, outputs, answered.labels, in_matrix)
-            drawn = picture(draw, f"How {variant.kind}'s confusion matrix differs from the reference's; as in the table.")
+            drawn = picture(
+                draw, f"How {variant.kind}'s confusion matrix differs from the reference's; as in the table."
+            )
         found.append(
             {
                 "title": charts.label(runs, device, variant.kind),
@@ -155,5 +156,3 @@ def _chain(runs: Runs) -> Any:
         for device, v, hop in steps
     )
     return picture(partial(charts.hops, runs), alt)
-
-

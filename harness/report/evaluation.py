@@ -35,7 +35,9 @@ def page(evaluation: Evaluation) -> str:
         names=called,
         confusions=scores.confusions[:CONFUSIONS_SHOWN],
         misses=misses,
-        by_class=picture(partial(plots.by_class, scores, called), "Precision, recall and F1 of each class, as in the table."),
+        by_class=picture(
+            partial(plots.by_class, scores, called), "Precision, recall and F1 of each class, as in the table."
+        ),
         confusion=picture(partial(plots.confusion, scores, called), _in_words(scores, called)),
     )
 

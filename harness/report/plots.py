@@ -21,6 +21,8 @@ from harness.report.style import LIGHT as LIGHT
 from harness.report.style import SERIES, bare, cells, fade
 
 MOST_CLASSES = 24  # drawn one by one; of more, the worst, and a confusion matrix without numbers
+
+
 def confusion(scores: Scores, names: Sequence[str] = ()) -> Figure:
     """The confusion matrix: right answers on the diagonal, wrong ones shaded by their number."""
     counts = scores.confusion
@@ -113,4 +115,3 @@ def _lines(series: Mapping[str, Sequence[float | None]], names: Sequence[str], l
     bare(axes, "x")
     figure.legend(loc="outside upper center", ncols=columns, frameon=False)
     return figure
-

@@ -20,7 +20,9 @@ def evaluation(done: Evaluation) -> str:
     called = names.read(done.data, len(scores.classes))
     parts = [by_class(scores, called)]
     if len(scores.confusion) <= WIDEST_MATRIX:
-        rows = [(name, *(str(n or ".") for n in row)) for name, row in zip(called, scores.confusion.tolist(), strict=True)]
+        rows = [
+            (name, *(str(n or ".") for n in row)) for name, row in zip(called, scores.confusion.tolist(), strict=True)
+        ]
         parts.append("answers by class (rows: truth)\n" + grid(rows, ("", *(row[0] for row in rows))))
     elif scores.confusions:
         pairs = [(called[truth], called[answer], str(n)) for truth, answer, n in scores.confusions[:MISSES_SHOWN]]

@@ -24,4 +24,3 @@ def grid(rows: Sequence[Sequence[str]], headers: Sequence[str], left: int = 1) -
     """A table whose first columns are flush left, the others right."""
     align = ("left",) * left + ("right",) * (len(headers) - left)
     return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align)
-
