@@ -18,13 +18,14 @@ import numpy.typing as npt
 
 from converters import manifest
 from converters.manifest import Variant
-from harness import dataset, evidence, job, latency, policy, reference, verdict
+from harness import dataset, evidence, job, latency_gate, latency_verdict, policy, reference, worker
 from harness.dataset import Dataset
 from harness.devices import local
 from harness.errors import SetupError
 from harness.evidence import Judged
 from harness.job import LATENCY, Job, LatencyPlan, Result
-from harness.latency import Latency
+from harness.latency import UNMEASURED
+from harness.latency_gate import Baseline
 from harness.policy import Policy
 from harness.record import Record, VariantRecord
 from harness.reference import Reference
@@ -50,9 +51,10 @@ def check(
     progress: local.Progress,
     *,
     kinds: tuple[str, ...] | None = None,
-    plan: LatencyPlan,
+    plan: LatencyPlan | None,
     limits: Policy,
     skip_bad: bool = False,
+    baseline: Baseline | None = None,
 ) -> tuple[Record, bool]:
     """Run a folder's variants on this machine against the reference; the record, and whether Ctrl-C cut it short.
 
@@ -62,6 +64,8 @@ def check(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     variants = _select(manifest.read(models), kinds, models)
     policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
+    if baseline:
+        baseline.check(worker.machine(), plan.threads if plan else 1)
     data = dataset.load(data_folder, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
     expected = reference.obtain(reference_model, data, models, step)
     for variant in variants.values():
@@ -69,7 +73,7 @@ def check(
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         written = job.write(Path(folder), models, variants, data, plan, parallel=os.cpu_count() or 1)
         outputs = run(written, progress)
-    record = _record(variants, data, expected, outputs, plan, limits, started, reference_model, data_folder)
+    record = _record(variants, data, expected, outputs, plan, limits, started, reference_model, data_folder, baseline)
     return record, outputs.interrupted
 
 
@@ -80,22 +84,28 @@ def run(written: Job, progress: local.Progress, **options: Any) -> Outputs:
     """
     failures: dict[str, Verdict] = {}
     interrupted = False
+    unfinished = list(written.tasks)
     while True:
         try:
             ended = local.run(written, progress, **options)
         except KeyboardInterrupt:
             interrupted = True
             break
-        if all(written.result_path(task).exists() for task in written.tasks):
+        before, unfinished = unfinished, [task for task in written.tasks if not written.result_path(task).exists()]
+        if not unfinished:
             break
+        if ended.code == 0 and unfinished != before:
+            continue  # the next task wants a process of its own
         what = "was silent too long and was stopped" if ended.code is None else f"ended with exit code {ended.code}"
         reason = f"the worker {what}" + (f": {ended.tail}" if ended.tail else "")
         if ended.task is None:
             raise SetupError(reason)
         from_outside = ended.code in (None, -signal.SIGKILL, -signal.SIGTERM)  # not the variant's own doing
         outcome = Outcome.INCONCLUSIVE if from_outside else Outcome.FAIL
-        failures[ended.task] = Verdict(outcome, (reason,))
-        written = job.without(written, ended.task)
+        if ended.variant:
+            reason = f"{ended.variant}: {reason}"
+        failures[f"{ended.task} of {ended.variant}" if ended.variant else ended.task] = Verdict(outcome, (reason,))
+        written = job.without(written, ended.task, ended.variant)
     results = {}
     for task in written.tasks:
         try:
@@ -121,11 +131,12 @@ def _record(
     data: Dataset,
     expected: Reference,
     outputs: Outputs,
-    plan: LatencyPlan,
+    plan: LatencyPlan | None,
     limits: Policy,
     started: str,
     reference_model: Path,
     data_folder: Path,
+    baseline: Baseline | None,
 ) -> Record:
     arrays: dict[str, npt.NDArray[Any]] = {
         "names": np.array(data.names),
@@ -141,19 +152,25 @@ def _record(
     predictions = evidence.predictions(arrays)
     changed = evidence.flipped(predictions)
     arrays |= {"flipped.index": changed, "flipped.images": data.images[changed]}
-    timed = outputs.results.get(LATENCY)
+    for task, result in outputs.results.items():
+        if task.startswith(f"{LATENCY}-"):
+            arrays |= {f"{task.replace('-', '.')}.{name}": array for name, array in result.arrays.items()}
+    found = latency_verdict.runs(arrays)
+    times = latency_verdict.figures(found)
     records = []
     for kind, variant in variants.items():
         judged = evidence.judge(kind, predictions, limits) if kind in predictions.variants else _missing(kind, outputs)
-        times = None
-        if timed and f"{kind}.samples" in timed.arrays:
-            arrays |= {f"latency.{n}": a for n, a in timed.arrays.items() if n.startswith(f"{kind}.")}
-            times = _latency(timed, kind)
-        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=times, **vars(judged)))
-    notes = outputs.failures[LATENCY].reasons if LATENCY in outputs.failures else ()
+        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=times.get(kind), **vars(judged)))
     machine = next((result.machine for result in outputs.results.values()), {})
+    failures = [failure for task, failure in outputs.failures.items() if task.startswith(f"{LATENCY}-")]
+    rules = latency_gate.fitting(limits.latency, latency_gate.names(machine))
+    changes = baseline.changes(times) if baseline else ()
+    timing = None
+    if times or failures or rules:
+        threads = plan.threads if plan else 1
+        timing = latency_verdict.timing(found, times, threads, rules, failures, changes)
     return Record(
-        outcome=verdict.overall(record.verdict for record in records),
+        outcome=latency_verdict.overall([record.verdict for record in records], timing),
         variants=tuple(records),
         model={"file": str(reference_model), "sha256": expected.model_sha256},
         data={
@@ -165,10 +182,11 @@ def _record(
         },
         policy=limits.to_json(),
         machine=machine,
-        plan=asdict(plan),
+        plan=asdict(plan) if plan else {"threads": 1, "processes": 0},
         started=started,
-        notes=tuple(f"latency was not measured: {reason}" for reason in notes),
+        notes=tuple(f"{UNMEASURED}{reason}" for failure in failures for reason in failure.reasons),
         arrays=arrays,
+        timing=timing,
     )
 
 
@@ -178,8 +196,3 @@ def _missing(kind: str, outputs: Outputs) -> Judged:
         return Judged(outputs.failures[kind])
     why = "interrupted before it was run" if outputs.interrupted else "the worker ended before it was run"
     return Judged(Verdict(Outcome.INCONCLUSIVE, (why,)))
-
-
-def _latency(timed: Result, kind: str) -> Latency:
-    arrays = timed.arrays
-    return latency.summarise(arrays[f"{kind}.samples"], float(arrays[f"{kind}.load"]), float(arrays[f"{kind}.first"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.manifest import Variant
-from harness import diagnosis, drift, parity, policy, record, verdict
+from harness import diagnosis, drift, latency_gate, latency_verdict, parity, policy, record, verdict
 from harness.dataset import Dataset, to_input
 from harness.drift import Hop
 from harness.errors import SetupError
+from harness.latency import UNMEASURED, Latency, Timing
+from harness.latency_verdict import Run
 from harness.parity import FloatArray, Parity
 from harness.policy import Policy
 from harness.record import Record, VariantRecord
@@ -105,7 +107,11 @@ def again(path: Path, other_policy: Path | None = None) -> Record:
     limits = policy.load(other_policy) if other_policy else policy.from_json(dict(stored.policy), str(path))
     answered = predictions(stored.arrays)
     variants = tuple(_again(variant, answered, limits) for variant in stored.variants)
-    outcome = verdict.overall(variant.verdict for variant in variants)
+    found = latency_verdict.runs(stored.arrays)
+    figures = latency_verdict.figures(found)
+    variants = tuple(replace(variant, latency=figures.get(variant.kind)) for variant in variants)
+    timing = stored.timing and _timing(stored, stored.timing, found, figures, limits)
+    outcome = latency_verdict.overall([variant.verdict for variant in variants], timing)
     if other_policy is None:
         changed = [
             f"{old.kind} {old.verdict.outcome}, its outputs give {new.verdict.outcome}"
@@ -113,9 +119,18 @@ def again(path: Path, other_policy: Path | None = None) -> Record:
             if old.verdict.outcome is not new.verdict.outcome
         ]
         if changed or outcome is not stored.outcome:
-            what = "; ".join(changed) or f"{stored.outcome} of all, its variants give {outcome}"
+            what = "; ".join(changed) or f"{stored.outcome} of all, its variants and their latency give {outcome}"
             raise SetupError(f"{path}: says {what}: altered, or of another version; run harness check again")
-    return replace(stored, variants=variants, outcome=outcome, policy=limits.to_json())
+    return replace(stored, variants=variants, outcome=outcome, policy=limits.to_json(), timing=timing)
+
+
+def _timing(
+    stored: Record, timed: Timing, found: Sequence[Run], figures: Mapping[str, Latency], limits: Policy
+) -> Timing:
+    """The latency verdict again. What was not measured stands in the notes; a crash FAILed it."""
+    failures = [Verdict(timed.verdict.outcome, (note,)) for note in stored.notes if note.startswith(UNMEASURED)]
+    rules = latency_gate.fitting(limits.latency, latency_gate.names(stored.machine))
+    return latency_verdict.timing(found, figures, stored.plan.get("threads", 1), rules, failures, timed.changes)
 
 
 def inputs(data: Dataset, variants: Mapping[str, Variant]) -> dict[str, npt.NDArray[Any]]:

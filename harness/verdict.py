@@ -142,7 +142,8 @@ def _statistics(parity: Parity, limits: Limits, alpha: float) -> Statistics:
     )
 
 
-def _within(interval: Interval, limit: float) -> Outcome:
+def within(interval: Interval, limit: float) -> Outcome:
+    """PASS: all of it is; FAIL: none of it."""
     if interval.high <= limit:
         return Outcome.PASS
     return Outcome.FAIL if interval.low > limit else Outcome.INCONCLUSIVE
@@ -161,7 +162,7 @@ def _drop(parity: Parity, found: Statistics, alpha: float) -> _Finding:
     limit = found.largest_drop_allowed
 
     def rule(factor: float) -> Outcome:
-        return _within(drop_interval(_scaled(parity.changes, factor), round(parity.images * factor), alpha), limit)
+        return within(drop_interval(_scaled(parity.changes, factor), round(parity.images * factor), alpha), limit)
 
     low, high = found.drop_interval.low, found.drop_interval.high
     text = f"accuracy drop {points(found.drop)} points, {found.confidence:.0%} interval {points(low)} to {points(high)}"
@@ -175,7 +176,7 @@ def _flips(parity: Parity, found: Statistics, limits: Limits, alpha: float) -> _
         return _Finding(Outcome.FAIL if parity.flips else Outcome.PASS, f"{text}, none may")
     low, high = found.flip_share.low, found.flip_share.high
     text += f", {found.confidence:.0%} interval {low:.2%} to {high:.2%}, {limit:.2%} allowed"
-    return _finding(text, parity.images, lambda factor: _within(_flip_share(parity, factor, alpha), limit))
+    return _finding(text, parity.images, lambda factor: within(_flip_share(parity, factor, alpha), limit))
 
 
 def _flip_share(parity: Parity, factor: float, alpha: float) -> Interval:
@@ -212,7 +213,7 @@ def _classes(parity: Parity, limits: Limits, alpha: float) -> Iterator[_Finding]
 
 def _class_drop(part: ClassParity, limit: float, alpha: float, strict: float, factor: float) -> Outcome:
     changes, images = _scaled(part.changes, factor), round(part.images * factor)
-    return _within(
+    return within(
         Interval(
             statistics.smallest_drop(changes.broken_best, changes.fixed_best, images, strict),
             statistics.largest_drop(changes.broken_worst, changes.fixed_worst, images, alpha),
@@ -224,7 +225,7 @@ def _class_drop(part: ClassParity, limit: float, alpha: float, strict: float, fa
 def _class_recall(part: ClassParity, floor: float, alpha: float, factor: float) -> Outcome:
     images = round(part.images * factor)
     recall = statistics.clopper_pearson(round((part.recall or 0) * images), images, alpha)
-    return _within(Interval(1 - recall.high, 1 - recall.low), 1 - floor)
+    return within(Interval(1 - recall.high, 1 - recall.low), 1 - floor)
 
 
 def _measured(parity: Parity, limits: Limits) -> Iterator[_Finding]:

@@ -26,25 +26,22 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="the record; raw samples and outputs go beside it as .npz (default: %(default)s)",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="a page with verdict, figures and pictures")
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="interpreter threads for latency (default: %(default)s)"
-    )
+    flags.add_latency(parser)
     flags.add_policy(parser)
     flags.add_data(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import check, policy, record, terminal
+    from harness import check, latency_gate, policy, record, terminal
     from harness.files import check_writable, write_atomic
     from harness.formats import runs
-    from harness.job import LatencyPlan
     from harness.verdict import EXIT_CODES as OUTCOME_CODES
 
-    if options.threads < 1:
-        raise SetupError(f"--threads {options.threads}: expected at least 1")
+    plan = flags.latency_plan(options)
     if options.json.suffix != ".json":
         raise SetupError(f"--json {options.json}: expected a name ending in .json; the arrays go beside it as .npz")
     limits = policy.load(options.policy)
+    baseline = latency_gate.load(options.baseline, limits.latency)
     check_writable(options.json.parent)
     if options.html:
         from harness.report import check as page  # fails here where the extra is missing, before the work
@@ -58,7 +55,8 @@ def run(options: argparse.Namespace) -> int:
             terminal.step,
             bars,
             kinds=options.variants,
-            plan=LatencyPlan(threads=options.threads),
+            plan=plan,
+            baseline=baseline,
             limits=limits,
             skip_bad=options.skip_bad,
         )

@@ -25,6 +25,7 @@ class Ended:
     code: int | None  # none: it was silent too long and was stopped
     task: str | None
     tail: str
+    variant: str | None = None  # that it was at, in a task of several
 
 
 def run(
@@ -44,7 +45,8 @@ def run(
     lines: queue.Queue[str | None] = queue.Queue()
     reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
     reader.start()
-    task, said = None, []
+    task, variant = None, None
+    said: list[str] = []
     try:
         while (line := lines.get(timeout=silence_limit_s)) is not None:
             try:
@@ -53,6 +55,7 @@ def run(
             except (ValueError, KeyError, TypeError):
                 said.append(line.strip())  # the runtime's own chatter, or a traceback
                 continue
+            variant = message.get("variant")
             progress(task, done, total)
         code: int | None = process.wait()
     except queue.Empty:
@@ -62,7 +65,7 @@ def run(
         process.wait()
         reader.join()
         process.stdout.close()
-    return Ended(code, task, next((line for line in reversed(said) if line), ""))
+    return Ended(code, task, next((line for line in reversed(said) if line), ""), variant)
 
 
 def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:

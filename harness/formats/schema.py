@@ -124,7 +124,10 @@ def _evaluation() -> dict[str, Schema]:
         "runtime": TEXT,
         "accuracy": SHARE,
         "ties": COUNT,
-        "classes": {"type": "array", "items": ANYTHING | {"properties": counts | shares, "required": [*counts, *shares]}},
+        "classes": {
+            "type": "array",
+            "items": ANYTHING | {"properties": counts | shares, "required": [*counts, *shares]},
+        },
         "confusion": {"type": "array", "items": {"type": "array", "items": COUNT}},
         "misses": {
             "type": "array",

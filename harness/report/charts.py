@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
@@ -12,12 +13,15 @@ from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness import latency_verdict
 from harness.formats.runs import Runs
 from harness.record import Record
 from harness.report.style import OUTCOMES, SERIES, bare, cells, fade
+from harness.worker import CONTROL, STATE
 
-WIDTH = 7.2  # inches
+WIDTH = 5.4  # inches
 SHOWN_UP_TO = 0.99  # of the samples; a rare outlier would flatten all else
+STATES = {"frequency_hz": ("GHz", 1e-9), "temperature_c": ("°C", 1.0)}  # drawn where they could be read
 FLOOR = 1e-9  # of a probability difference, where the scale ends
 Array = npt.NDArray[Any]
 
@@ -87,15 +91,13 @@ def hops(runs: Runs) -> Figure:
     return figure
 
 
-def latency(runs: Runs) -> Figure | None:
-    """Every variant's samples as a density, median and 90th percentile marked; none where nothing was timed."""
+def latency(runs: Runs) -> Figure:
+    """Every variant's samples as a density, median and 90th percentile marked."""
     rows = [
         (label(runs, device, variant.kind), 1e3 * timed)
         for device, record, variant in runs.rows()
         if (timed := samples(record, variant.kind)) is not None
     ]
-    if not rows:
-        return None
     figure, axes = _rows([name for name, _ in rows], height=0.55)
     for row, (_, milliseconds) in enumerate(rows):
         kept = milliseconds[milliseconds <= np.quantile(milliseconds, SHOWN_UP_TO)]
@@ -116,30 +118,60 @@ def latency(runs: Runs) -> Figure | None:
     return figure
 
 
-def over_time(record: Record, state: Mapping[str, Array] | None = None) -> Figure | None:
-    """Each block's median beside its variant's, block after block, and what the device told of itself meanwhile."""
-    timed = {v.kind: blocks for v in record.variants if (blocks := _blocks(record, v.kind)) is not None}
-    if not timed:
-        return None
-    state = state or {}
-    figure = Figure(figsize=(WIDTH, 2.4 + 1.1 * len(state)), layout="constrained")
-    parts = figure.subplots(1 + len(state), 1, squeeze=False, height_ratios=[2, *[1] * len(state)])[:, 0]
+def over_time(record: Record) -> Figure:
+    """Every block's median beside its variant's, in the order they were run, and what the device told meanwhile."""
+    found = latency_verdict.runs(record.arrays)
+    state = {name: values for name in STATES if np.isfinite(values := _state(found, name)).any()}
+    figure = Figure(figsize=(WIDTH, 2.6 + 1.0 * len(state)), layout="constrained")
+    parts = figure.subplots(1 + len(state), 1, squeeze=False, sharex=True, height_ratios=[2.2, *[1] * len(state)])[:, 0]
     axes = parts[0]
-    for (kind, blocks), (colour, marker) in zip(timed.items(), cycle(SERIES), strict=False):
-        medians = np.median(blocks, axis=-1).ravel()
-        axes.plot(medians / np.median(medians), marker, color=colour, label=kind, markersize=3.5, linestyle="-", lw=0.8)
+    for (kind, blocks), (colour, marker) in zip(blocks_of(found).items(), cycle(SERIES), strict=False):
+        places, medians = np.array(blocks).T
+        axes.plot(places, medians / np.median(medians), marker, color=colour, label=kind, markersize=3, alpha=0.8)
     axes.axhline(1, color=rcParams["axes.labelcolor"], linewidth=0.8)
-    axes.set(ylabel="block / variant's median", xlabel="" if state else "block")
     low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 0.9), max(high, 1.1))
-    axes.legend(loc="lower left", frameon=False, bbox_to_anchor=(0, 1), ncols=min(4, len(timed)), borderaxespad=0)
+    axes.set_ylim(min(low, 0.95), max(high, 1.05))
+    axes.set_ylabel("median / variant's")
+    ends = np.cumsum([len(run["order"]) for run in found])
+    if record.timing:
+        marked = [
+            ends[block.process - 1] - len(found[block.process - 1]["order"]) + block.block
+            for block in record.timing.marked
+        ]
+        axes.plot(marked, np.full(len(marked), axes.get_ylim()[0]), "|", color="C1", label="marked", clip_on=False)
+    for part in parts:
+        for end in ends[:-1]:
+            part.axvline(end - 0.5, color=rcParams["grid.color"], linewidth=1)
+    axes.legend(loc="lower left", frameon=False, bbox_to_anchor=(-0.02, 1), ncols=4, borderaxespad=0, columnspacing=1)
     for part, (name, values) in zip(parts[1:], state.items(), strict=True):
-        part.plot(values, color="C4", linewidth=1.2)
-        part.set(ylabel=name)
-    parts[-1].set_xlabel("block, in the order they were run" if state else "block")
+        unit, scale = STATES[name]
+        part.plot(values * scale, color="C4", linewidth=1.2)
+        part.set_ylabel(unit)
+    parts[-1].set_xlabel("block; lines between processes" if len(found) > 1 else "block")
     for part in parts:
         bare(part, "y")
+        part.margins(x=0.01)
     return figure
+
+
+def blocks_of(found: Sequence[latency_verdict.Run]) -> dict[str, list[tuple[int, float]]]:
+    """By kind, (place in the order of all processes, median seconds) of every block; the control left out."""
+    blocks: dict[str, list[tuple[int, float]]] = {}
+    place = 0
+    for run in found:
+        seen: Counter[str] = Counter()
+        for index in run["order"]:
+            kind = str(run["kinds"][index])
+            if kind != CONTROL:
+                blocks.setdefault(kind, []).append((place, float(np.median(run[f"{kind}.samples"][seen[kind]]))))
+            seen[kind] += 1
+            place += 1
+    return blocks
+
+
+def _state(found: Sequence[latency_verdict.Run], name: str) -> Array:
+    """A source's reading in the middle of every block; nan: unavailable."""
+    return np.concatenate([run["state"][:, 1, STATE.index(name)] for run in found])
 
 
 def label(runs: Runs, device: str, kind: str) -> str:
@@ -149,14 +181,8 @@ def label(runs: Runs, device: str, kind: str) -> str:
 
 def samples(record: Record, kind: str) -> Array | None:
     """Every timed inference of a variant, in seconds; none where none was timed."""
-    blocks = _blocks(record, kind)
-    return None if blocks is None else blocks.ravel()
-
-
-def _blocks(record: Record, kind: str) -> Array | None:
-    """Seconds [..., blocks, block]; none where nothing was timed."""
-    found = record.arrays.get(f"latency.{kind}.samples")
-    return found if found is not None and found.size else None
+    found = [run[f"{kind}.samples"].ravel() for run in latency_verdict.runs(record.arrays) if kind in run["kinds"]]
+    return np.concatenate(found) if found else None
 
 
 def _rows(names: Sequence[str], height: float = 0.36) -> tuple[Figure, Axes]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from harness import drift, evidence, metrics, names
+from harness import drift, evidence, latency_verdict, metrics, names
 from harness.formats import figures, words
 from harness.formats.runs import Runs
+from harness.latency import Timing
 from harness.record import Record
 from harness.report import charts, flips, plots
 from harness.report.html import picture, render
 
 TILES = 240  # in all; each is about a kilobyte, or four of a large photograph
 TRANSITIONS_SHOWN = 12
+DRAWN_FROM = 5  # changed answers; fewer are read faster in the table
 FIGURES_SHOWN = 6  # of devices over time, and of changed confusion matrices
 
 
@@ -32,14 +36,16 @@ def page(runs: Runs) -> str:
         names=called,
         sentence=words.sentence(runs),
         next_step=words.next_step(runs),
-        rows=[_row(*row) for row in runs.rows()],
+        rows=(rows := [_row(*row) for row in runs.rows()]),
+        worst_first=sorted(rows, key=lambda row: -SEVERITY.index(row["variant"].verdict.outcome)),
         drops=_drops(runs),
         latency=_latency(runs),
         over_time=[
-            (device, picture(partial(_over_time, record), f"Block after block on {device}: {_drift_in_words(record)}"))
-            for device, record in list(zip(runs.devices, runs.records, strict=True))[:FIGURES_SHOWN]
-            if charts.over_time(record)
+            (device, picture(partial(charts.over_time, record), f"Block after block on {device}: {_spread(record)}."))
+            for device, record in list(runs.each())[:FIGURES_SHOWN]
+            if latency_verdict.runs(record.arrays)
         ],
+        states=[(device, _state(record.timing)) for device, record in runs.each() if record.timing],
         reference=_reference(first, in_matrix),
         changed=_changed(runs, called, in_matrix),
         galleries=_galleries(runs),
@@ -68,29 +74,47 @@ def _drops(runs: Runs) -> Any:
 
 
 def _latency(runs: Runs) -> Any:
-    if charts.latency(runs) is None:
+    if not any(variant.latency for _, _, variant in runs.rows()):
         return None
     alt = "Distribution of the time of one inference. " + "; ".join(
         f"{charts.label(runs, device, v.kind)} median {figures.milliseconds(v.latency.median)}"
         for device, _, v in runs.rows()
         if v.latency
     )
-    return picture(partial(charts.latency, runs), alt)  # type: ignore[arg-type]
+    return picture(partial(charts.latency, runs), alt)
 
 
-def _over_time(record: Record) -> Any:
-    return charts.over_time(record)
-
-
-def _drift_in_words(record: Record) -> str:
+def _spread(record: Record) -> str:
+    """In words: how far each variant's blocks spread."""
     parts = []
-    for variant in record.variants:
-        blocks = record.arrays.get(f"latency.{variant.kind}.samples")
-        if blocks is not None and blocks.size:
-            medians = np.median(blocks, axis=-1).ravel()
-            low, high = medians.min() / np.median(medians), medians.max() / np.median(medians)
-            parts.append(f"{variant.kind}'s blocks took {low:.2f} to {high:.2f} of its median")
+    for kind, blocks in charts.blocks_of(latency_verdict.runs(record.arrays)).items():
+        medians = np.array([median for _, median in blocks])
+        low, high = medians.min() / np.median(medians), medians.max() / np.median(medians)
+        parts.append(f"{kind}'s blocks took {low:.2f} to {high:.2f} of its median")
     return "; ".join(parts)
+
+
+def _state(timing: Timing) -> list[tuple[str, str]]:
+    """What the device told of itself, and what of the measurement a person should know: name, text."""
+    units = {"frequency_hz": ("frequency", 1e-9, " GHz"), "temperature_c": ("temperature", 1, " °C")}
+    units |= {"battery_percent": ("battery", 1, " %"), "others_cores": ("busy with other work", 1, " cores")}
+    units |= {"throttled": ("throttling bits", 1, ""), "throttle_count": ("throttled", 1, " times")}
+    facts = []
+    for name, reading in timing.machine.items():
+        called, scale, unit = units.get(name, (name, 1, ""))
+        if isinstance(reading, Mapping):
+            low, median, high = (f"{scale * reading[key]:.3g}" for key in ("lowest", "median", "highest"))
+            reading = f"{low}{unit}" if low == high else f"{median}{unit} ({low} to {high})"
+        elif isinstance(reading, list):
+            reading = ", ".join(map(str, reading))
+        facts.append((called, str(reading)))
+    if timing.control:
+        facts.append(("the same file twice", latency_verdict.described(timing.control)))
+    facts.append(("marked blocks", f"{len(timing.marked)} of {timing.blocks}, {timing.processes} processes"))
+    if timing.marked:
+        commonest = Counter(mark for block in timing.marked for mark in block.marks).most_common(3)
+        facts.append(("marks", "; ".join(f"{mark} ({count})" for mark, count in commonest)))
+    return facts
 
 
 def _reference(record: Record, called: tuple[str, ...] | None) -> dict[str, Any] | None:
@@ -119,7 +143,7 @@ def _changed(runs: Runs, called: tuple[str, ...], in_matrix: tuple[str, ...] | N
         order = np.argsort(-counts, kind="stable")
         moves = [(*(called[i] for i in kinds[n].tolist()), int(counts[n])) for n in order]
         drawn = None
-        if len(found) < FIGURES_SHOWN:
+        if len(found) < FIGURES_SHOWN and len(triples) >= DRAWN_FROM:
             draw = partial(charts.changes, answered.reference, outputs, answered.labels, in_matrix)
             drawn = picture(
                 draw, f"How {variant.kind}'s confusion matrix differs from the reference's; as in the table."

@@ -14,14 +14,12 @@ import pytest
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-from harness import record
+from harness import latency_verdict, record, worker
 from harness.cli import main
 from harness.errors import SetupError
 from harness.formats import figures, json_report, junit, markdown, runs, schema
-from harness.latency import Control, Latency, Memory, Ratio, Timing
 from harness.record import Record, VariantRecord
 from harness.report import check
-from harness.statistics import Interval
 from harness.terminal import table
 from harness.verdict import Outcome, Verdict
 from tests.conftest import refusal
@@ -29,33 +27,33 @@ from tests.harness.browser import look, needs_chromium
 from tests.harness.test_evidence import a_run, stored
 from tests.harness.test_report import Tags
 
-CONTROL = Control("float32", 1.0, Interval(0.99, 1.01), True)
+SECONDS = {"control": 0.004, "float32": 0.004, "int8": 0.002}
 
 
-def timed(run: Record, *, gated: bool = False, outcome: Outcome = Outcome.PASS) -> Record:
-    """The same run with latency: int8 twice as fast as float32."""
-    rng = np.random.default_rng(0)
-    seconds = {"float32": 0.004, "int8": 0.002}
-    arrays = {f"latency.{kind}.samples": base * rng.uniform(0.99, 1.1, (10, 20)) for kind, base in seconds.items()}
-    interval = Interval(0.0019, 0.0021)
-    latency = {
-        kind: Latency(base, interval, 1.1 * base, None, None, None, 0.01, 0.005, 200, 5, Memory(2_000_000, 1_000_000))
-        for kind, base in seconds.items()
-    }
-    return replace(
-        run,
-        arrays={**run.arrays, **arrays},
-        variants=tuple(replace(variant, latency=latency[variant.kind]) for variant in run.variants),
-        timing=Timing(
-            verdict=Verdict(outcome, ("steady",)),
-            gated=gated,
-            control=CONTROL,
-            ratios=(Ratio("int8", "float32", 0.5, Interval(0.48, 0.52)),),
-            processes=5,
-            blocks=10,
-            marked=(),
-        ),
-    )
+def timed(run: Record, *, gated: bool = False, outcome: Outcome | None = None) -> Record:
+    """The same run with latency from two processes: int8 twice as fast as float32, the temperature known."""
+    arrays = dict(run.arrays)
+    for process in (1, 2):
+        rng = np.random.default_rng(process)
+        kinds = [worker.CONTROL, "float32", "int8"]
+        order = np.array([0, 1, 2, 2, 1, 0] * 6)
+        state = np.full((len(order), 3, len(worker.STATE)), np.nan)
+        state[:, :, worker.STATE.index("clock_s")] = np.arange(len(order))[:, np.newaxis]
+        state[:, :, worker.STATE.index("temperature_c")] = 50 + np.arange(len(order))[:, np.newaxis] / 10
+        made: dict[str, Any] = {"kinds": np.array(kinds), "order": order, "state": state, "control": "float32"}
+        made |= {"cores": np.array([0]), "governor": np.array("unavailable"), "memory": np.array([2e6, 1e6])}
+        for kind, seconds in zip(kinds, SECONDS.values(), strict=True):
+            samples = seconds * rng.uniform(0.99, 1.02, (12, 20))
+            made |= {f"{kind}.samples": samples, f"{kind}.warmup": samples[0], f"{kind}.settled": np.array(True)}
+            made |= {f"{kind}.load": np.array(0.01), f"{kind}.first": np.array(0.005)}
+        arrays |= {f"latency.{process}.{name}": np.asarray(array) for name, array in made.items()}
+    found = latency_verdict.runs(arrays)
+    times = latency_verdict.figures(found)
+    timing = replace(latency_verdict.timing(found, times, 1), gated=gated)
+    if outcome:
+        timing = replace(timing, verdict=Verdict(outcome, ("as asked",)))
+    variants = tuple(replace(variant, latency=times[variant.kind]) for variant in run.variants)
+    return replace(run, arrays=arrays, variants=variants, timing=timing)
 
 
 def on(machine: str, run: Record) -> Record:
@@ -72,10 +70,13 @@ def silent(kind: str = "dynamic_range", why: str = "the worker ended with exit c
 
 
 def test_speed_is_told_as_times_as_fast_with_its_interval() -> None:
-    """Half the time of float32 is 2.00x; the interval's ends change places; without a ratio there is a dash."""
+    """Half the time of float32 is 2.00x, its interval around it; without a ratio there is a dash."""
     run = timed(a_run())
     found = figures.of(run.variants[1], run)
-    assert (found.speedup, found.speedup_interval) == ("2.00x", "1.92 to 2.08")
+    low, high = map(float, found.speedup_interval.split(" to "))
+    assert low < 2 < high
+    assert found.speedup == "2.00x"
+    assert found.memory != "-"
     assert figures.of(run.variants[0], run).speedup == "-"
     assert figures.of(a_run().variants[1], a_run()).median == "-"
     assert "2.00x" in table(run)
@@ -93,6 +94,16 @@ def test_the_page_of_a_check_comes_from_the_command_line(tmp_path: Path, capsys:
     assert "harness explain int8" in text
     assert text.count("data:image/png;base64,") == 60
     assert "No latency was measured." in text
+
+
+def test_the_page_tells_of_time_and_of_the_device() -> None:
+    """Speed-up, the distribution, blocks over time, the temperature; what could not be read is unavailable."""
+    text = check.page(runs.of([timed(a_run())]))
+    assert "2.00x" in text
+    assert "Distribution of the time of one inference. float32 median 4.0" in text
+    assert "int8&#39;s blocks took 0.9" in text
+    assert "50 to 53.5" in text
+    assert "<dt>frequency</dt><dd>unavailable</dd>" in text
 
 
 def test_the_page_needs_nothing_else_and_every_picture_has_a_text() -> None:
@@ -183,9 +194,7 @@ def test_latency_is_a_case_only_where_it_is_limited() -> None:
 
 def validator(name: str) -> Draft202012Validator:
     schemas = {file.name: json.loads(file.read_text()) for file in schema.FOLDER.glob("*.json")}
-    registry: Any = Registry().with_resources(
-        [(one["$id"], Resource.from_contents(one)) for one in schemas.values()]
-    )
+    registry: Any = Registry().with_resources([(one["$id"], Resource.from_contents(one)) for one in schemas.values()])
     return Draft202012Validator(schemas[name], registry=registry)
 
 
@@ -197,7 +206,9 @@ def test_the_published_schemas_are_those_of_the_code() -> None:
         Draft202012Validator.check_schema(json.loads(published[name]))
 
 
-@pytest.mark.parametrize("make", [a_run, lambda: timed(a_run(broken=60)), lambda: replace(a_run(), variants=(silent(),))])
+@pytest.mark.parametrize(
+    "make", [a_run, lambda: timed(a_run(broken=60)), lambda: replace(a_run(), variants=(silent(),))]
+)
 def test_what_is_written_fits_the_schemas(make: Callable[[], Record], tmp_path: Path) -> None:
     """A record, with and without latency and answers, and the report of it; a key too many does not fit."""
     run = make()
