@@ -20,7 +20,7 @@ from harness.latency_verdict import Run
 from harness.parity import FloatArray, Parity
 from harness.policy import Policy
 from harness.record import Record, VariantRecord
-from harness.verdict import Outcome, Statistics, Verdict
+from harness.verdict import Check, Outcome, Statistics, Verdict
 
 FLOAT = "float32"  # the variant that the others are made from
 FLOAT_NOISE = 1e-5  # of an image's mean, summed up in another order
@@ -35,6 +35,7 @@ class Judged:
     parity: Parity | None = None
     statistics: Statistics | None = None
     hops: tuple[Hop, ...] = ()
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def judge(kind: str, answered: Predictions, limits: Policy) -> Judged:
     judged = judgement.verdict
     if judged.outcome is Outcome.FAIL:
         judged = Verdict(judged.outcome, (*judged.reasons, *diagnosis.patterns(outputs, answered.reference)))
-    return Judged(judged, figures, judgement.statistics, chain)
+    return Judged(judged, figures, judgement.statistics, chain, judgement.checks)
 
 
 def flipped(answered: Predictions) -> npt.NDArray[np.int64]:

@@ -27,7 +27,7 @@ class Outcome(StrEnum):
     FAIL = "FAIL"
 
 
-_SEVERITY = [Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL]
+SEVERITY = [Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL]
 EXIT_CODES = {Outcome.PASS: Exit.PASS, Outcome.INCONCLUSIVE: Exit.INCONCLUSIVE, Outcome.FAIL: Exit.FAIL}
 
 
@@ -58,11 +58,21 @@ class Statistics:
 
 
 @dataclass(frozen=True)
+class Check:
+    """One group of rules: the worst of its findings, and what they say; nothing said, nothing found."""
+
+    name: str
+    outcome: Outcome
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Judgement:
     """A verdict, and the statistics that it rests on; none where they could not be had."""
 
     verdict: Verdict
     statistics: Statistics | None
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,24 +89,34 @@ def judge(kind: str, parity: Parity, policy: Policy) -> Judgement:
     limits = policy.limits(kind)
     try:
         found = _statistics(parity, limits, policy.alpha)
-        findings = [
-            _drop(parity, found, policy.alpha),
-            _flips(parity, found, limits, policy.alpha),
-            *_classes(parity, limits, policy.alpha),
-            *_measured(parity, limits),
-        ]
+        groups = {
+            "accuracy": [_drop(parity, found, policy.alpha)],
+            "flips": [_flips(parity, found, limits, policy.alpha)],
+            "classes": list(_classes(parity, limits, policy.alpha)),
+            "probabilities": list(_measured(parity, limits)),
+        }
     except ModuleNotFoundError:
         return Judgement(Verdict(Outcome.INCONCLUSIVE, (NO_SCIPY,)), None)
-    outcome = max((finding.outcome for finding in findings), key=_SEVERITY.index)
+    checks = tuple(_check(name, group) for name, group in groups.items())
+    findings = [finding for group in groups.values() for finding in group]
+    outcome = _worst(findings)
     reasons = [finding.text for finding in findings if finding.outcome is outcome]
     if outcome is Outcome.INCONCLUSIVE:
         reasons.append(_advice(findings, parity.images))
-    return Judgement(Verdict(outcome, tuple(reasons)), found)
+    return Judgement(Verdict(outcome, tuple(reasons)), found, checks)
 
 
 def overall(verdicts: Iterable[Verdict]) -> Outcome:
     """The worst outcome; of no verdict at all, FAIL: nothing was shown."""
-    return max((verdict.outcome for verdict in verdicts), key=_SEVERITY.index, default=Outcome.FAIL)
+    return max((verdict.outcome for verdict in verdicts), key=SEVERITY.index, default=Outcome.FAIL)
+
+
+def _worst(findings: list[_Finding]) -> Outcome:
+    return max((finding.outcome for finding in findings), key=SEVERITY.index, default=Outcome.PASS)
+
+
+def _check(name: str, findings: list[_Finding]) -> Check:
+    return Check(name, _worst(findings), tuple(finding.text for finding in findings))
 
 
 def drop_interval(changes: Changes, images: int, alpha: float) -> Interval:

@@ -9,7 +9,7 @@ from harness.cli import flags
 from harness.errors import Exit, SetupError
 
 DOES = "judge variants against the Keras reference on this machine"
-EXAMPLE = "harness check --json runs/check.json"
+EXAMPLE = "harness check --json runs/check.json --html runs/check.html"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +25,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the record; raw samples and outputs go beside it as .npz (default: %(default)s)",
     )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="a page with verdict, figures and pictures")
     flags.add_latency(parser)
     flags.add_policy(parser)
     flags.add_data(parser)
@@ -32,7 +33,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from harness import check, latency_gate, policy, record, terminal
-    from harness.files import check_writable
+    from harness.files import check_writable, write_atomic
+    from harness.formats import runs
     from harness.verdict import EXIT_CODES as OUTCOME_CODES
 
     plan = flags.latency_plan(options)
@@ -41,6 +43,10 @@ def run(options: argparse.Namespace) -> int:
     limits = policy.load(options.policy)
     baseline = latency_gate.load(options.baseline, limits.latency)
     check_writable(options.json.parent)
+    if options.html:
+        from harness.report import check as page  # fails here where the extra is missing, before the work
+
+        check_writable(options.html.parent)
     with terminal.Bars() as bars:
         result, interrupted = check.check(
             options.models,
@@ -59,4 +65,7 @@ def run(options: argparse.Namespace) -> int:
     finally:  # what was measured is shown also where it cannot be stored
         print(terminal.table(result))
     print(f"record: {options.json}, raw samples and outputs: {arrays}")
+    if options.html:
+        write_atomic(options.html, page.page(runs.of([result])).encode())
+        print(f"report: {options.html}")
     return Exit.INTERRUPTED if interrupted else OUTCOME_CODES[result.outcome]
