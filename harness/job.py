@@ -82,6 +82,14 @@ def write(
     return _write(folder, data, tasks)
 
 
+def write_latency(folder: Path, models: Path, variants: Mapping[str, Variant], data: Dataset, plan: LatencyPlan) -> Job:
+    """The same without the answers."""
+    files = {kind: (variant.file, variant.sha256) for kind, variant in variants.items()}
+    for variant in variants.values():
+        shutil.copyfile(variant.path(models), folder / variant.file)
+    return _write(folder, data, _latency(files, plan))
+
+
 def write_answers(folder: Path, content: bytes, data: Dataset, parallel: int) -> Job:
     """Fill an empty folder with worker, inputs and one .tflite file: the one task is ANSWERS."""
     file = f"{ANSWERS}.tflite"

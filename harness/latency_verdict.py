@@ -37,7 +37,7 @@ def runs(arrays: Mapping[str, npt.NDArray[Any]]) -> list[Run]:
 
 def figures(found: Sequence[Run]) -> dict[str, Latency]:
     """Of every kind that was measured in any process."""
-    kinds = dict.fromkeys(str(kind) for run in found for kind in sorted(run["kinds"]) if kind != CONTROL)
+    kinds = dict.fromkeys(str(kind) for run in found for kind in run["kinds"] if kind != CONTROL)
     return {kind: _figures(kind, [run for run in found if kind in run["kinds"]]) for kind in kinds}
 
 

@@ -62,20 +62,20 @@ def load(path: Path | None = None) -> Policy:
         return _policy(default, str(DEFAULTS))
     own = settings.read(path)
     for key, value in own.items():
-        settings.check_name(key, default, str(path), "key")
+        settings.check_name(key, (*default, "latency"), str(path), "key")
         if key == "latency" and isinstance(value, list) and all(isinstance(table, dict) for table in value):
             continue
         tables = [value] if key == "quantized" else value.values() if key == "kinds" and isinstance(value, dict) else []
         if key != "alpha" and not (isinstance(value, dict) and all(isinstance(table, dict) for table in tables)):
-            raise SetupError(f"{path}: {key} = {value!r}: expected a table" + ("s, [[latency]]" * (key == "latency")))
+            expected = "tables, [[latency]]" if key == "latency" else "a table"
+            raise SetupError(f"{path}: {key} = {value!r}: expected {expected}")
     kinds = {
         kind: {**default["kinds"].get(kind, {}), **own.get("kinds", {}).get(kind, {})}
         for kind in (*default["kinds"], *own.get("kinds", {}))
     }
     quantized = {**default["quantized"], **own.get("quantized", {})}
-    whole = {"quantized": quantized, "kinds": kinds}
-    for key in ("alpha", "latency"):
-        whole[key] = own.get(key, default[key])
+    alpha = own.get("alpha", default["alpha"])
+    whole = {"alpha": alpha, "quantized": quantized, "kinds": kinds, "latency": own.get("latency", [])}
     return _policy(whole, str(path))
 
 
@@ -103,7 +103,7 @@ def _policy(table: Mapping[str, Any], where: str) -> Policy:
         raise SetupError(f"{where}: alpha = {alpha}: expected 0.0005 to 0.25")
     quantized = table["quantized"]
     kinds = {kind: _limits({**quantized, **own}, f"{where}: kinds.{kind}") for kind, own in table["kinds"].items()}
-    rules = tuple(_rule(dict(own), f"{where}: latency") for own in table["latency"])
+    rules = tuple(_rule(dict(own), f"{where}: latency") for own in table.get("latency", ()))
     return Policy(alpha, _limits(quantized, f"{where}: quantized"), kinds, rules)
 
 

@@ -95,15 +95,21 @@ def add_latency(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_threads(threads: int) -> int:
+    """The number, where this machine has as many cores. Raises SetupError."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not 1 <= threads <= cores:
+        raise SetupError(f"--threads {threads}: expected 1 to {cores}, the cores that this process may use")
+    return threads
+
+
 def latency_plan(options: argparse.Namespace) -> LatencyPlan | None:
     """The plan that the flags of `add_latency` ask for. Raises SetupError: zero runs, more threads than cores."""
     from harness import job
 
     if options.no_latency:
         return None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not 1 <= options.threads <= cores:
-        raise SetupError(f"--threads {options.threads}: expected 1 to {cores}, the cores that this process may use")
+    check_threads(options.threads)
     own = {name: value for name in ("processes", "cooldown") if (value := getattr(options, name)) is not None}
     for name, value in own.items():
         if value < (least := 1 if name == "processes" else 0):
