@@ -84,7 +84,7 @@ def hops(runs: Runs) -> Figure:
             axes.plot(ends[0], row, marker, color=colour, markersize=5)
         if variant.hops:
             axes.plot([], [], marker, color=colour, label=label(runs, device, variant.kind), markersize=5)
-    axes.set(xscale="log", xlim=(FLOOR / 2, 2), xlabel="change of a probability: mean (mark) to largest (end of line)")
+    axes.set(xscale="log", xlim=(FLOOR / 2, 2), xlabel="change of a probability: mean to largest")
     axes.minorticks_off()
     figure.legend(loc="outside upper left", frameon=False, ncols=2 if len(runs.devices) > 1 else 4)
     return figure
@@ -127,11 +127,9 @@ def over_time(record: Record) -> Figure:
     axes.set_ylim(min(low, 0.95), max(high, 1.05))
     axes.set_ylabel("relative time")
     ends = np.cumsum([len(run["order"]) for run in found])
-    if record.timing:
-        marked = [
-            ends[block.process - 1] - len(found[block.process - 1]["order"]) + block.block
-            for block in record.timing.marked
-        ]
+    if record.timing and record.timing.marked:
+        begins = [0, *ends]
+        marked = [begins[block.process - 1] + block.block for block in record.timing.marked]
         axes.plot(marked, np.full(len(marked), axes.get_ylim()[0]), "|", color="C1", label="marked", clip_on=False)
     for part in parts:
         for end in ends[:-1]:
