@@ -27,7 +27,7 @@ def test_the_shipped_model_is_small_and_plain() -> None:
 def test_from_model_to_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The defaults convert and check: PASS, every batch norm folded, float32 without a flip, at least 98.5 % right."""
+    """The defaults convert and check: PASS, every batch norm folded, float32 without a flip, at least 99 % right."""
     monkeypatch.chdir(ROOT)
     assert main(["convert", str(MODEL), "--out", str(tmp_path)]) == 0
     variants = manifest.read(tmp_path)
@@ -41,8 +41,8 @@ def test_from_model_to_verdict(
     assert by_kind["float32"]["flips"] == 0
     for variant in by_kind.values():
         assert variant["images"] == 2200
-        assert variant["reference_accuracy"] >= 0.985
-        assert variant["accuracy"] >= 0.98
+        assert variant["reference_accuracy"] >= 0.99
+        assert variant["accuracy"] >= 0.985
     shipped = json.loads(record.read_text())
     assert main(["verdict", str(record)]) == 0
     assert [hop["target"] for hop in shipped["variants"][-1]["hops"]] == ["folded Keras", "float32", "int8"]
