@@ -237,12 +237,11 @@ def test_figures_survive_the_record() -> None:
     [
         (["--processes", "0"], "--processes 0: expected at least 1; --no-latency measures none"),
         (["--cooldown", "-1"], "--cooldown -1: expected at least 0"),
-        (["--threads", "0"], "--threads 0: expected 1 to"),
-        (["--threads", "10000"], "the cores that this process may use"),
+        (["--threads", "0"], "--threads 0: expected at least 1"),
     ],
 )
 def test_impossible_plans_are_refused(asked: list[str], said: str) -> None:
-    """Zero runs, more threads than cores."""
+    """Zero runs, zero threads."""
     import argparse
 
     parser = argparse.ArgumentParser()
