@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from harness.formats.runs import Runs
-from harness.record import Record, VariantRecord
 from harness.verdict import Outcome
 
 MARKS = {Outcome.PASS: "\N{WHITE HEAVY CHECK MARK}", Outcome.FAIL: "\N{CROSS MARK}", Outcome.INCONCLUSIVE: "\u2754"}
@@ -25,7 +24,8 @@ def sentence(runs: Runs) -> str:
         return f"{_listed(open_ones)} {is_} neither proven nor refuted by this run ({images}, {where})."
     if runs.outcome is not Outcome.PASS:
         return f"Every variant answers like the Keras model ({images}, {where}), but its speed does not pass."
-    subject = "The variant answers" if len(runs.kinds) == 1 else f"All {len(runs.kinds)} variants answer"
+    subjects = {1: "The variant answers", 2: "Both variants answer"}
+    subject = subjects.get(len(runs.kinds), f"All {len(runs.kinds)} variants answer")
     return f"{subject} like the Keras model, within the policy's limits ({images}, {where})."
 
 
@@ -40,18 +40,6 @@ def next_step(runs: Runs) -> tuple[str, str] | None:
             "harness compare baseline/check.json runs/check.json",
         )
     return None
-
-
-def speed(record: Record) -> str:
-    """The verdict on the latency figures, and whether it counts."""
-    if record.timing is None:
-        return "latency was not measured"
-    counts = "counts towards the verdict" if record.timing.gated else "no limit set, so it does not count"
-    return f"latency {record.timing.verdict.outcome} ({counts})"
-
-
-def reasons(variant: VariantRecord) -> tuple[str, ...]:
-    return variant.verdict.reasons
 
 
 def _listed(kinds: list[str]) -> str:

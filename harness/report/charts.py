@@ -42,7 +42,7 @@ def drops(runs: Runs) -> Figure:
         axes.plot([limit, limit], [row - 0.36, row + 0.36], color="C1", linewidth=1.8)
     axes.plot([], [], color="C1", linewidth=1.8, label="allowed")
     axes.set_xlabel("points of accuracy below the reference")
-    axes.legend(loc="lower right", frameon=False, bbox_to_anchor=(1, 1))
+    figure.legend(loc="outside upper left", frameon=False)
     return figure
 
 
@@ -84,10 +84,9 @@ def hops(runs: Runs) -> Figure:
             axes.plot(ends[0], row, marker, color=colour, markersize=5)
         if variant.hops:
             axes.plot([], [], marker, color=colour, label=label(runs, device, variant.kind), markersize=5)
-    axes.set(xscale="log", xlim=(FLOOR / 2, 2), xlabel="change of a probability: mean (mark) to largest (end of line)")
+    axes.set(xscale="log", xlim=(FLOOR / 2, 2), xlabel="change of a probability: mean to largest")
     axes.minorticks_off()
-    columns = min(4, len(marks))
-    axes.legend(loc="lower left", frameon=False, bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0)
+    figure.legend(loc="outside upper left", frameon=False, ncols=2 if len(runs.devices) > 1 else 4)
     return figure
 
 
@@ -98,23 +97,18 @@ def latency(runs: Runs) -> Figure:
         for device, record, variant in runs.rows()
         if (timed := samples(record, variant.kind)) is not None
     ]
-    figure, axes = _rows([name for name, _ in rows], height=0.55)
-    for row, (_, milliseconds) in enumerate(rows):
+    figure = Figure(figsize=(WIDTH, 0.5 + 0.75 * len(rows)), layout="constrained")
+    for axes, (name, milliseconds) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         kept = milliseconds[milliseconds <= np.quantile(milliseconds, SHOWN_UP_TO)]
-        counts, edges = np.histogram(kept, bins=min(60, max(10, len(kept) // 8)))
-        heights = 0.75 * counts / counts.max()
-        axes.stairs(row + 0.4 - heights, edges, baseline=row + 0.4, fill=True, color="C0", alpha=0.45)
+        axes.hist(kept, bins=min(60, max(10, len(kept) // 8)), color="C0", alpha=0.5)
         median, p90 = np.median(milliseconds), np.quantile(milliseconds, 0.9)
-        axes.plot([median] * 2, [row - 0.35, row + 0.4], color=rcParams["text.color"], linewidth=1.5)
-        axes.plot([p90] * 2, [row + 0.1, row + 0.4], color="C1", linewidth=1.5)
-        axes.annotate(
-            f"{median:.2f}", (median, row - 0.35), xytext=(3, -2), textcoords="offset points", size=8, va="top"
-        )
-    axes.plot([], [], color=rcParams["text.color"], linewidth=1.5, label="median")
-    axes.plot([], [], color="C1", linewidth=1.5, label="90th percentile")
-    axes.set_xlim(0, None)
-    axes.set_xlabel("milliseconds an inference")
-    axes.legend(loc="lower right", frameon=False, bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
+        axes.axvline(median, color=rcParams["text.color"], linewidth=1.5, label="median")
+        axes.axvline(p90, color="C1", linewidth=1.5, label="90th percentile")
+        axes.set_yticks([])
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", color=rcParams["text.color"])
+        bare(axes, "x")
+    axes.set_xlabel("milliseconds an inference, each variant on its own scale")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", frameon=False, ncols=2)
     return figure
 
 
@@ -122,7 +116,7 @@ def over_time(record: Record) -> Figure:
     """Every block's median beside its variant's, in the order they were run, and what the device told meanwhile."""
     found = latency_verdict.runs(record.arrays)
     state = {name: values for name in STATES if np.isfinite(values := _state(found, name)).any()}
-    figure = Figure(figsize=(WIDTH, 2.6 + 1.0 * len(state)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.6 + 0.9 * len(state)), layout="constrained")
     parts = figure.subplots(1 + len(state), 1, squeeze=False, sharex=True, height_ratios=[2.2, *[1] * len(state)])[:, 0]
     axes = parts[0]
     for (kind, blocks), (colour, marker) in zip(blocks_of(found).items(), cycle(SERIES), strict=False):
@@ -131,18 +125,16 @@ def over_time(record: Record) -> Figure:
     axes.axhline(1, color=rcParams["axes.labelcolor"], linewidth=0.8)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.95), max(high, 1.05))
-    axes.set_ylabel("median / variant's")
+    axes.set_ylabel("relative time")
     ends = np.cumsum([len(run["order"]) for run in found])
-    if record.timing:
-        marked = [
-            ends[block.process - 1] - len(found[block.process - 1]["order"]) + block.block
-            for block in record.timing.marked
-        ]
+    if record.timing and record.timing.marked:
+        begins = [0, *ends]
+        marked = [begins[block.process - 1] + block.block for block in record.timing.marked]
         axes.plot(marked, np.full(len(marked), axes.get_ylim()[0]), "|", color="C1", label="marked", clip_on=False)
     for part in parts:
         for end in ends[:-1]:
             part.axvline(end - 0.5, color=rcParams["grid.color"], linewidth=1)
-    axes.legend(loc="lower left", frameon=False, bbox_to_anchor=(-0.02, 1), ncols=4, borderaxespad=0, columnspacing=1)
+    figure.legend(loc="outside upper left", frameon=False, ncols=4, columnspacing=1)
     for part, (name, values) in zip(parts[1:], state.items(), strict=True):
         unit, scale = STATES[name]
         part.plot(values * scale, color="C4", linewidth=1.2)

@@ -12,13 +12,15 @@ import numpy as np
 from harness import drift, evidence, latency_verdict, metrics, names
 from harness.formats import figures, words
 from harness.formats.runs import Runs
-from harness.latency import Timing
+from harness.latency import UNAVAILABLE, Timing
 from harness.record import Record
 from harness.report import charts, flips, plots
 from harness.report.html import picture, render
+from harness.verdict import SEVERITY, Outcome
 
 TILES = 240  # in all; each is about a kilobyte, or four of a large photograph
 TRANSITIONS_SHOWN = 12
+FOLDED_FROM = 4  # reasons of variants; of more, those that passed are folded away
 DRAWN_FROM = 5  # changed answers; fewer are read faster in the table
 FIGURES_SHOWN = 6  # of devices over time, and of changed confusion matrices
 
@@ -29,6 +31,8 @@ def page(runs: Runs) -> str:
     classes = first.arrays["reference"].shape[1]
     called = names.stored(first.data, classes)
     in_matrix = called if classes <= plots.MOST_CLASSES else None
+    rows = [_row(*row) for row in runs.rows()]
+    by_outcome = sorted(rows, key=lambda row: -SEVERITY.index(row["variant"].verdict.outcome))
     return render(
         "check.html",
         runs=runs,
@@ -36,8 +40,9 @@ def page(runs: Runs) -> str:
         names=called,
         sentence=words.sentence(runs),
         next_step=words.next_step(runs),
-        rows=(rows := [_row(*row) for row in runs.rows()]),
-        worst_first=sorted(rows, key=lambda row: -SEVERITY.index(row["variant"].verdict.outcome)),
+        rows=rows,
+        open_rows=[row for row in by_outcome if len(by_outcome) <= FOLDED_FROM or not row["passed"]],
+        folded_rows=[row for row in by_outcome if len(by_outcome) > FOLDED_FROM and row["passed"]],
         drops=_drops(runs),
         latency=_latency(runs),
         over_time=[
@@ -51,13 +56,17 @@ def page(runs: Runs) -> str:
         galleries=_galleries(runs),
         chain=_chain(runs),
         worst={(device, v.kind): drift.lost_most(v.hops) for device, _, v in runs.rows()},
-        speed=words.speed,
         several=len(runs.devices) > 1,
     )
 
 
 def _row(device: str, record: Record, variant: Any) -> dict[str, Any]:
-    return {"device": device, "record": record, "variant": variant, "figures": figures.of(variant, record)}
+    return {
+        "device": device,
+        "variant": variant,
+        "figures": figures.of(variant, record),
+        "passed": variant.verdict.outcome is Outcome.PASS,
+    }
 
 
 def _drops(runs: Runs) -> Any:
@@ -99,9 +108,12 @@ def _state(timing: Timing) -> list[tuple[str, str]]:
     units = {"frequency_hz": ("frequency", 1e-9, " GHz"), "temperature_c": ("temperature", 1, " °C")}
     units |= {"battery_percent": ("battery", 1, " %"), "others_cores": ("busy with other work", 1, " cores")}
     units |= {"throttled": ("throttling bits", 1, ""), "throttle_count": ("throttled", 1, " times")}
-    facts = []
+    facts, missing = [], []
     for name, reading in timing.machine.items():
         called, scale, unit = units.get(name, (name, 1, ""))
+        if reading == UNAVAILABLE:
+            missing.append(called)
+            continue
         if isinstance(reading, Mapping):
             low, median, high = (f"{scale * reading[key]:.3g}" for key in ("lowest", "median", "highest"))
             reading = f"{low}{unit}" if low == high else f"{median}{unit} ({low} to {high})"
@@ -109,11 +121,13 @@ def _state(timing: Timing) -> list[tuple[str, str]]:
             reading = ", ".join(map(str, reading))
         facts.append((called, str(reading)))
     if timing.control:
-        facts.append(("the same file twice", latency_verdict.described(timing.control)))
+        facts.append(("control", latency_verdict.described(timing.control)))
     facts.append(("marked blocks", f"{len(timing.marked)} of {timing.blocks}, {timing.processes} processes"))
     if timing.marked:
         commonest = Counter(mark for block in timing.marked for mark in block.marks).most_common(3)
         facts.append(("marks", "; ".join(f"{mark} ({count})" for mark, count in commonest)))
+    if missing:
+        facts.append((UNAVAILABLE, ", ".join(missing)))
     return facts
 
 
