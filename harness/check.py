@@ -120,12 +120,15 @@ def check(
         outputs = run(written, progress, device)
         described = probed.to_json() | {"benchmark_model": None}
         if benchmark and not probed.emulated and not outputs.interrupted:
-            described["benchmark_model"] = benchmark_model.run(device, benchmark, written, list(subject.variants))
+            described["benchmark_model"] = benchmark_model.run(
+                device, benchmark, written, list(subject.variants), plan.threads if plan else 1
+            )
     described["traffic"] = asdict(device.traffic)
     record = _record(subject, outputs, timed, limits, started, described, baseline)
     notes = [*record.notes]
     notes += [agreement.sentence(v.kind, v.host, probed.name) for v in record.variants if v.host]
-    notes += benchmark_model.notes(described["benchmark_model"] or {})
+    medians = {variant.kind: variant.latency.median for variant in record.variants if variant.latency}
+    notes += benchmark_model.notes(described["benchmark_model"] or {}, medians)
     if probed.emulated:
         notes.append(
             f"{probed.name} is emulated: it answers as its processor would, and nothing of its speed is measured"
