@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.manifest import Variant
-from harness import agreement, diagnosis, drift, parity, policy, record, tally, verdict
+from harness import agreement, diagnosis, drift, latency_gate, latency_verdict, parity, policy, record, tally, verdict
 from harness.agreement import Agreement
 from harness.dataset import Dataset, to_input
 from harness.drift import Chain, Hop
 from harness.errors import SetupError
+from harness.latency import UNMEASURED, Latency, Timing
+from harness.latency_verdict import Run
 from harness.parity import FloatArray, Parity
 from harness.policy import Policy
 from harness.record import Record, VariantRecord
 from harness.tally import Extreme, Mergeable, Tally
-from harness.verdict import Outcome, Statistics, Verdict
+from harness.verdict import Check, Outcome, Statistics, Verdict
 
 FLOAT = "float32"  # the variant that the others are made from
 HOST_OUTPUTS = "host_outputs"  # of this machine, beside a device's own
@@ -36,6 +38,7 @@ class Judged:
     parity: Parity | None = None
     statistics: Statistics | None = None
     hops: tuple[Hop, ...] = ()
+    checks: tuple[Check, ...] = ()
     host: Agreement | None = None
 
 
@@ -127,7 +130,7 @@ def conclude(kind: str, counted: Counted, limits: Policy) -> Judged:
     judged = judgement.verdict
     if judged.outcome is Outcome.FAIL:
         judged = Verdict(judged.outcome, (*judged.reasons, *diagnosis.patterns(counted.answers)))
-    return Judged(judged, figures, judgement.statistics, counted.chain.hops)
+    return Judged(judged, figures, judgement.statistics, counted.chain.hops, judgement.checks)
 
 
 def not_passed(judged: Judged, incomplete: str) -> Judged:
@@ -165,7 +168,11 @@ def again(path: Path, other_policy: Path | None = None) -> Record:
     variants = tuple(
         _again(variant, answered, limits, stored.data.get("incomplete", "")) for variant in stored.variants
     )
-    outcome = verdict.overall(variant.verdict for variant in variants)
+    found = latency_verdict.runs(stored.arrays)
+    figures = latency_verdict.figures(found)
+    variants = tuple(replace(variant, latency=figures.get(variant.kind)) for variant in variants)
+    timing = stored.timing and _timing(stored, stored.timing, found, figures, limits)
+    outcome = latency_verdict.overall([variant.verdict for variant in variants], timing)
     if other_policy is None:
         changed = [
             f"{old.kind} {old.verdict.outcome}, its outputs give {new.verdict.outcome}"
@@ -173,9 +180,18 @@ def again(path: Path, other_policy: Path | None = None) -> Record:
             if old.verdict.outcome is not new.verdict.outcome
         ]
         if changed or outcome is not stored.outcome:
-            what = "; ".join(changed) or f"{stored.outcome} of all, its variants give {outcome}"
+            what = "; ".join(changed) or f"{stored.outcome} of all, its variants and their latency give {outcome}"
             raise SetupError(f"{path}: says {what}: altered, or of another version; run harness check again")
-    return replace(stored, variants=variants, outcome=outcome, policy=limits.to_json())
+    return replace(stored, variants=variants, outcome=outcome, policy=limits.to_json(), timing=timing)
+
+
+def _timing(
+    stored: Record, timed: Timing, found: Sequence[Run], figures: Mapping[str, Latency], limits: Policy
+) -> Timing:
+    """The latency verdict again. What was not measured stands in the notes; a crash FAILed it."""
+    failures = [Verdict(timed.verdict.outcome, (note,)) for note in stored.notes if note.startswith(UNMEASURED)]
+    rules = latency_gate.fitting(limits.latency, latency_gate.names(stored.machine, stored.device.get("uri", "local")))
+    return latency_verdict.timing(found, figures, stored.plan.get("threads", 1), rules, failures, timed.changes)
 
 
 def inputs(data: Dataset, variants: Mapping[str, Variant]) -> dict[str, npt.NDArray[Any]]:
@@ -229,7 +245,7 @@ def _again(variant: VariantRecord, answered: Predictions, limits: Policy, incomp
 
 def _stages(kind: str, answered: Predictions) -> list[drift.Stage]:
     """Keras, its fold, float32, the variant; then the variant as the device computes it, the others as this machine."""
-    stages: list[drift.Stage] = [("Keras", answered.reference)]
+    stages: list[tuple[str, FloatArray | None]] = [("Keras", answered.reference)]
     if answered.folded is not None:
         stages.append(("folded Keras", answered.folded))
     host = {name: outputs for name, (outputs, _) in answered.host.items()}

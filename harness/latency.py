@@ -1,4 +1,4 @@
-"""How long an inference takes: figures from raw samples, and whether they can be trusted."""
+"""How long an inference takes, and whether the figures can be trusted: what a record keeps of it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from harness.statistics import Interval
 from harness.verdict import Outcome, Verdict
 
 SAMPLES_FOR = {0.9: 64, 0.95: 130, 0.99: 662}  # MLPerf LoadGen's early stopping, 99 % confidence
 UNAVAILABLE = "unavailable"
+UNMEASURED = "latency was not measured: "  # begins a record's note
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,9 @@ class MarkedBlock:
 class Timing:
     """All that one check measured of speed, over its variants.
 
-    gated: whether the policy limits latency; the check's outcome then includes this verdict.
+    gated: whether it counts towards the check's outcome: the policy limits latency, or a worker crashed over it.
     machine: each source's lowest, median and highest reading over all blocks, or "unavailable".
+    changes: against the same kind in a baseline, whose name is the ratio's `base`.
     """
 
     verdict: Verdict
@@ -93,6 +92,7 @@ class Timing:
     blocks: int
     marked: tuple[MarkedBlock, ...]
     machine: Mapping[str, Any] = field(default_factory=dict)
+    changes: tuple[Ratio, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The published shape."""
@@ -116,33 +116,11 @@ def timing_from_json(stored: Mapping[str, Any]) -> Timing:
     table["verdict"] = Verdict(Outcome(table["verdict"]), tuple(table.pop("reasons")))
     if control := table["control"]:
         table["control"] = Control(**control | {"interval": _interval(control["interval"])})
-    table["ratios"] = tuple(Ratio(**ratio | {"interval": _interval(ratio["interval"])}) for ratio in table["ratios"])
+    for key in ("ratios", "changes"):
+        table[key] = tuple(Ratio(**ratio | {"interval": _interval(ratio["interval"])}) for ratio in table[key])
     table["marked"] = tuple(MarkedBlock(**block | {"marks": tuple(block["marks"])}) for block in table["marked"])
     return Timing(**table)
 
 
 def _interval(stored: Mapping[str, float] | None) -> Interval | None:
     return Interval(**stored) if stored else None
-
-
-def percentile(samples: npt.NDArray[np.float64], share: float) -> float | None:
-    """A percentile of samples in whatever shape; none where they are too few to bear it."""
-    return float(np.quantile(samples, share)) if samples.size >= SAMPLES_FOR[share] else None
-
-
-def summarise(samples: npt.NDArray[np.float64], load: float, first: float) -> Latency:
-    """Figures of one variant's samples, in whatever shape. Raises ValueError where there is none."""
-    if not samples.size:
-        raise ValueError("no latency samples")
-    return Latency(
-        median=float(np.median(samples)),
-        median_interval=None,
-        p90=percentile(samples, 0.9),
-        p90_interval=None,
-        p95=percentile(samples, 0.95),
-        p99=percentile(samples, 0.99),
-        load=load,
-        first=first,
-        samples=samples.size,
-        processes=1,
-    )

@@ -21,7 +21,7 @@ from harness.files import sha256, write_atomic
 from harness.latency import Latency, Timing, latency_from_json, timing_from_json
 from harness.parity import Parity
 from harness.shard_evidence import ShardedArrays, ShardFile
-from harness.verdict import Outcome, Statistics, Verdict
+from harness.verdict import Check, Outcome, Statistics, Verdict
 
 SCHEMA = "harness-record/3"
 FILE = "check.json"
@@ -39,6 +39,7 @@ class VariantRecord:
     statistics: Statistics | None
     hops: tuple[Hop, ...]  # from the Keras model to this variant
     latency: Latency | None
+    checks: tuple[Check, ...] = ()  # by group of rules; none for outputs that could not be compared
     host: Agreement | None = None  # none where the device was this machine
 
 
@@ -183,6 +184,7 @@ def _variant(variant: VariantRecord) -> dict[str, Any]:
         "kind": variant.kind,
         "verdict": variant.verdict.outcome,
         "reasons": list(variant.verdict.reasons),
+        "checks": [asdict(check) for check in variant.checks],
         "sha256": variant.sha256,
         "size_bytes": variant.size_bytes,
         **parity,

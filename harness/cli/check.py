@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from harness.check import Subject
     from harness.devices.base import Progress
     from harness.job import LatencyPlan
+    from harness.latency_gate import Baseline
     from harness.on_devices import OnDevice
     from harness.policy import Policy
 
 WORST_FIRST = (Exit.INTERRUPTED, Exit.FAIL, Exit.SETUP, Exit.INCONCLUSIVE, Exit.PASS)  # of several devices
 
 DOES = "judge variants against the Keras reference, on this machine or on devices"
-EXAMPLE = "harness check --device ssh://pi@raspberrypi.local --json runs/check.json"
+EXAMPLE = "harness check --device ssh://pi@raspberrypi.local --json runs/check.json --html runs/check.html"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +55,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the record; raw samples and outputs go beside it as .npz (default: %(default)s)",
     )
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="interpreter threads for latency (default: %(default)s)"
-    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="a page with verdict, figures and pictures")
+    flags.add_latency(parser)
     flags.add_policy(parser)
     flags.add_data(parser)
     parser.add_argument(
@@ -69,15 +69,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import on_devices, policy, record, terminal
+    from harness import latency_gate, on_devices, policy, record, terminal
     from harness.devices.benchmark_model import BenchmarkModel
     from harness.devices.local import URI
-    from harness.files import check_writable
-    from harness.job import LatencyPlan
+    from harness.files import check_writable, write_atomic
+    from harness.formats import runs
     from harness.verdict import EXIT_CODES as OUTCOME_CODES
 
-    if options.threads < 1:
-        raise SetupError(f"--threads {options.threads}: expected at least 1")
+    plan = flags.latency_plan(options)
     if options.json.suffix != ".json":
         raise SetupError(f"--json {options.json}: expected a name ending in .json; the arrays go beside it as .npz")
     if options.shards is not None and options.shards < 1:
@@ -86,15 +85,21 @@ def run(options: argparse.Namespace) -> int:
     if options.benchmark_model:
         benchmark = BenchmarkModel(options.benchmark_model, tuple(options.benchmark_flag))
     limits = policy.load(options.policy)
+    baseline = latency_gate.load(options.baseline, limits.latency)
     check_writable(options.json.parent)
-    plan = LatencyPlan(threads=options.threads)
+    if options.html:
+        from harness.report import check as page  # fails here where the extra is missing, before the work
+
+        check_writable(options.html.parent)
     with terminal.Bars() as bars, tempfile.TemporaryDirectory(prefix="harness-packed-") as unpacked:
         if _in_shards(options):
-            done = _sharded(options, limits, plan, bars)
+            done = _sharded(options, limits, plan, baseline, bars)
         else:
             devices = on_devices.open_all(options.device or [URI], keep=options.keep)
             subject, limits = _subject(options, limits, bars, Path(unpacked))
-            done = on_devices.run(devices, subject, bars, plan=plan, limits=limits, benchmark=benchmark)
+            done = on_devices.run(
+                devices, subject, bars, plan=plan, limits=limits, baseline=baseline, benchmark=benchmark
+            )
     if len(done) == 1 and done[0].problem:
         raise done[0].problem
     codes = []
@@ -110,6 +115,9 @@ def run(options: argparse.Namespace) -> int:
             print(terminal.table(one.run.record))
         print(f"record: {path}, raw samples and outputs: {arrays}")
         codes.append(Exit.INTERRUPTED if one.run.interrupted else OUTCOME_CODES[one.run.record.outcome])
+    if options.html and (records := [one.run.record for one in done if one.run]):
+        write_atomic(options.html, page.page(runs.of(records)).encode())
+        print(f"report: {options.html}")
     return min(codes, key=WORST_FIRST.index)
 
 
@@ -153,7 +161,13 @@ def _in_shards(options: argparse.Namespace) -> bool:
     return isinstance(source, shards.Parquet) or source.images > shards.usual_size()
 
 
-def _sharded(options: argparse.Namespace, limits: Policy, plan: LatencyPlan, progress: Progress) -> list[OnDevice]:
+def _sharded(
+    options: argparse.Namespace,
+    limits: Policy,
+    plan: LatencyPlan | None,
+    baseline: Baseline | None,
+    progress: Progress,
+) -> list[OnDevice]:
     """Each named device on its own; of a lab, like devices together."""
     from harness import shards, terminal
     from harness.devices.local import URI
@@ -161,7 +175,7 @@ def _sharded(options: argparse.Namespace, limits: Policy, plan: LatencyPlan, pro
     from harness.lab.engine import Engine, LocalEngine
     from harness.on_devices import OnDevice
 
-    what = sharded.subject(options.models, options.reference, options.variants, limits, plan)
+    what = sharded.subject(options.models, options.reference, options.variants, limits, plan, baseline)
     named = options.device or ([] if options.scheduler else [URI])
     lab = cluster.Cluster(options.scheduler, flags.tls(options)) if options.scheduler else None
     engine: Engine = lab or LocalEngine(named, progress)

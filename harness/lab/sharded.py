@@ -11,7 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,8 @@ from converters.manifest import Variant
 from harness import check, dataset, evidence, policy, reference, shard_evidence, shards
 from harness.check import CheckedRun, Outputs, Step
 from harness.dataset import CLASSES
-from harness.devices.base import Progress
+from harness.devices.base import Probe, Progress, Traffic
+from harness.devices.probing import UNAVAILABLE
 from harness.errors import SetupError
 from harness.evidence import Counted, Judged
 from harness.files import sha256
@@ -35,6 +36,7 @@ from harness.lab import work
 from harness.lab.engine import Engine, Lost, Spread, Task
 from harness.lab.message import RefusedError
 from harness.lab.work import Answer
+from harness.latency_gate import Baseline
 from harness.policy import Policy
 from harness.record import Record
 from harness.reference import Reference
@@ -55,10 +57,16 @@ class Subject:
     model_sha256: str
     limits: Policy
     plan: LatencyPlan | None
+    baseline: Baseline | None = None
 
 
 def subject(
-    models: Path, reference_model: Path, kinds: tuple[str, ...] | None, limits: Policy, plan: LatencyPlan | None
+    models: Path,
+    reference_model: Path,
+    kinds: tuple[str, ...] | None,
+    limits: Policy,
+    plan: LatencyPlan | None,
+    baseline: Baseline | None = None,
 ) -> Subject:
     """Raises SetupError: no such variants, stale or damaged ones, limits of an unknown kind."""
     variants = check.select(manifest.read(models), kinds, models)
@@ -66,7 +74,7 @@ def subject(
     model_sha256 = keras_model.sha256(reference_model)
     for variant in variants.values():
         manifest.verify(models, variant, model_sha256)
-    return Subject(models, variants, reference_model, model_sha256, limits, plan)
+    return Subject(models, variants, reference_model, model_sha256, limits, plan, baseline)
 
 
 def run(
@@ -92,7 +100,7 @@ def run(
     if source.bad and not skip_bad:
         raise SetupError(dataset.cannot_be_used(source.path, source.bad))
     with ExitStack() as stack:
-        run = _Run(what, source, record, _References(what, step, stack), skip_bad)
+        run = _Run(what, source, devices, record, _References(what, step, stack), skip_bad)
         interrupted = False
         try:
             for shard, answer in Spread(engine, devices, run.tasks(size, parallel)):
@@ -145,6 +153,7 @@ class _Run:
 
     what: Subject
     source: Source
+    devices: Sequence[str]
     where: Path
     references: _References
     skip_bad: bool
@@ -197,9 +206,10 @@ class _Run:
         key = self.keys[shard.number]
         for task, failure in answer.outputs.failures.items():
             self.failures[task][shard.number] = failure
-        if timed := answer.outputs.results.get(LATENCY):
-            about = {MACHINE: _about(timed.machine, answer), DIGESTS: answer.digests}
-            shard_evidence.write(self.folder / TIMES, key, {**timed.arrays, **about})
+        if timed := {task: found for task, found in answer.outputs.results.items() if _is_latency(task)}:
+            arrays = {f"{task}.{name}": array for task, found in timed.items() for name, array in found.arrays.items()}
+            arrays |= {MACHINE: _about(next(iter(timed.values())).machine, answer), DIGESTS: answer.digests}
+            shard_evidence.write(self.folder / TIMES, key, arrays)
         complete = not any(kind in self.failures and shard.number in self.failures[kind] for kind in self.what.variants)
         arrays = self._arrays(shard, answer)
         shard_evidence.write(self.path(shard.number), key if complete else "incomplete", arrays)
@@ -249,13 +259,10 @@ class _Run:
             total.incomplete = f"{missing} of {len(self.keys)} shards were not answered: {why}"
         elif len(total.machines) > 1:
             total.incomplete = f"answered by devices that are not alike: {'; '.join(total.machines)}"
-        outputs = Outputs({}, {}, interrupted)
-        if shard_evidence.matches(self.folder / TIMES, self.keys[0] if self.keys else ""):
-            times = shard_evidence.read(self.folder / TIMES)
-            machine = json.loads(str(times.pop(MACHINE)))["machine"]
-            outputs = replace(outputs, results={LATENCY: Result(times, machine)})
-        elif LATENCY in self.failures:
-            outputs = replace(outputs, failures={LATENCY: next(iter(self.failures[LATENCY].values()))})
+        outputs = Outputs(self._times(), {}, interrupted)
+        if not outputs.results:
+            failed = {task: next(iter(of.values())) for task, of in self.failures.items() if _is_latency(task)}
+            outputs = replace(outputs, failures=failed)
         what = self.what
         found = check.assemble(
             what.variants,
@@ -271,13 +278,38 @@ class _Run:
             },
             {"file": str(what.reference_model), "sha256": what.model_sha256},
             outputs,
-            what.plan or LatencyPlan(),
+            None if total.device.get("emulated") else what.plan,
             what.limits,
             self.started,
-            total.device,
+            total.device or _unknown(self.devices),
+            what.baseline,
         )
         arrays = ShardedArrays(found.arrays, self.where.parent, tuple(total.files))
         return replace(found, arrays=arrays, machine=total.machine or found.machine)
+
+    def _times(self) -> dict[str, Result]:
+        """The first shard's latency tasks."""
+        path = self.folder / TIMES
+        if not self.keys or not shard_evidence.matches(path, self.keys[0]):
+            return {}
+        times = shard_evidence.read(path)
+        machine = json.loads(str(times.pop(MACHINE)))["machine"]
+        tasks: defaultdict[str, dict[str, npt.NDArray[Any]]] = defaultdict(dict)
+        for name, array in times.items():
+            task, _, rest = name.partition(".")
+            if _is_latency(task):
+                tasks[task][rest] = array
+        return {task: Result(arrays, machine) for task, arrays in tasks.items()}
+
+
+def _unknown(devices: Sequence[str]) -> dict[str, Any]:
+    """What a record says of a device that was never reached."""
+    probe = Probe(", ".join(devices), ", ".join(devices), UNAVAILABLE, UNAVAILABLE, None, None, False)
+    return probe.to_json() | {"benchmark_model": None, "traffic": asdict(Traffic())}
+
+
+def _is_latency(task: str) -> bool:
+    return task.startswith(f"{LATENCY}-")
 
 
 def _about(machine: Mapping[str, Any], answer: Answer) -> npt.NDArray[Any]:

@@ -68,8 +68,7 @@ class Lab:
         return (self.folder / f"{name}.log").read_text()
 
     def ready(self, *names: str) -> None:
-        for name in names:
-            wait_for(lambda name=name: "offered to" in self.said(name))
+        wait_for(lambda: all("offered to" in self.said(name) for name in names))
 
     def cluster(self, patience_s: float = 30) -> Cluster:
         return Cluster(self.address, Keys(), patience_s)

@@ -194,7 +194,7 @@ def test_tls(empty_lab: Lab, check: Check, expected: str, tmp_path: Path) -> Non
 
 def listening(pid: int) -> set[str]:
     """The addresses that a process listens on, as the kernel writes them: 127.0.0.1 is 0100007F."""
-    sockets = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    sockets = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:

@@ -52,7 +52,7 @@ class Hosts:
             self.start(
                 f"h{number}", inside, "worker", self.address, "--host", THERE.format(number), "--name", f"h{number}"
             )
-            wait_for(lambda number=number: "offered to" in (self.folder / f"h{number}.log").read_text())
+        wait_for(lambda: all("offered to" in (self.folder / f"h{n}.log").read_text() for n in (1, 2)))
 
     def start(self, name: str, inside: list[str], *arguments: str) -> None:
         with (self.folder / f"{name}.log").open("w") as log:

@@ -145,7 +145,11 @@ class Flaky:
         self._engine.__exit__()
 
 
-EMPTY = {"kept": np.empty(0, np.int64), "digests": np.empty((0, 32), np.uint8), "pixels": np.empty(0)}
+EMPTY: dict[str, np.ndarray] = {
+    "kept": np.empty(0, np.int64),
+    "digests": np.empty((0, 32), np.uint8),
+    "pixels": np.empty(0),
+}
 ANSWER = json.dumps({"skipped": [], "failures": {}, "machines": {}, "device": {}}).encode()
 
 
