@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy.typing as npt
 from harness.dataset import Dataset, take, to_input
 
 Ranges = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
-BATCH = 20
+BATCH = 4
 
 
 def choose(data: Dataset, size: int) -> Dataset:
@@ -26,12 +28,17 @@ def choose(data: Dataset, size: int) -> Dataset:
     return take(data, chosen)
 
 
-def invoked(interpreter: Any, images: npt.NDArray[np.uint8]) -> Iterator[None]:
-    """After each batch of uint8 images [N, H, W, 1] that an interpreter with a float input has run."""
+def batches(images: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Images [N, H, W, C] in parts of BATCH."""
+    return iter([images[start : start + BATCH] for start in range(0, len(images), BATCH)])
+
+
+def invoked(interpreter: Any, parts: Iterator[npt.NDArray[np.uint8]]) -> Iterator[None]:
+    """After each batch of uint8 images that an interpreter with a float input has run."""
     entry = interpreter.get_input_details()[0]["index"]
     shape: tuple[int, ...] = ()
-    for start in range(0, len(images), BATCH):
-        batch = to_input(images[start : start + BATCH])
+    for part in parts:
+        batch = to_input(part)
         if batch.shape != shape:
             interpreter.resize_tensor_input(entry, batch.shape)
             interpreter.allocate_tensors()
@@ -44,8 +51,21 @@ def invoked(interpreter: Any, images: npt.NDArray[np.uint8]) -> Iterator[None]:
 def measure(float32: bytes, images: npt.NDArray[np.uint8]) -> Ranges:
     """The least and greatest value of every float tensor of a float32 .tflite over uint8 images [N, H, W, 1].
 
-    Min-max over the set, not ai-edge-quantizer's moving average, which flips ten times as many answers (FACTS).
+    Min-max over the set, not ai-edge-quantizer's moving average, which flips ten times as many answers (FACTS). Each
+    core has an interpreter; which images share a batch does not depend on how many there are.
     """
+    parts = batches(images)
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        found = [future.result() for future in [pool.submit(_measure, float32, parts) for _ in range(workers)]]
+    ranges = found[0]
+    for other in found[1:]:
+        for name, (low, high) in other.items():
+            _widen(ranges, name, low, high)
+    return ranges
+
+
+def _measure(float32: bytes, parts: Iterator[npt.NDArray[np.uint8]]) -> Ranges:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
@@ -54,17 +74,21 @@ def measure(float32: bytes, images: npt.NDArray[np.uint8]) -> Ranges:
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     ranges: Ranges = {}
-    for _ in invoked(interpreter, images):
+    for _ in invoked(interpreter, parts):
         for tensor in interpreter.get_tensor_details():
             if tensor["dtype"] is not np.float32:
                 continue
             try:
-                values = interpreter.get_tensor(tensor["index"])
+                values = interpreter.tensor(tensor["index"])()
             except ValueError:  # fused away: never computed
                 continue
-            low, high = values.min().reshape(1), values.max().reshape(1)
-            name = tensor["name"]
-            if name in ranges:
-                low, high = np.minimum(low, ranges[name][0]), np.maximum(high, ranges[name][1])
-            ranges[name] = low, high
+            if values.size:
+                _widen(ranges, tensor["name"], values.min().reshape(1), values.max().reshape(1))
+            del values  # a view into the interpreter must be gone before it runs again
     return ranges
+
+
+def _widen(ranges: Ranges, name: str, low: npt.NDArray[np.float32], high: npt.NDArray[np.float32]) -> None:
+    if name in ranges:
+        low, high = np.minimum(low, ranges[name][0]), np.maximum(high, ranges[name][1])
+    ranges[name] = low, high

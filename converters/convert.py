@@ -85,18 +85,17 @@ def convert(
     """
     kinds = _check_kinds(kinds, max_flips)
     source_sha256 = keras_model.sha256(source)
-    chosen = _choose(images, tuning=MIXED in kinds) if any(kind in CALIBRATED for kind in kinds) else None
-    check_writable(out)
-
     made: dict[str, bytes] = {}
     choice: mixed.Choice | None = None
     ranges = None
-    with KerasProcess() as keras:
+    # Calibration has a process of its own: its activations and the converter's graph are never in memory together.
+    with KerasProcess() as keras, KerasProcess(preload="ai_edge_litert.interpreter") as apart:
+        chosen = _choose(images, tuning=MIXED in kinds) if any(kind in CALIBRATED for kind in kinds) else None
+        check_writable(out)
         with step(f"{source.name} to float32"):
             base = keras.call(float32.convert, source, images.image_size, images.classes, tuple(imports))
         if chosen is not None:
-            # In a process of its own: its activations and the converter's graph are never in memory together.
-            with step(f"activation ranges of {len(chosen.calibration)} calibration images"), KerasProcess() as apart:
+            with step(f"activation ranges of {len(chosen.calibration)} calibration images"):
                 ranges = apart.call(calibration.measure, base.content, chosen.calibration.images)
         for kind in kinds:
             with step(f"float32 to {kind}") if kind != "float32" else nullcontext():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from converters import flatbuffer, keras_model
 
@@ -22,8 +23,6 @@ def convert(source: Path, image_size: int, classes: int, imports: tuple[str, ...
     """A .keras file as a float32 .tflite. Runs where TensorFlow is; raises SetupError."""
     model = keras_model.load(source, imports)
     keras_model.check_shapes(model, source, image_size, classes)
-    import tensorflow as tf
-
     from converters.fold import fold
 
     notes = []
@@ -31,7 +30,23 @@ def convert(source: Path, image_size: int, classes: int, imports: tuple[str, ...
     if graph is not model:
         notes.append("a subclassed model: converted as it is, nothing inside is folded")
     folded = fold(graph)
-    content = tf.lite.TFLiteConverter.from_keras_model(folded.model).convert()
+    content = _lower(folded.model, image_size)
     if len(flatbuffer.read(content).subgraphs) > 1:
         notes.append("loops or branches: what they compute stays float32 in every variant that calibrates")
     return Float32(content, len(folded.folded), dict(folded.kept), tuple(notes))
+
+
+def _lower(model: Any, image_size: int) -> bytes:
+    """The model by TFLiteConverter, with the file's signature that `from_keras_model` would give it.
+
+    Frozen in memory: `from_keras_model` saves a SavedModel and loads it again, which takes ten times as long and ends
+    in the same operations.
+    """
+    import tensorflow as tf
+
+    name = model.inputs[0].name if getattr(model, "inputs", None) else "image"
+    image = tf.TensorSpec([None, image_size, image_size, 1], tf.float32, name=name)
+    function = tf.function(lambda images: model(images, training=False), input_signature=[image])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], model)
+    converter.experimental_lower_to_saved_model = False
+    return flatbuffer.with_signature(converter.convert(), inputs=(name,), outputs=("output_0",))

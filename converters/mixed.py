@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters import flatbuffer, quantize
-from converters.calibration import Ranges, invoked
+from converters.calibration import Ranges, batches, invoked
 from converters.manifest import MIXED
 
 WITH_WEIGHTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
@@ -92,5 +92,7 @@ def run(content: bytes, images: npt.NDArray[np.uint8]) -> Probabilities:
 
     interpreter = Interpreter(model_content=content)
     (answer,) = interpreter.get_output_details()
-    outputs = [interpreter.get_tensor(answer["index"]).astype(np.float64) for _ in invoked(interpreter, images)]
+    outputs = [
+        interpreter.get_tensor(answer["index"]).astype(np.float64) for _ in invoked(interpreter, batches(images))
+    ]
     return np.concatenate(outputs)

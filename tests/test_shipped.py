@@ -25,7 +25,7 @@ def test_the_shipped_model_is_small_and_plain() -> None:
 def test_from_model_to_verdict(
     shipped_variants: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The defaults convert and check: PASS, every batch norm folded, float32 without a flip, at least 98.5 % right."""
+    """The defaults convert and check: PASS, every batch norm folded, float32 without a flip, at least 99 % right."""
     monkeypatch.chdir(ROOT)
     variants = manifest.read(shipped_variants)
     assert set(variants) == set(manifest.KINDS)
@@ -38,8 +38,8 @@ def test_from_model_to_verdict(
     assert by_kind["float32"]["flips"] == 0
     for variant in by_kind.values():
         assert variant["images"] == 2200
-        assert variant["reference_accuracy"] >= 0.985
-        assert variant["accuracy"] >= 0.98
+        assert variant["reference_accuracy"] >= 0.99
+        assert variant["accuracy"] >= 0.985
     shipped = json.loads(record.read_text())
     assert main(["verdict", str(record)]) == 0
     assert [hop["target"] for hop in shipped["variants"][-1]["hops"]] == ["folded Keras", "float32", "int8"]

@@ -22,6 +22,7 @@ from harness.worker import CONTROL, STATE
 WIDTH = 5.4  # inches
 SHOWN_UP_TO = 0.99  # of the samples; a rare outlier would flatten all else
 STATES = {"frequency_hz": ("GHz", 1e-9), "temperature_c": ("°C", 1.0)}  # drawn where they could be read
+LONGEST_NAME = 20  # of a device
 FLOOR = 1e-9  # of a probability difference, where the scale ends
 Array = npt.NDArray[Any]
 
@@ -167,8 +168,10 @@ def _state(found: Sequence[latency_verdict.Run], name: str) -> Array:
 
 
 def label(runs: Runs, device: str, kind: str) -> str:
-    """A row's name: the device only where there are several."""
-    return kind if len(runs.devices) == 1 else f"{kind}, {device}"
+    """A row's name: the device only where there are several, and no more of it than there is room for."""
+    if len(runs.devices) == 1:
+        return kind
+    return f"{kind}, {device if len(device) <= LONGEST_NAME else device[: LONGEST_NAME - 1] + '…'}"
 
 
 def samples(record: Record, kind: str) -> Array | None:

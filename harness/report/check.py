@@ -11,6 +11,7 @@ import numpy as np
 
 from harness import drift, evidence, latency_verdict, metrics, names
 from harness.formats import figures, words
+from harness.formats import runs as runs_module
 from harness.formats.runs import Runs
 from harness.latency import UNAVAILABLE, Timing
 from harness.record import Record
@@ -18,7 +19,7 @@ from harness.report import charts, flips, plots
 from harness.report.html import picture, render
 from harness.verdict import SEVERITY, Outcome
 
-TILES = 240  # in all; each is about a kilobyte, or four of a large photograph
+TILES = 160  # in all; each is about a kilobyte, or three of a large photograph
 TRANSITIONS_SHOWN = 12
 FOLDED_FROM = 4  # reasons of variants; of more, those that passed are folded away
 DRAWN_FROM = 5  # changed answers; fewer are read faster in the table
@@ -50,6 +51,7 @@ def page(runs: Runs) -> str:
             for device, record in list(runs.each())[:FIGURES_SHOWN]
             if latency_verdict.runs(record.arrays)
         ],
+        about={device: runs_module.about(record) for device, record in runs.each()},
         states=[(device, _state(record.timing)) for device, record in runs.each() if record.timing],
         reference=_reference(first, in_matrix),
         changed=_changed(runs, called, in_matrix),
@@ -174,7 +176,8 @@ def _changed(runs: Runs, called: tuple[str, ...], in_matrix: tuple[str, ...] | N
 
 
 def _galleries(runs: Runs) -> list[tuple[str, flips.Gallery]]:
-    share = max(4, TILES // max(1, 3 * sum(len(record.variants) for record in runs.records)))
+    groups = sum(len(gallery.groups) for record in runs.records for gallery in flips.galleries(record, shown=0))
+    share = max(2, TILES // max(1, groups))
     shown = [flips.galleries(record, share) for record in runs.records]
     return [
         (charts.label(runs, device, gallery.variant.kind), gallery)

@@ -19,7 +19,7 @@ from harness import versions
 from harness.formats import figures
 from harness.report.style import DARK, LIGHT
 
-LARGEST_PNG, THUMBNAIL = 48, 112  # pixels of a side
+LARGEST_PNG, THUMBNAIL = 32, 80  # pixels of a side
 
 
 def render(template: str, **values: Any) -> str:
@@ -51,7 +51,7 @@ def image_uri(image: npt.NDArray[np.uint8]) -> str:
         picture.save(buffer, "PNG", optimize=True)
         return _uri("image/png", buffer.getvalue())
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    picture.save(buffer, "JPEG", quality=80)
+    picture.save(buffer, "JPEG", quality=70)
     return _uri("image/jpeg", buffer.getvalue())
 
 
