@@ -91,16 +91,16 @@ def runs(found: Comparison) -> str:
     return "\n".join(lines)
 
 
-def flips(found: Sequence[Flip], called: Sequence[str]) -> str:
-    """The images whose answer changed: broken, fixed and others, of each variant; classes by name."""
+def flips(found: Sequence[Flip]) -> str:
+    """The images whose answer changed: broken, fixed and others, of each variant."""
     rows = [
         (
             flip.kind,
             flip.sort,
             flip.name,
-            called[flip.truth],
-            f"{called[flip.expected]} at {flip.expected_confidence:.2f}",
-            f"{called[flip.answer]} at {flip.answer_confidence:.2f}",
+            str(flip.truth),
+            f"{flip.expected} at {flip.expected_confidence:.2f}",
+            f"{flip.answer} at {flip.answer_confidence:.2f}",
         )
         for flip in found
     ]
