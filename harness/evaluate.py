@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from harness import dataset, job, metrics, parity, reference
 from harness.dataset import CLASSES, IMAGE_SIZE, Dataset
 from harness.devices import local
+from harness.devices.base import Progress
 from harness.errors import SetupError
 from harness.files import sha256
 from harness.metrics import Scores
@@ -101,7 +101,7 @@ def evaluate(
     folder: Path,
     store: Path,
     step: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
-    progress: local.Progress = lambda task, done, total: None,
+    progress: Progress = lambda task, done, total: None,
     *,
     classes: int = CLASSES,
     image_size: int = IMAGE_SIZE,
@@ -166,11 +166,11 @@ def _read(model: Path) -> bytes:
 
 
 def _run(
-    model: Path, content: bytes, data: Dataset, progress: local.Progress, classes: int
+    model: Path, content: bytes, data: Dataset, progress: Progress, classes: int
 ) -> tuple[npt.NDArray[np.floating], str]:
     """The real outputs of a .tflite file and its runtime, from a process of its own: a damaged file may crash it."""
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
-        written = job.write_answers(Path(folder), content, data, os.cpu_count() or 1)
+        written = job.write_answers(Path(folder), content, data, job.ALL_CORES)
         ended = local.run(written, lambda task, done, total: progress(model.name, done, total))
         result = job.read_result(written, job.ANSWERS)
     if result is None:

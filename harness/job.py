@@ -1,7 +1,11 @@
-"""The job: a folder that holds all a worker needs, and into which it writes its results."""
+"""The job: a folder that holds all a worker needs, and into which it writes its results.
+
+job.json (the plan), worker.py, files/<SHA-256> (variants, inputs), results/<task>.npz.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import secrets
 import shutil
@@ -20,7 +24,9 @@ from harness.dataset import Dataset, to_input
 from harness.errors import SetupError
 from harness.files import sha256
 
-SCHEMA = "harness-job/1"
+SCHEMA = "harness-job/2"
+FILES = "files"
+ALL_CORES = 0  # of the machine that runs the job
 LATENCY = "latency"  # the tasks of it are latency-1, latency-2, ...
 CONTROL_OF = "int8"  # whose file is measured twice, where there is one: the fastest, so that a bias shows most
 ANSWERS = "answers"
@@ -64,6 +70,19 @@ class Job:
     nonce: str
     tasks: tuple[str, ...]
 
+    @property
+    def worker(self) -> Path:
+        return self.folder / "worker.py"
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "job.json"
+
+    def files(self) -> dict[Path, str]:
+        """The variants and the inputs, each named by its SHA-256, and which of the two it is."""
+        inputs = json.loads(self.plan.read_text())["inputs"][1]
+        return {path: "inputs" if path.name == inputs else "models" for path in (self.folder / FILES).iterdir()}
+
     def result_path(self, task: str) -> Path:
         return self.folder / "results" / f"{task}.npz"
 
@@ -73,9 +92,7 @@ def write(
 ) -> Job:
     """Fill an empty folder with worker, variants, inputs and plan: a task for each variant's answers, and for each
     process that measures latency; none of those without a plan."""
-    files = {kind: (variant.file, variant.sha256) for kind, variant in variants.items()}
-    for variant in variants.values():
-        shutil.copyfile(variant.path(models), folder / variant.file)
+    files = {kind: _put(folder, variant.path(models).read_bytes()) for kind, variant in variants.items()}
     tasks = [_answers(kind, file, parallel) for kind, file in files.items()]
     if plan:
         tasks += _latency(files, plan)
@@ -84,17 +101,13 @@ def write(
 
 def write_latency(folder: Path, models: Path, variants: Mapping[str, Variant], data: Dataset, plan: LatencyPlan) -> Job:
     """The same without the answers."""
-    files = {kind: (variant.file, variant.sha256) for kind, variant in variants.items()}
-    for variant in variants.values():
-        shutil.copyfile(variant.path(models), folder / variant.file)
+    files = {kind: _put(folder, variant.path(models).read_bytes()) for kind, variant in variants.items()}
     return _write(folder, data, _latency(files, plan))
 
 
 def write_answers(folder: Path, content: bytes, data: Dataset, parallel: int) -> Job:
     """Fill an empty folder with worker, inputs and one .tflite file: the one task is ANSWERS."""
-    file = f"{ANSWERS}.tflite"
-    (folder / file).write_bytes(content)
-    return _write(folder, data, [_answers(ANSWERS, (file, sha256(content)), parallel)])
+    return _write(folder, data, [_answers(ANSWERS, _put(folder, content), parallel)])
 
 
 def _latency(files: Mapping[str, tuple[str, str]], plan: LatencyPlan) -> list[dict[str, Any]]:
@@ -126,12 +139,26 @@ def _answers(name: str, file: tuple[str, str], parallel: int) -> dict[str, Any]:
     return {"name": name, "do": "answers", "variants": {name: file}, "parallel": parallel}
 
 
+def _put(folder: Path, content: bytes) -> tuple[str, str]:
+    """Name in the job folder and SHA-256 of a file that was put there."""
+    digest = sha256(content)
+    (folder / FILES).mkdir(exist_ok=True)
+    (folder / FILES / digest).write_bytes(content)
+    return f"{FILES}/{digest}", digest
+
+
 def _write(folder: Path, data: Dataset, tasks: list[dict[str, Any]]) -> Job:
-    shutil.copyfile(Path(worker.__file__), folder / "worker.py")
-    np.save(folder / "inputs.npy", to_input(data.images))
-    nonce = secrets.token_hex(8)
-    _write_plan(folder, nonce, tasks)
-    return Job(folder, nonce, tuple(task["name"] for task in tasks))
+    buffer = io.BytesIO()
+    np.save(buffer, to_input(data.images))
+    plan = {
+        "schema": SCHEMA,
+        "nonce": secrets.token_hex(8),
+        "inputs": _put(folder, buffer.getvalue()),
+        "worker": sha256(Path(worker.__file__).read_bytes()),
+        "tasks": tasks,
+    }
+    shutil.copyfile(worker.__file__, folder / "worker.py")
+    return _write_plan(folder, plan)
 
 
 def without(job: Job, task: str, variant: str | None = None) -> Job:
@@ -139,7 +166,7 @@ def without(job: Job, task: str, variant: str | None = None) -> Job:
 
     variant: whose latency it is that cannot be measured; then the others' is, and the task stays.
     """
-    plan = json.loads((job.folder / "job.json").read_text())
+    plan = json.loads(job.plan.read_text())
     kept = []
     for entry in plan["tasks"]:
         if entry["do"] == LATENCY:
@@ -149,12 +176,17 @@ def without(job: Job, task: str, variant: str | None = None) -> Job:
                 entry["control"] = next(iter(entry["variants"]), None)
         if entry["variants"] and (variant or entry["name"] != task):
             kept.append(entry)
-    _write_plan(job.folder, job.nonce, kept)
-    return Job(job.folder, job.nonce, tuple(entry["name"] for entry in kept))
+    return _write_plan(job.folder, plan | {"tasks": kept})
 
 
-def _write_plan(folder: Path, nonce: str, tasks: list[dict[str, Any]]) -> None:
-    (folder / "job.json").write_text(json.dumps({"schema": SCHEMA, "nonce": nonce, "tasks": tasks}, indent=1))
+def with_nonce(job: Job, nonce: str) -> Job:
+    """The same job under the nonce of an earlier, unfinished run, whose results then count."""
+    return _write_plan(job.folder, json.loads(job.plan.read_text()) | {"nonce": nonce})
+
+
+def _write_plan(folder: Path, plan: dict[str, Any]) -> Job:
+    (folder / "job.json").write_text(json.dumps(plan, indent=1))
+    return Job(folder, plan["nonce"], tuple(task["name"] for task in plan["tasks"]))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import drift
+from harness.agreement import Agreement
 from harness.drift import Hop
 from harness.errors import SetupError
 from harness.files import sha256, write_atomic
@@ -38,6 +39,7 @@ class VariantRecord:
     hops: tuple[Hop, ...]  # from the Keras model to this variant
     latency: Latency | None
     checks: tuple[Check, ...] = ()  # by group of rules; none for outputs that could not be compared
+    host: Agreement | None = None  # none where the device was this machine
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Record:
     notes: tuple[str, ...]  # what could not be measured, and why
     arrays: Mapping[str, npt.NDArray[Any]] = field(repr=False)
     timing: Timing | None = None  # none: latency was not measured
+    device: Mapping[str, Any] = field(default_factory=dict)  # Probe.to_json, and the bytes moved
 
     def to_json(self) -> dict[str, Any]:
         """The published shape: seconds, bytes, shares of 1."""
@@ -65,6 +68,7 @@ class Record:
             "model": dict(self.model),
             "data": dict(self.data),
             "policy": dict(self.policy),
+            "device": dict(self.device),
             "machine": dict(self.machine),
             "latency_plan": dict(self.plan),
             "latency": self.timing.to_json() if self.timing else None,
@@ -139,6 +143,7 @@ def _parse(stored: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Recor
         model=stored["model"],
         data=stored["data"],
         policy=stored["policy"],
+        device=stored["device"],
         machine=stored["machine"],
         plan=stored["latency_plan"],
         started=stored["started"],
@@ -178,5 +183,6 @@ def _variant(variant: VariantRecord) -> dict[str, Any]:
         "statistics": asdict(variant.statistics) if variant.statistics else None,
         "hops": [asdict(hop) for hop in variant.hops],
         "lost_most": f"{worst.source} -> {worst.target}" if worst else None,
+        "host": asdict(variant.host) if variant.host else None,
         "latency_s": asdict(variant.latency) if variant.latency else None,
     }

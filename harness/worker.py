@@ -1,10 +1,10 @@
 """The worker: runs a job folder's tasks and writes what the variants answered and how long they took.
 
-    python worker.py JOB
+    python worker.py JOB [--tied]
 
 One file on purpose: it is copied to the device and needs the standard library, NumPy and one interpreter
 (ai-edge-litert or tflite-runtime), nothing of the harness. Tasks whose result is there are not run again.
-Progress goes to standard output, one JSON object a line.
+Progress goes to standard output, one JSON object a line. --tied: end when standard input ends.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import gc
 import hashlib
 import importlib
 import importlib.metadata
+import io
 import json
 import math
 import os
@@ -20,6 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +57,7 @@ STATE = (
     "throttle_count",  # times since boot, over all cores
     "battery_percent",
 )
+DAMAGED, TIE_BROKEN = 86, 87  # exit codes: a file is not the job's; whoever started this is gone
 
 
 class Model:
@@ -104,7 +107,8 @@ def find_runtime() -> tuple[Any, str]:
 def run(folder: Path) -> None:
     """All of the job's tasks that have no result yet."""
     plan = json.loads((folder / "job.json").read_text())
-    inputs = np.load(folder / "inputs.npy")
+    name, digest = plan["inputs"]
+    inputs = np.load(io.BytesIO(verified(folder / name, digest)))
     (folder / "results").mkdir(exist_ok=True)
     about = {"nonce": plan["nonce"], **machine()}
     waiting = [task for task in plan["tasks"] if not (folder / "results" / f"{task['name']}.npz").exists()]
@@ -115,7 +119,7 @@ def run(folder: Path) -> None:
         say(task=task["name"], done=0, total=0)
         contents = {kind: verified(folder / file, digest) for kind, (file, digest) in task["variants"].items()}
         arrays = answers(contents, inputs, task) if task["do"] == "answers" else latency(contents, inputs, task)
-        partial = result.with_suffix(".part")
+        partial = result.with_suffix(f".{os.getpid()}.part")
         with partial.open("wb") as file:
             np.savez(file, about=np.array(json.dumps(about | {"task": task["name"]})), **arrays)
         partial.replace(result)
@@ -131,7 +135,7 @@ def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
     One interpreter of one thread on each core; the images are dealt out in runs.
     """
     (content,) = contents.values()
-    models = [Model(content, 1) for _ in range(min(task["parallel"], len(inputs)))]
+    models = [Model(content, 1) for _ in range(min(task["parallel"] or cores(), len(inputs)))]
     probe = models[0]
     probe.set(probe.quantize(inputs[:1])[0])
     probe.invoke()
@@ -424,11 +428,17 @@ def output(*command: str) -> str:
 
 
 def verified(path: Path, digest: str) -> bytes:
-    """A variant's bytes. Stops the worker where they are not the job's."""
+    """A file's bytes. Stops the worker where they are not the job's."""
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != digest:
-        raise SystemExit(f"{path.name}: its SHA-256 is not the job's: damaged on the way here")
+        print(f"{path.name[:12]}: its SHA-256 is not the job's: damaged on the way here", file=sys.stderr)
+        raise SystemExit(DAMAGED)
     return content
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict[str, Any]:
@@ -460,5 +470,19 @@ def say(**message: Any) -> None:
     sys.stdout.flush()
 
 
+def tie() -> None:
+    """End this process when its standard input ends: whoever holds the other end is gone."""
+
+    def watch() -> None:
+        while os.read(0, 1):  # sys.stdin's lock would hinder the interpreter's end
+            pass
+        os._exit(TIE_BROKEN)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 if __name__ == "__main__":
+    if "--tied" in sys.argv:
+        tie()
+    say(pid=os.getpid())
     run(Path(sys.argv[1]))

@@ -30,6 +30,12 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_variants(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--variants", type=names, metavar="KINDS", help="comma-separated (default: all in the manifest)"
+    )
+
+
 def add_runtime(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--runtime",
@@ -109,7 +115,8 @@ def latency_plan(options: argparse.Namespace) -> LatencyPlan | None:
 
     if options.no_latency:
         return None
-    check_threads(options.threads)
+    if options.threads < 1:
+        raise SetupError(f"--threads {options.threads}: expected at least 1")
     own = {name: value for name in ("processes", "cooldown") if (value := getattr(options, name)) is not None}
     for name, value in own.items():
         if value < (least := 1 if name == "processes" else 0):

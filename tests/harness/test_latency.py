@@ -69,7 +69,8 @@ def test_figures_of_five_processes() -> None:
     assert (int8.samples, int8.processes, int8.load) == (1200, 5, 0.01)
     assert int8.memory == Memory(3_000_000, 2_000_000)
     (ratio,) = timing.ratios
-    assert (ratio.kind, ratio.base, ratio.ratio) == ("int8", "float32", pytest.approx(0.5, rel=0.01))
+    assert (ratio.kind, ratio.base) == ("int8", "float32")
+    assert ratio.ratio == pytest.approx(0.5, rel=0.01)
     assert timing.control is not None
     assert timing.control.even
     assert timing.verdict.outcome is Outcome.PASS
@@ -237,12 +238,11 @@ def test_figures_survive_the_record() -> None:
     [
         (["--processes", "0"], "--processes 0: expected at least 1; --no-latency measures none"),
         (["--cooldown", "-1"], "--cooldown -1: expected at least 0"),
-        (["--threads", "0"], "--threads 0: expected 1 to"),
-        (["--threads", "10000"], "the cores that this process may use"),
+        (["--threads", "0"], "--threads 0: expected at least 1"),
     ],
 )
 def test_impossible_plans_are_refused(asked: list[str], said: str) -> None:
-    """Zero runs, more threads than cores."""
+    """Zero runs, zero threads."""
     import argparse
 
     parser = argparse.ArgumentParser()
