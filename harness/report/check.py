@@ -11,7 +11,6 @@ import numpy as np
 
 from harness import drift, evidence, latency_verdict, metrics
 from harness.formats import figures, words
-from harness.formats import runs as runs_module
 from harness.formats.runs import Runs
 from harness.latency import UNAVAILABLE, Timing
 from harness.record import Record
@@ -50,7 +49,7 @@ def page(runs: Runs) -> str:
             for device, record in list(runs.each())[:FIGURES_SHOWN]
             if latency_verdict.runs(record.arrays)
         ],
-        about={device: runs_module.about(record) for device, record in runs.each()},
+        emulated=all(record.device.get("emulated") for record in runs.records),
         states=[(device, _state(record.timing)) for device, record in runs.each() if record.timing],
         reference=_reference(first),
         changed=_changed(runs, called, in_matrix),
