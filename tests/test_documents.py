@@ -122,7 +122,7 @@ def sandbox(tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path_fa
 
 
 def cheap() -> list[Command]:
-    found = {}
+    found: dict[tuple[str, ...], Command] = {}
     for command in HARNESS:
         if parsed(command).verb in CHEAP and not any(word.isupper() or ".toml" in word for word in command.words[1:]):
             found.setdefault(command.words, command)

@@ -144,7 +144,7 @@ def _reference(record: Record) -> dict[str, Any] | None:
 
 def _changed(runs: Runs, called: tuple[str, ...], in_matrix: tuple[str, ...] | None) -> list[dict[str, Any]]:
     """Of each variant whose answers changed anywhere, what became what."""
-    found = []
+    found: list[dict[str, Any]] = []
     for device, record, variant in runs.rows():
         answered = evidence.predictions(record.arrays)
         outputs = answered.variants.get(variant.kind)
