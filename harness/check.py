@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from converters import manifest
 from converters.manifest import Variant
-from harness import agreement, dataset, evidence, job, latency, policy, reference, verdict, worker
+from harness import agreement, dataset, evidence, job, latency_gate, latency_verdict, policy, reference, worker
 from harness.dataset import Dataset
 from harness.devices import benchmark_model, local
 from harness.devices.base import Device, Progress, UnreachableError
@@ -26,7 +26,8 @@ from harness.devices.local import Local
 from harness.errors import SetupError
 from harness.evidence import Judged
 from harness.job import LATENCY, Job, LatencyPlan, Result
-from harness.latency import Latency
+from harness.latency import UNMEASURED, Ratio
+from harness.latency_gate import Baseline
 from harness.policy import Policy
 from harness.record import Record, VariantRecord
 from harness.reference import Reference
@@ -75,7 +76,7 @@ def prepare(
     skip_bad: bool = False,
 ) -> Subject:
     """A folder's variants, the images, and the reference. Raises SetupError."""
-    variants = _select(manifest.read(models), kinds, models)
+    variants = select(manifest.read(models), kinds, models)
     policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
     data = dataset.load(data_folder, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
     expected = reference.obtain(reference_model, data, models, step)
@@ -97,8 +98,9 @@ def check(
     subject: Subject,
     progress: Progress,
     *,
-    plan: LatencyPlan,
+    plan: LatencyPlan | None,
     limits: Policy,
+    baseline: Baseline | None = None,
     benchmark: BenchmarkModel | None = None,
 ) -> CheckedRun:
     """Run a subject on a device, and judge it.
@@ -110,20 +112,23 @@ def check(
     with device, tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         probed = device.probe()
         timed = None if probed.emulated else plan
+        if timed and probed.cores and timed.threads > probed.cores:
+            raise SetupError(f"--threads {timed.threads}: {device.uri} has {probed.cores} cores; expected no more")
+        if timed and baseline and device.uri == local.URI:
+            baseline.check(worker.machine(), timed.threads)
         written = job.write(Path(folder), subject.models, subject.variants, subject.data, timed, job.ALL_CORES)
         outputs = run(written, progress, device)
         described = probed.to_json() | {"benchmark_model": None}
         if benchmark and not probed.emulated and not outputs.interrupted:
-            described["benchmark_model"] = benchmark_model.run(device, benchmark, written, list(subject.variants))
+            described["benchmark_model"] = benchmark_model.run(
+                device, benchmark, written, list(subject.variants), plan.threads if plan else 1
+            )
     described["traffic"] = asdict(device.traffic)
-    record = _record(subject, outputs, plan, limits, started, described)
+    record = _record(subject, outputs, timed, limits, started, described, baseline)
     notes = [*record.notes]
     notes += [agreement.sentence(v.kind, v.host, probed.name) for v in record.variants if v.host]
-    notes += benchmark_model.notes(described["benchmark_model"] or {})
-    if probed.emulated:
-        notes.append(
-            f"{probed.name} is emulated: it answers as its processor would, and nothing of its speed is measured"
-        )
+    medians = {variant.kind: variant.latency.median for variant in record.variants if variant.latency}
+    notes += benchmark_model.notes(described["benchmark_model"] or {}, medians)
     return CheckedRun(replace(record, notes=tuple(notes)), outputs.interrupted)
 
 
@@ -170,8 +175,10 @@ def run(written: Job, progress: Progress, device: Device | None = None, **option
         if ended.task is None:
             raise SetupError(f"{device.uri}: {reason}")
         outcome = Outcome.INCONCLUSIVE if ended.code in FROM_OUTSIDE else Outcome.FAIL
-        failures[ended.task] = Verdict(outcome, (reason,))
-        written = job.without(written, ended.task)
+        if ended.variant:
+            reason = f"{ended.variant}: {reason}"
+        failures[f"{ended.task} of {ended.variant}" if ended.variant else ended.task] = Verdict(outcome, (reason,))
+        written = job.without(written, ended.task, ended.variant)
     results = {}
     for task in written.tasks:
         try:
@@ -186,7 +193,7 @@ def _missing_results(written: Job) -> list[str]:
     return [task for task in written.tasks if not written.result_path(task).exists()]
 
 
-def _select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
+def select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
     for kind in kinds or ():
         if kind not in known:
             raise SetupError(f"{models}: has no variant {kind!r}; it has {', '.join(known) or 'none'}")
@@ -197,7 +204,13 @@ def _select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Pa
 
 
 def _record(
-    subject: Subject, outputs: Outputs, plan: LatencyPlan, limits: Policy, started: str, device: Mapping[str, Any]
+    subject: Subject,
+    outputs: Outputs,
+    plan: LatencyPlan | None,
+    limits: Policy,
+    started: str,
+    device: Mapping[str, Any],
+    baseline: Baseline | None,
 ) -> Record:
     variants, data, expected = subject.variants, subject.data, subject.expected
     arrays: dict[str, npt.NDArray[Any]] = {
@@ -216,34 +229,76 @@ def _record(
     predictions = evidence.predictions(arrays)
     changed = evidence.flipped(predictions)
     arrays |= {"flipped.index": changed, "flipped.images": data.images[changed]}
-    timed = outputs.results.get(LATENCY)
+    judged = {
+        kind: evidence.judge(kind, predictions, limits) if kind in predictions.variants else _missing(kind, outputs)
+        for kind in variants
+    }
+    about = {
+        "folder": subject.data_folder,
+        "sha256": data.sha256,
+        "reference_sha256": expected.data_sha256,
+        "images": len(data),
+        "skipped": list(data.skipped),
+    }
+    model = {"file": subject.reference_model, "sha256": expected.model_sha256}
+    return assemble(variants, judged, arrays, about, model, outputs, plan, limits, started, device, baseline)
+
+
+def assemble(
+    variants: Mapping[str, Variant],
+    judged: Mapping[str, Judged],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    data: Mapping[str, Any],
+    model: Mapping[str, Any],
+    outputs: Outputs,
+    plan: LatencyPlan | None,
+    limits: Policy,
+    started: str,
+    device: Mapping[str, Any],
+    baseline: Baseline | None,
+) -> Record:
+    """The record of variants that have been judged, and of what was timed."""
+    arrays = dict(arrays)
+    for task, result in outputs.results.items():
+        if task.startswith(f"{LATENCY}-"):
+            arrays |= {f"{task.replace('-', '.')}.{name}": array for name, array in result.arrays.items()}
+    found = latency_verdict.runs(arrays)
+    times = latency_verdict.figures(found)
     records = []
     for kind, variant in variants.items():
-        judged = evidence.judge(kind, predictions, limits) if kind in predictions.variants else _missing(kind, outputs)
-        times = None
-        if timed and f"{kind}.samples" in timed.arrays:
-            arrays |= {f"latency.{n}": a for n, a in timed.arrays.items() if n.startswith(f"{kind}.")}
-            times = _latency(timed, kind)
-        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=times, **vars(judged)))
-    notes = outputs.failures[LATENCY].reasons if LATENCY in outputs.failures else ()
+        timed = times.get(kind)
+        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=timed, **vars(judged[kind])))
     machine = next((result.machine for result in outputs.results.values()), {})
+    failures = [failure for task, failure in outputs.failures.items() if task.startswith(f"{LATENCY}-")]
+    rules = latency_gate.fitting(limits.latency, latency_gate.names(machine, device["uri"]))
+    threads = plan.threads if plan else 1
+    changes: tuple[Ratio, ...] = ()
+    if baseline and times:
+        try:
+            baseline.check(machine, threads)
+            changes = baseline.changes(times)
+        except SetupError as error:
+            failures.append(Verdict(Outcome.INCONCLUSIVE, (str(error),)))
+    timing = None
+    if times or failures or rules:
+        timing = latency_verdict.timing(found, times, threads, rules, failures, changes)
+    notes = [f"{UNMEASURED}{reason}" for failure in failures for reason in failure.reasons]
+    if device.get("emulated"):
+        notes.append(
+            f"{device['name']} is emulated: it answers as its processor would, and nothing of its speed is measured"
+        )
     return Record(
-        outcome=verdict.overall(record.verdict for record in records),
+        outcome=latency_verdict.overall([record.verdict for record in records], timing),
         variants=tuple(records),
-        model={"file": subject.reference_model, "sha256": expected.model_sha256},
-        data={
-            "folder": subject.data_folder,
-            "sha256": data.sha256,
-            "reference_sha256": expected.data_sha256,
-            "images": len(data),
-            "skipped": list(data.skipped),
-        },
+        model=model,
+        data=data,
         policy=limits.to_json(),
         machine=machine,
-        plan=asdict(plan),
+        plan=asdict(plan) if plan else {"threads": 1, "processes": 0},
         started=started,
-        notes=tuple(f"latency was not measured: {reason}" for reason in notes),
+        notes=tuple(notes),
         arrays=arrays,
+        timing=timing,
         device=device,
     )
 
@@ -254,8 +309,3 @@ def _missing(kind: str, outputs: Outputs) -> Judged:
         return Judged(outputs.failures[kind])
     why = "interrupted before it was run" if outputs.interrupted else "the worker ended before it was run"
     return Judged(Verdict(Outcome.INCONCLUSIVE, (why,)))
-
-
-def _latency(timed: Result, kind: str) -> Latency:
-    arrays = timed.arrays
-    return latency.summarise(arrays[f"{kind}.samples"], float(arrays[f"{kind}.load"]), float(arrays[f"{kind}.first"]))

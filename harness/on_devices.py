@@ -15,6 +15,7 @@ from harness.devices.base import Device, Progress
 from harness.devices.benchmark_model import BenchmarkModel
 from harness.errors import SetupError
 from harness.job import LatencyPlan
+from harness.latency_gate import Baseline
 from harness.policy import Policy
 
 
@@ -32,8 +33,9 @@ def run(
     subject: Subject,
     progress: Progress,
     *,
-    plan: LatencyPlan,
+    plan: LatencyPlan | None,
     limits: Policy,
+    baseline: Baseline | None = None,
     benchmark: BenchmarkModel | None = None,
 ) -> list[OnDevice]:
     """In the order of the devices; this machine, whose time the others take, comes before them."""
@@ -48,7 +50,9 @@ def run(
             progress(task, done, total)
 
         try:
-            done = check.check(device, subject, unless_stopped, plan=plan, limits=limits, benchmark=benchmark)
+            done = check.check(
+                device, subject, unless_stopped, plan=plan, limits=limits, baseline=baseline, benchmark=benchmark
+            )
         except SetupError as error:
             return OnDevice(device.uri, None, error)
         return OnDevice(device.uri, done)

@@ -18,9 +18,10 @@ from harness.agreement import Agreement
 from harness.drift import Hop
 from harness.errors import SetupError
 from harness.files import sha256, write_atomic
-from harness.latency import Latency
+from harness.latency import Latency, Timing, latency_from_json, timing_from_json
 from harness.parity import Parity
-from harness.verdict import Outcome, Statistics, Verdict
+from harness.shard_evidence import ShardedArrays, ShardFile
+from harness.verdict import Check, Outcome, Statistics, Verdict
 
 SCHEMA = "harness-record/3"
 FILE = "check.json"
@@ -38,6 +39,7 @@ class VariantRecord:
     statistics: Statistics | None
     hops: tuple[Hop, ...]  # from the Keras model to this variant
     latency: Latency | None
+    checks: tuple[Check, ...] = ()  # by group of rules; none for outputs that could not be compared
     host: Agreement | None = None  # none where the device was this machine
 
 
@@ -55,6 +57,7 @@ class Record:
     started: str  # UTC, ISO 8601
     notes: tuple[str, ...]  # what could not be measured, and why
     arrays: Mapping[str, npt.NDArray[Any]] = field(repr=False)
+    timing: Timing | None = None  # none: latency was not measured
     device: Mapping[str, Any] = field(default_factory=dict)  # Probe.to_json, and the bytes moved
 
     def to_json(self) -> dict[str, Any]:
@@ -69,18 +72,22 @@ class Record:
             "device": dict(self.device),
             "machine": dict(self.machine),
             "latency_plan": dict(self.plan),
+            "latency": self.timing.to_json() if self.timing else None,
             "notes": list(self.notes),
             "variants": [_variant(variant) for variant in self.variants],
         }
 
 
 def write(record: Record, path: Path) -> Path:
-    """Write the JSON and, beside it, the arrays; the arrays' path. Raises SetupError."""
+    """Write the JSON and, beside it, the arrays, but for those of shards; the arrays' path. Raises SetupError."""
     arrays_path = path.with_suffix(".npz")
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **record.arrays)
+    sharded = record.arrays if isinstance(record.arrays, ShardedArrays) else None
+    np.savez_compressed(buffer, allow_pickle=False, **(sharded.own if sharded else record.arrays))
     write_atomic(arrays_path, buffer.getvalue())
     content = record.to_json() | {"arrays": arrays_path.name, "arrays_sha256": sha256(buffer.getvalue())}
+    if sharded:
+        content |= {"shards": [asdict(one) for one in sharded.files]}
     write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
     return arrays_path
 
@@ -103,7 +110,11 @@ def read(path: Path) -> Record:
     if schema != SCHEMA:
         raise SetupError(f"{path}: schema {schema!r}, expected {SCHEMA!r}; run harness check again")
     try:
-        record = _parse(stored, _arrays(path.with_name(stored["arrays"]), stored["arrays_sha256"]))
+        arrays: Mapping[str, npt.NDArray[Any]] = _arrays(path.with_name(stored["arrays"]), stored["arrays_sha256"])
+        if "shards" in stored:
+            arrays = ShardedArrays(arrays, path.parent, tuple(ShardFile(**one) for one in stored["shards"]))
+            arrays.verify()
+        record = _parse(stored, arrays)
         _check(record, path)
     except (KeyError, TypeError, ValueError) as error:
         raise SetupError(f"{path}: damaged ({error!r}); run harness check again") from error
@@ -121,7 +132,7 @@ def _arrays(path: Path, expected: str) -> dict[str, npt.NDArray[Any]]:
         raise SetupError(f"{path}: expected the record's arrays ({error}); run harness check again") from error
 
 
-def _parse(stored: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Record:
+def _parse(stored: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Record:
     return Record(
         outcome=Outcome(stored["verdict"]),
         variants=tuple(
@@ -133,7 +144,7 @@ def _parse(stored: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Recor
                 parity=None,
                 statistics=None,
                 hops=(),
-                latency=Latency(**entry["latency_s"]) if entry["latency_s"] else None,
+                latency=latency_from_json(entry["latency_s"]) if entry["latency_s"] else None,
             )
             for entry in stored["variants"]
         ),
@@ -146,6 +157,7 @@ def _parse(stored: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Recor
         started=stored["started"],
         notes=tuple(stored["notes"]),
         arrays=arrays,
+        timing=timing_from_json(stored["latency"]) if stored["latency"] else None,
     )
 
 
@@ -172,6 +184,7 @@ def _variant(variant: VariantRecord) -> dict[str, Any]:
         "kind": variant.kind,
         "verdict": variant.verdict.outcome,
         "reasons": list(variant.verdict.reasons),
+        "checks": [asdict(check) for check in variant.checks],
         "sha256": variant.sha256,
         "size_bytes": variant.size_bytes,
         **parity,

@@ -61,7 +61,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from converters.convert import Images, convert
     from converters.manifest import KINDS
-    from harness import terminal, variants_text
+    from harness import terminal
 
     made = convert(
         options.model,
@@ -78,5 +78,5 @@ def run(options: argparse.Namespace) -> int:
         imports=options.imports,
         pythons=options.runtime,
     )
-    print(variants_text.converted(made, options.out))
+    print(terminal.converted(made, options.out))
     return Exit.PASS

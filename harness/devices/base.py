@@ -36,6 +36,7 @@ class Ended:
     code: int | None  # none: it was silent too long and was stopped
     task: str | None
     tail: str
+    variant: str | None = None  # that it was at, in a task of several
 
 
 @dataclass(frozen=True)

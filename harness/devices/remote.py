@@ -110,9 +110,10 @@ class Remote:
             if said.silent:
                 if said.pid:
                     self._do(f"kill -9 {said.pid}")
-                return Ended(None, said.task, said.tail)
+                return Ended(None, said.task, said.tail, said.variant)
             if said.ended is not None:
-                return Ended(128 - said.ended if said.ended > 128 else said.ended, said.task, said.tail)
+                code = 128 - said.ended if said.ended > 128 else said.ended
+                return Ended(code, said.task, said.tail, said.variant)
             self._recover()
         raise UnreachableError(f"{self.uri}: the connection was lost {LOSSES_BORNE} times in one run; use a better one")
 

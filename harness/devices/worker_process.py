@@ -19,6 +19,7 @@ class Said:
     """What was heard. ended: the exit code that the far shell reported; task and tail as in Ended."""
 
     task: str | None = None
+    variant: str | None = None
     pid: int | None = None
     ended: int | None = None
     silent: bool = False
@@ -64,7 +65,7 @@ def _hear(line: str, said: Said, progress: Progress) -> None:
     try:
         message = json.loads(line)
         if "task" in message:
-            said.task = message["task"]
+            said.task, said.variant = message["task"], message.get("variant")
             progress(message["task"], message["done"], message["total"])
         elif "pid" in message:
             said.pid = int(message["pid"])

@@ -1,42 +1,25 @@
 """Figures of an evaluation, for pages and notebooks alike, in the colours of matplotlib's current settings.
 
-LIGHT and DARK are settings to choose from. Colour C0 is what is right, C1 what is wrong; series take the others.
+LIGHT and DARK are settings to choose from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
 
 import numpy as np
-from cycler import cycler
 from matplotlib import rcParams
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
 from harness.evaluate import Evaluation
 from harness.metrics import Scores
+from harness.report.style import DARK as DARK
+from harness.report.style import LIGHT as LIGHT
+from harness.report.style import SERIES, bare, cells, fade
 
 MOST_CLASSES = 24  # drawn one by one; of more, the worst, and a confusion matrix without numbers
-SERIES = (("C0", "o"), ("C3", "s"), ("C2", "D"), ("C4", "^"), ("C5", "v"))
-
-
-def _style(ink: str, quiet: str, lines: str, *cycle: str) -> dict[Any, Any]:
-    return {
-        "font.size": 9,
-        "text.color": ink,
-        "axes.labelcolor": quiet,
-        "xtick.labelcolor": ink,
-        "ytick.labelcolor": ink,
-        "grid.color": lines,
-        "axes.prop_cycle": cycler(color=cycle),
-    }
-
-
-LIGHT = _style("#1b1f24", "#59636e", "#d1d9e0", "#2563c9", "#c2410c", "#0f766e", "#7c3aed", "#a16207", "#be185d")
-DARK = _style("#e6e9ed", "#9aa4b0", "#3d454f", "#6ea8fe", "#ff8f57", "#4fd1c5", "#b69cff", "#e0b341", "#f687b3")
 
 
 def confusion(scores: Scores) -> Figure:
@@ -50,20 +33,13 @@ def confusion(scores: Scores) -> Figure:
     diagonal = np.eye(classes, dtype=bool)
     shown = {"C0": np.where(diagonal, shares, 0), "C1": np.where(diagonal, 0, counts)}
     for colour, values in shown.items():
-        axes.imshow(values, cmap=_fade(colour), vmin=0, vmax=max(float(values.max()), 1.0))
-    axes.set(xlabel="answer", ylabel="truth")
-    axes.xaxis.set(label_position="top", ticks_position="top")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    if classes <= MOST_CLASSES:
-        axes.set(xticks=range(classes), yticks=range(classes))
+        axes.imshow(values, cmap=fade(colour), vmin=0, vmax=max(float(values.max()), 1.0))
+    few = classes <= MOST_CLASSES
+    if few:
         for truth, answer in np.argwhere(counts):
             weight = "normal" if truth == answer else "bold"
             axes.text(answer, truth, str(counts[truth, answer]), ha="center", va="center", size=7.5, weight=weight)
-        axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
-        axes.grid(which="minor", linewidth=0.5)
-        axes.tick_params(which="minor", length=0)
+    cells(axes, tuple(map(str, range(classes))) if few else None, classes)
     return figure
 
 
@@ -129,14 +105,6 @@ def _lines(series: Mapping[str, Sequence[float | None]], label: str = "") -> Fig
     axes.set_xlim(lowest - max(0.04 * (1 - lowest), 0.002), 1)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}%")
-    axes.grid(axis="x", linewidth=0.5)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    bare(axes, "x")
     figure.legend(loc="outside upper center", ncols=columns, frameon=False)
     return figure
-
-
-def _fade(colour: str) -> LinearSegmentedColormap:
-    """From nothing to a colour: lies well on light and dark."""
-    red, green, blue = to_rgb(colour)
-    return LinearSegmentedColormap.from_list(colour, [(red, green, blue, 0.0), (red, green, blue, 0.55)])
