@@ -41,7 +41,7 @@ def table(record: Record) -> str:
         lines += _reasons(variant.kind, variant.verdict)
         if worst := drift.lost_most(variant.hops):
             lines.append(
-                f"  lost most at {worst.source} -> {worst.target}: {worst.flips} flips, "
+                f"  lost most at {worst.source} -> {worst.target}: {worst.flips} flip{'' if worst.flips == 1 else 's'}, "
                 f"mean |dp| {worst.mean_probability_difference:.4f}"
             )
     if record.timing:
