@@ -76,7 +76,7 @@ def prepare(
     skip_bad: bool = False,
 ) -> Subject:
     """A folder's variants, the images, and the reference. Raises SetupError."""
-    variants = _select(manifest.read(models), kinds, models)
+    variants = select(manifest.read(models), kinds, models)
     policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
     data = dataset.load(data_folder, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
     expected = reference.obtain(reference_model, data, models, step)
@@ -129,10 +129,6 @@ def check(
     notes += [agreement.sentence(v.kind, v.host, probed.name) for v in record.variants if v.host]
     medians = {variant.kind: variant.latency.median for variant in record.variants if variant.latency}
     notes += benchmark_model.notes(described["benchmark_model"] or {}, medians)
-    if probed.emulated:
-        notes.append(
-            f"{probed.name} is emulated: it answers as its processor would, and nothing of its speed is measured"
-        )
     return CheckedRun(replace(record, notes=tuple(notes)), outputs.interrupted)
 
 
@@ -197,7 +193,7 @@ def _missing_results(written: Job) -> list[str]:
     return [task for task in written.tasks if not written.result_path(task).exists()]
 
 
-def _select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
+def select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
     for kind in kinds or ():
         if kind not in known:
             raise SetupError(f"{models}: has no variant {kind!r}; it has {', '.join(known) or 'none'}")
@@ -233,6 +229,36 @@ def _record(
     predictions = evidence.predictions(arrays)
     changed = evidence.flipped(predictions)
     arrays |= {"flipped.index": changed, "flipped.images": data.images[changed]}
+    judged = {
+        kind: evidence.judge(kind, predictions, limits) if kind in predictions.variants else _missing(kind, outputs)
+        for kind in variants
+    }
+    about = {
+        "folder": subject.data_folder,
+        "sha256": data.sha256,
+        "reference_sha256": expected.data_sha256,
+        "images": len(data),
+        "skipped": list(data.skipped),
+    }
+    model = {"file": subject.reference_model, "sha256": expected.model_sha256}
+    return assemble(variants, judged, arrays, about, model, outputs, plan, limits, started, device, baseline)
+
+
+def assemble(
+    variants: Mapping[str, Variant],
+    judged: Mapping[str, Judged],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    data: Mapping[str, Any],
+    model: Mapping[str, Any],
+    outputs: Outputs,
+    plan: LatencyPlan | None,
+    limits: Policy,
+    started: str,
+    device: Mapping[str, Any],
+    baseline: Baseline | None,
+) -> Record:
+    """The record of variants that have been judged, and of what was timed."""
+    arrays = dict(arrays)
     for task, result in outputs.results.items():
         if task.startswith(f"{LATENCY}-"):
             arrays |= {f"{task.replace('-', '.')}.{name}": array for name, array in result.arrays.items()}
@@ -240,8 +266,8 @@ def _record(
     times = latency_verdict.figures(found)
     records = []
     for kind, variant in variants.items():
-        judged = evidence.judge(kind, predictions, limits) if kind in predictions.variants else _missing(kind, outputs)
-        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=times.get(kind), **vars(judged)))
+        timed = times.get(kind)
+        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=timed, **vars(judged[kind])))
     machine = next((result.machine for result in outputs.results.values()), {})
     failures = [failure for task, failure in outputs.failures.items() if task.startswith(f"{LATENCY}-")]
     rules = latency_gate.fitting(limits.latency, latency_gate.names(machine, device["uri"]))
@@ -256,22 +282,21 @@ def _record(
     timing = None
     if times or failures or rules:
         timing = latency_verdict.timing(found, times, threads, rules, failures, changes)
+    notes = [f"{UNMEASURED}{reason}" for failure in failures for reason in failure.reasons]
+    if device.get("emulated"):
+        notes.append(
+            f"{device['name']} is emulated: it answers as its processor would, and nothing of its speed is measured"
+        )
     return Record(
         outcome=latency_verdict.overall([record.verdict for record in records], timing),
         variants=tuple(records),
-        model={"file": subject.reference_model, "sha256": expected.model_sha256},
-        data={
-            "folder": subject.data_folder,
-            "sha256": data.sha256,
-            "reference_sha256": expected.data_sha256,
-            "images": len(data),
-            "skipped": list(data.skipped),
-        },
+        model=model,
+        data=data,
         policy=limits.to_json(),
         machine=machine,
         plan=asdict(plan) if plan else {"threads": 1, "processes": 0},
         started=started,
-        notes=tuple(f"{UNMEASURED}{reason}" for failure in failures for reason in failure.reasons),
+        notes=tuple(notes),
         arrays=arrays,
         timing=timing,
         device=device,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import numpy as np
@@ -16,6 +17,9 @@ from converters import keras_model
 from harness.dataset import CLASSES, Dataset
 from harness.errors import SetupError
 from harness.files import write_atomic
+
+if TYPE_CHECKING:
+    from converters.keras_process import KerasProcess
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,34 @@ def obtain(
     Only computing needs TensorFlow. imports: modules that register the model's own layers. Raises SetupError.
     """
     model_sha256 = keras_model.sha256(model)
-    path = store / f"reference-{model_sha256[:12]}-{data.sha256[:12]}.npz"
-    stored = _read(path)
-    wanted = model_sha256, data.sha256, (len(data), classes)
-    if stored and (stored.model_sha256, stored.data_sha256, stored.outputs.shape) == wanted:
-        return stored
+    if found := stored(store, model_sha256, data.sha256, (len(data), classes)):
+        return found
     from converters.keras_process import KerasProcess
 
     with step(f"reference: {model.name} on {len(data)} images"), KerasProcess() as keras:
-        outputs, folded = keras.call(keras_model.predict_folded_too, model, data.images, classes, tuple(imports))
+        return compute(model, model_sha256, data, store, keras, classes, imports)
+
+
+def stored(store: Path, model_sha256: str, data_sha256: str, shape: tuple[int, int]) -> Reference | None:
+    """The reference that the folder holds of a model and a dataset, [N, classes]; none where it holds none."""
+    found = _read(_path(store, model_sha256, data_sha256))
+    wanted = model_sha256, data_sha256, shape
+    if found and (found.model_sha256, found.data_sha256, found.outputs.shape) == wanted:
+        return found
+    return None
+
+
+def compute(
+    model: Path,
+    model_sha256: str,
+    data: Dataset,
+    store: Path,
+    keras: KerasProcess,
+    classes: int = CLASSES,
+    imports: Sequence[str] = (),
+) -> Reference:
+    """A new reference, stored in the folder. Raises SetupError."""
+    outputs, folded = keras.call(keras_model.predict_folded_too, model, data.images, classes, tuple(imports))
     if broken := int((~np.isfinite(outputs)).any(axis=1).sum()):
         raise SetupError(f"{model}: NaN or infinite outputs on {broken} of {len(data)} images; a reference must answer")
     computed = Reference(outputs, model_sha256, data.sha256, folded)
@@ -64,8 +87,12 @@ def obtain(
         model_sha256=np.array(model_sha256),
         data_sha256=np.array(data.sha256),
     )
-    write_atomic(path, buffer.getvalue())
+    write_atomic(_path(store, model_sha256, data.sha256), buffer.getvalue())
     return computed
+
+
+def _path(store: Path, model_sha256: str, data_sha256: str) -> Path:
+    return store / f"reference-{model_sha256[:12]}-{data_sha256[:12]}.npz"
 
 
 def _read(path: Path) -> Reference | None:
