@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness import drift
 from harness.flips import Flip
 from harness.formats import figures
+from harness.formats.runs import device_name
 from harness.record import Record
 from harness.terminal.style import coloured, grid
 from harness.verdict import Verdict, points
@@ -39,8 +40,9 @@ def table(record: Record) -> str:
     for variant in record.variants:
         lines += _reasons(variant.kind, variant.verdict)
         if worst := drift.lost_most(variant.hops):
+            flipped = f"{worst.flips} flip{'' if worst.flips == 1 else 's'}"
             lines.append(
-                f"  lost most at {worst.source} -> {worst.target}: {worst.flips} flips, "
+                f"  lost most at {worst.source} -> {worst.target}: {flipped}, "
                 f"mean |dp| {worst.mean_probability_difference:.4f}"
             )
     if record.timing:
@@ -50,7 +52,7 @@ def table(record: Record) -> str:
     lines += record.notes
     data, machine = record.data, record.machine
     lines.append(
-        f"{data['images']} images of {data['folder']}, {len(data['skipped'])} skipped; "
+        f"{data['images']} images of {data['folder']}, {len(data['skipped'])} skipped; {device_name(record)}: "
         f"{machine.get('runtime', 'runtime unavailable')}, {machine.get('machine', '')}, "
         f"{record.plan['threads']} thread{'s' if record.plan['threads'] > 1 else ''} for latency"
     )
@@ -91,16 +93,16 @@ def runs(found: Comparison) -> str:
     return "\n".join(lines)
 
 
-def flips(found: Sequence[Flip], called: Sequence[str]) -> str:
-    """The images whose answer changed: broken, fixed and others, of each variant; classes by name."""
+def flips(found: Sequence[Flip]) -> str:
+    """The images whose answer changed: broken, fixed and others, of each variant."""
     rows = [
         (
             flip.kind,
             flip.sort,
             flip.name,
-            called[flip.truth],
-            f"{called[flip.expected]} at {flip.expected_confidence:.2f}",
-            f"{called[flip.answer]} at {flip.answer_confidence:.2f}",
+            str(flip.truth),
+            f"{flip.expected} at {flip.expected_confidence:.2f}",
+            f"{flip.answer} at {flip.answer_confidence:.2f}",
         )
         for flip in found
     ]

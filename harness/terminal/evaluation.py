@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness import names
 from harness.evaluate import Evaluation
 from harness.formats.figures import megabytes, percent
 from harness.metrics import Scores
@@ -17,19 +16,16 @@ WIDEST_MATRIX = 16  # classes; a wider confusion matrix does not fit a terminal
 def evaluation(done: Evaluation) -> str:
     """An evaluation for a person: each class, the confusion matrix, the worst misses, the accuracy last."""
     scores = done.scores
-    called = names.read(done.data, len(scores.classes))
-    parts = [by_class(scores, called)]
+    parts = [by_class(scores)]
     if len(scores.confusion) <= WIDEST_MATRIX:
-        rows = [
-            (name, *(str(n or ".") for n in row)) for name, row in zip(called, scores.confusion.tolist(), strict=True)
-        ]
+        rows = [(str(truth), *(str(n or ".") for n in row)) for truth, row in enumerate(scores.confusion.tolist())]
         parts.append("answers by class (rows: truth)\n" + grid(rows, ("", *(row[0] for row in rows))))
     elif scores.confusions:
-        pairs = [(called[truth], called[answer], str(n)) for truth, answer, n in scores.confusions[:MISSES_SHOWN]]
+        pairs = [(str(truth), str(answer), str(n)) for truth, answer, n in scores.confusions[:MISSES_SHOWN]]
         parts.append("most frequent confusions\n" + grid(pairs, ("truth", "answer", "images")))
     if misses := done.misses:
         worst = [
-            (done.data.names[i], called[done.data.labels[i]], called[done.answers[i]], f"{done.confidences[i]:.2f}")
+            (done.data.names[i], str(done.data.labels[i]), str(done.answers[i]), f"{done.confidences[i]:.2f}")
             for i in misses[:MISSES_SHOWN]
         ]
         shown = f", the {MISSES_SHOWN} most confident" if len(misses) > MISSES_SHOWN else ""
@@ -44,11 +40,11 @@ def evaluation(done: Evaluation) -> str:
     return "\n\n".join(parts)
 
 
-def by_class(scores: Scores, called: Sequence[str] = ()) -> str:
+def by_class(scores: Scores) -> str:
     """Precision, recall and F1: one row a class."""
     rows = [
-        (name, str(c.images), str(c.answers), percent(c.precision), percent(c.recall), percent(c.f1))
-        for name, c in zip(names.of(called, len(scores.classes)), scores.classes, strict=True)
+        (str(label), str(c.images), str(c.answers), percent(c.precision), percent(c.recall), percent(c.f1))
+        for label, c in enumerate(scores.classes)
     ]
     return grid(rows, ("class", "images", "answers", "precision", "recall", "F1"))
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,12 +15,12 @@ from harness import on_devices, policy
 from harness.check import Subject
 from harness.devices import uri
 from harness.devices.virtual import Virtual
-from harness.job import LatencyPlan
+from harness.job import QUICK
 from harness.record import Record
 from tests.conftest import FEW_IMAGES_POLICY
 
 Progress = Callable[[str, int, int], None]
-PLAN = LatencyPlan()
+PLAN = QUICK
 
 
 def silent(task: str, done: int, total: int) -> None:
@@ -142,7 +140,4 @@ class Cable:
         for one in (source, target):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
-
-
-def plan_of(job_folder: Path) -> Any:
-    return json.loads((job_folder / "job.json").read_text())
+        source.close()
