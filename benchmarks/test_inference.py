@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.conftest import VARIANTS
 from converters.manifest import KINDS, Variant
 from harness import worker
-from harness.dataset import Dataset, to_input
+from harness.dataset import Dataset
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -21,5 +21,5 @@ def test_inference(
     """One invoke, the input set beforehand."""
     benchmark.extra_info |= {"sha256": variants[kind].sha256, **worker.machine()}
     model = worker.Model(variants[kind].path(VARIANTS).read_bytes(), threads)
-    images = cycle(model.quantize(to_input(data.images[::10])))
+    images = cycle(model.quantize(data.inputs()[::10]))
     benchmark.pedantic(model.invoke, setup=lambda: model.set(next(images)), rounds=200, warmup_rounds=20)

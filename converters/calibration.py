@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.dataset import Dataset, take, to_input
+from harness.dataset import Dataset, take
 
 Ranges = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 BATCH = 20
@@ -26,12 +26,11 @@ def choose(data: Dataset, size: int) -> Dataset:
     return take(data, chosen)
 
 
-def invoked(interpreter: Any, images: npt.NDArray[np.uint8]) -> Iterator[None]:
-    """After each batch of uint8 images [N, H, W, 1] that an interpreter with a float input has run."""
+def invoked(interpreter: Any, data: Dataset) -> Iterator[None]:
+    """After each batch of images that an interpreter with a float input has run."""
     entry = interpreter.get_input_details()[0]["index"]
     shape: tuple[int, ...] = ()
-    for start in range(0, len(images), BATCH):
-        batch = to_input(images[start : start + BATCH])
+    for batch in data.batches(BATCH):
         if batch.shape != shape:
             interpreter.resize_tensor_input(entry, batch.shape)
             interpreter.allocate_tensors()
@@ -41,10 +40,11 @@ def invoked(interpreter: Any, images: npt.NDArray[np.uint8]) -> Iterator[None]:
         yield
 
 
-def measure(float32: bytes, images: npt.NDArray[np.uint8]) -> Ranges:
-    """The least and greatest value of every float tensor of a float32 .tflite over uint8 images [N, H, W, 1].
+def measure(float32: bytes, data: Dataset) -> Ranges:
+    """The least and greatest value of every float tensor of a float32 .tflite over a set of images.
 
     Min-max over the set, not ai-edge-quantizer's moving average, which flips ten times as many answers (FACTS).
+    The input's are those that pixels can take, whichever these images have.
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -54,7 +54,7 @@ def measure(float32: bytes, images: npt.NDArray[np.uint8]) -> Ranges:
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     ranges: Ranges = {}
-    for _ in invoked(interpreter, images):
+    for _ in invoked(interpreter, data):
         for tensor in interpreter.get_tensor_details():
             if tensor["dtype"] is not np.float32:
                 continue
@@ -67,4 +67,6 @@ def measure(float32: bytes, images: npt.NDArray[np.uint8]) -> Ranges:
             if name in ranges:
                 low, high = np.minimum(low, ranges[name][0]), np.maximum(high, ranges[name][1])
             ranges[name] = low, high
+    low, high = (np.full(1, end, np.float32) for end in data.spec.input_range)
+    ranges[interpreter.get_input_details()[0]["name"]] = low, high
     return ranges

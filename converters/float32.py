@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters import flatbuffer, keras_model
+from harness.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -18,19 +19,15 @@ class Float32:
     notes: tuple[str, ...]  # what a person should know of how it was made
 
 
-def convert(source: Path, image_size: int, classes: int, imports: tuple[str, ...] = ()) -> Float32:
+def convert(source: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Float32:
     """A .keras file as a float32 .tflite. Runs where TensorFlow is; raises SetupError."""
-    model = keras_model.load(source, imports)
-    keras_model.check_shapes(model, source, image_size, classes)
+    model = keras_model.classifier(source, spec, imports)
     import tensorflow as tf
 
     from converters.fold import fold
 
-    notes = []
-    graph = keras_model.as_graph(model, image_size)
-    if graph is not model:
-        notes.append("a subclassed model: converted as it is, nothing inside is folded")
-    folded = fold(graph)
+    notes = list(model.notes)
+    folded = fold(model.graph)
     content = tf.lite.TFLiteConverter.from_keras_model(folded.model).convert()
     if len(flatbuffer.read(content).subgraphs) > 1:
         notes.append("loops or branches: what they compute stays float32 in every variant that calibrates")

@@ -1,4 +1,4 @@
-"""The trained model: opened safely, checked against the data, and asked. Runs where Keras is."""
+"""The trained model: opened safely, checked to be a classifier of images, and asked. Runs where Keras is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import re
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import files
-from harness.dataset import to_input
+from harness.dataset import Dataset
 from harness.errors import SetupError
+from harness.parity import are_logits, are_probabilities
+from harness.spec import COLOURS, Ends, ModelSpec
+
+Shape = tuple[int | None, ...] | None
+Outputs = npt.NDArray[np.float32]
 
 PREDICT_BATCH = 128
+PREDICT_AT_ONCE = 4096  # images held as floats
+PROBED = 8  # random images that show what the outputs are
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -70,53 +79,100 @@ def load(path: Path, imports: Sequence[str] = ()) -> Any:
         raise SetupError(f"{path}: Keras cannot load it ({type(error).__name__}: {text})") from error
 
 
-def _symbolic(shape: tuple[int | None, ...]) -> Any:
-    import keras
-
-    return keras.KerasTensor(shape)
-
-
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def check_shapes(model: Any, path: Path, image_size: int, classes: int) -> None:
-    """Raise SetupError unless the model maps [N, size, size, 1] to [N, classes]."""
-    wanted = (None, image_size, image_size, 1), (None, classes)
-    received = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
-    ends = [len(getattr(model, name, None) or [()]) for name in ("inputs", "outputs")]
-    if ends != [1, 1]:
+@lru_cache(maxsize=1)  # in a process of its own, a model is loaded once
+def _opened(path: Path, imports: tuple[str, ...]) -> Any:
+    return load(path, imports)
+
+
+def ends(path: Path, imports: tuple[str, ...] = ()) -> Ends:
+    """What a model file says of its images and classes. Raises SetupError where it is no classifier of images."""
+    model = _opened(path, imports)
+    counts = [len(getattr(model, name, None) or [()]) for name in ("inputs", "outputs")]
+    if counts != [1, 1]:
         raise SetupError(
-            f"{path}: has {ends[0]} inputs and {ends[1]} outputs; the data are single images with one label"
+            f"{path}: has {counts[0]} inputs and {counts[1]} outputs; expected one of single images and one of classes"
         )
-    if received[0] is None:  # subclassed: it does not know its shapes
-        with suppress(Exception):  # whatever the user's own code raises on this shape
-            received = wanted[0], tuple(model(_symbolic(wanted[0])).shape)
-    if received != wanted:
-        raise SetupError(f"{path}: maps {received[0]} to {received[1]}; the data needs {wanted[0]} to {wanted[1]}")
+    taken, given = _shapes(model)
+    if taken is None or len(taken) != 4 or taken[3] not in COLOURS:
+        raise SetupError(
+            f"{path}: takes {_shape(taken)}; expected [N, height, width, channels], channels 1 (grey) or 3 (RGB)"
+        )
+    if given is None or len(given) != 2 or given[1] is None or given[1] < 2:
+        raise SetupError(f"{path}: gives {_shape(given)}; expected [N, classes], of 2 or more classes")
+    return Ends(None if None in taken[1:3] else taken[1:3], taken[3], given[1])
 
 
-def predict_folded_too(
-    path: Path, images: npt.NDArray[np.uint8], classes: int, imports: Sequence[str] = ()
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Outputs [N, classes] for uint8 images [N, size, size, 1]: the model's, and with its batch norms folded."""
-    from converters.fold import fold
-
-    model = load(path, imports)
-    check_shapes(model, path, images.shape[1], classes)
-    inputs = to_input(images)
-    outputs, folded = (
-        np.asarray(each.predict(inputs, batch_size=PREDICT_BATCH, verbose=0), np.float32)
-        for each in (model, fold(as_graph(model, images.shape[1])).model)
-    )
-    return outputs, folded
-
-
-def as_graph(model: Any, image_size: int) -> Any:
-    """The model as a graph of layers: a subclassed one becomes a graph of one opaque layer."""
+def _shapes(model: Any) -> tuple[Shape, Shape]:
+    """Of input and output; none where the model does not know."""
     import keras
 
-    if isinstance(model, keras.Sequential | keras.Function):
-        return model
-    image = keras.Input((image_size, image_size, 1))
-    return keras.Model(image, model(image))
+    taken, given = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    if taken is None:  # subclassed: it knows what it was built for
+        taken = (model.get_build_config() or {}).get("input_shape")
+        with suppress(Exception):  # whatever the user's own code raises
+            given = tuple(model(keras.KerasTensor(tuple(taken))).shape)
+    return None if taken is None else tuple(taken), given
+
+
+def _shape(shape: Shape) -> str:
+    return "an unknown shape" if shape is None else f"[{', '.join('N' if n is None else str(n) for n in shape)}]"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A Keras graph of one image input and probabilities; notes: what was done to make it one."""
+
+    graph: Any
+    notes: tuple[str, ...]
+
+
+def classifier(path: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Classifier:
+    """The model as it is converted and asked: a subclassed one as a graph of one opaque layer, logits with a softmax.
+
+    Raises SetupError where it gives neither probabilities nor logits.
+    """
+    import keras
+
+    model, notes = _opened(path, imports), []
+    if not isinstance(model, keras.Sequential | keras.Function):
+        image = keras.Input(spec.shape)
+        model = keras.Model(image, model(image))
+        notes.append("a subclassed model: converted as it is, nothing inside is folded")
+    elif None in model.input_shape[1:]:
+        weights = model.get_weights()
+        model = keras.models.clone_model(model, input_tensors=keras.Input(spec.shape))
+        model.set_weights(weights)
+    pixels = np.random.default_rng(0).integers(0, 256, (PROBED, *spec.shape), np.uint8)
+    outputs = np.asarray(model.predict(spec.to_input(pixels), verbose=0), np.float64)
+    if np.isfinite(outputs).all() and not are_probabilities(outputs):
+        if not are_logits(outputs):
+            raise SetupError(
+                f"{path}: gives 0 to 1 for each class, together {outputs.sum(axis=1).max():.2f}; expected one class an "
+                "image: a softmax at the end, or logits"
+            )
+        softmax = keras.layers.Softmax(name="softmax_added")
+        model = keras.Model(model.inputs[0], softmax(model.outputs[0]), name=model.name)
+        notes.append("the model gives logits: a softmax was added, in the reference as in the variants")
+    return Classifier(model, tuple(notes))
+
+
+def predict(path: Path, data: Dataset, imports: tuple[str, ...] = ()) -> Outputs:
+    """The model's outputs [N, classes]."""
+    return _predict(classifier(path, data.spec, imports).graph, data)
+
+
+def predict_folded_too(path: Path, data: Dataset, imports: tuple[str, ...] = ()) -> tuple[Outputs, Outputs]:
+    """The model's outputs [N, classes], and those with its batch norms folded."""
+    from converters.fold import fold
+
+    graph = classifier(path, data.spec, imports).graph
+    return _predict(graph, data), _predict(fold(graph).model, data)
+
+
+def _predict(graph: Any, data: Dataset) -> Outputs:
+    parts = [graph.predict(inputs, batch_size=PREDICT_BATCH, verbose=0) for inputs in data.batches(PREDICT_AT_ONCE)]
+    return np.concatenate(parts).astype(np.float32)

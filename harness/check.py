@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from converters import manifest
 from converters.manifest import Variant
-from harness import dataset, evidence, job, latency, policy, reference, verdict
+from harness import dataset, evidence, job, latency, policy, reference, spec, verdict
 from harness.dataset import Dataset
 from harness.devices import local
 from harness.errors import SetupError
@@ -62,7 +62,9 @@ def check(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     variants = _select(manifest.read(models), kinds, models)
     policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
-    data = dataset.load(data_folder, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
+    takes = manifest.spec_of(variants, models)
+    spec.check_stands(takes, reference_model)
+    data = dataset.load(data_folder, takes, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
     expected = reference.obtain(reference_model, data, models, step)
     for variant in variants.values():
         manifest.verify(models, variant, expected.model_sha256)
@@ -155,7 +157,7 @@ def _record(
     return Record(
         outcome=verdict.overall(record.verdict for record in records),
         variants=tuple(records),
-        model={"file": str(reference_model), "sha256": expected.model_sha256},
+        model={"file": str(reference_model), "sha256": expected.model_sha256, "spec": asdict(data.spec)},
         data={
             "folder": str(data_folder),
             "sha256": data.sha256,
@@ -167,7 +169,7 @@ def _record(
         machine=machine,
         plan=asdict(plan),
         started=started,
-        notes=tuple(f"latency was not measured: {reason}" for reason in notes),
+        notes=(*data.notes, *(f"latency was not measured: {reason}" for reason in notes)),
         arrays=arrays,
     )
 

@@ -1,12 +1,13 @@
-"""Labelled images, and the one place where pixels become tensors.
+"""Labelled images, read as a model takes them.
 
-Two layouts are read: `<folder>/<class>_<n>.<ext>` and `<folder>/<class>/<any name>`. Hidden files are ignored.
-Every image becomes 8-bit grey of the model's size, by one rule:
+Two layouts are read: `<folder>/<class>_<n>.<ext>` and `<folder>/<class>/<any name>`, a class written as its name or
+its number. Hidden files are ignored. Every image becomes 8-bit grey or RGB of the model's size, by one rule:
 
 1. its EXIF orientation is applied; of several frames the first counts;
 2. 16-bit, 32-bit and float samples are scaled from their type's range to 0-255 (float: 0-1);
-3. transparency is laid on white; colour, palette and CMYK become grey by ITU-R 601 luma;
-4. another size is resized whole, without keeping proportions, by Pillow's antialiased bilinear filter.
+3. transparency is laid on white; palette and CMYK become RGB;
+4. for a grey model, colour becomes grey by ITU-R 601 luma; for an RGB model, grey is repeated in the three channels;
+5. another size is resized whole, without keeping proportions, by Pillow's antialiased bilinear filter.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -25,52 +26,67 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from harness.errors import SetupError
+from harness.spec import ModelSpec
 
-CLASSES = 11
-IMAGE_SIZE = 28
 MAX_PIXELS = 16_000_000  # a larger image is refused before it is unpacked
-_FLAT_NAME = re.compile(r"(\d+)_(\d+)\.[A-Za-z0-9]+")
+BATCH = 256
+_FLAT_NAME = re.compile(r"(.+)_(\d+)\.[A-Za-z0-9]+")
 _SAMPLE_MAX = {"I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I": 65535, "F": 1}
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """images: uint8 [N, size, size, 1]; labels: int64 [N]; names: N paths below the folder."""
+    """images: uint8 [N, height, width, channels]; labels: int64 [N]; names: N paths below the folder.
+
+    spec: of the model that they are read for.
+    """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     names: tuple[str, ...]
+    spec: ModelSpec
     sha256: str
     skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def inputs(self) -> npt.NDArray[np.float32]:
+        """All images as the model's input."""
+        return self.spec.to_input(self.images)
 
-def to_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Pixels as the model's input: float32 of the same shape, 0..1, paper bright."""
-    return images.astype(np.float32) / np.float32(255)
+    def batches(self, size: int = BATCH) -> Iterator[npt.NDArray[np.float32]]:
+        """The same in parts, for sets that do not fit into memory as floats."""
+        for start in range(0, len(self), size):
+            yield self.spec.to_input(self.images[start : start + size])
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how the images were read."""
+        if self.spec.channels == 1:
+            return ()
+        grey = sum(int((part == part[..., :1]).all(axis=(1, 2, 3)).sum()) for part in np.array_split(self.images, 64))
+        return (f"{grey} of {len(self)} images are grey; the model takes RGB",) if grey else ()
 
 
 def load(
     folder: Path,
+    spec: ModelSpec,
     *,
-    classes: int = CLASSES,
-    image_size: int = IMAGE_SIZE,
     skip_bad: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dataset:
-    """Every image of a folder, sorted by name.
+    """Every image of a folder as a model takes it, sorted by name.
 
     skip_bad: leave out files that cannot be used, and list them in `skipped`, instead of refusing.
     progress: called with the images read so far and their total.
     Raises SetupError: no folder, no images, a wrong name or class, an unreadable image.
     """
-    entries, bad = _entries(folder, classes)
+    entries, bad = _entries(folder, spec)
     images: list[npt.NDArray[np.uint8]] = []
     kept: list[tuple[str, int]] = []
     with ThreadPoolExecutor() as pool:
-        decoded = pool.map(partial(_try_read, image_size=image_size), [path for path, _ in entries], chunksize=64)
+        decoded = pool.map(partial(_try_read, spec=spec), [path for path, _ in entries], chunksize=64)
         for index, ((path, label), outcome) in enumerate(zip(entries, decoded, strict=True), start=1):
             name = path.relative_to(folder).as_posix()
             if isinstance(outcome, str):
@@ -84,11 +100,16 @@ def load(
         raise SetupError(f"{folder}: {_listing(bad)} cannot be used; mend or remove them, or pass --skip-bad")
     if not kept:
         raise SetupError(f"{folder}: expected images named <class>_<n>.jpg or <class>/<name>.jpg; there is none")
-    return build(np.stack(images), [label for _, label in kept], [name for name, _ in kept], skipped=bad)
+    return build(np.stack(images), [label for _, label in kept], [name for name, _ in kept], spec, skipped=bad)
 
 
 def build(
-    images: npt.NDArray[np.uint8], labels: Sequence[int], names: Sequence[str], *, skipped: Sequence[str] = ()
+    images: npt.NDArray[np.uint8],
+    labels: Sequence[int],
+    names: Sequence[str],
+    spec: ModelSpec,
+    *,
+    skipped: Sequence[str] = (),
 ) -> Dataset:
     """A dataset of the given arrays, with its hash over names, labels and pixels."""
     label_array = np.asarray(labels, np.int64)
@@ -96,12 +117,12 @@ def build(
     digest.update(repr((images.shape, tuple(names))).encode())
     digest.update(label_array.astype("<i8").tobytes())
     digest.update(np.ascontiguousarray(images).tobytes())
-    return Dataset(images, label_array, tuple(names), digest.hexdigest(), tuple(skipped))
+    return Dataset(images, label_array, tuple(names), spec, digest.hexdigest(), tuple(skipped))
 
 
 def take(data: Dataset, indices: npt.NDArray[np.int64]) -> Dataset:
     """The part of a dataset at the indices, in their order."""
-    return build(data.images[indices], data.labels[indices].tolist(), [data.names[i] for i in indices])
+    return build(data.images[indices], data.labels[indices].tolist(), [data.names[i] for i in indices], data.spec)
 
 
 def content_hashes(images: npt.NDArray[np.uint8]) -> list[str]:
@@ -109,15 +130,15 @@ def content_hashes(images: npt.NDArray[np.uint8]) -> list[str]:
     return [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
 
 
-def read_image(path: Path, image_size: int = IMAGE_SIZE) -> npt.NDArray[np.uint8]:
-    """One image by the module's rule, uint8 [size, size, 1]. Raises SetupError where it is not a usable image."""
-    outcome = _try_read(path, image_size=image_size)
+def read_image(path: Path, spec: ModelSpec) -> npt.NDArray[np.uint8]:
+    """One image by the module's rule, uint8 of the spec's shape. Raises SetupError where it is not a usable image."""
+    outcome = _try_read(path, spec)
     if isinstance(outcome, str):
         raise SetupError(f"{path}: {outcome}; expected a readable image file")
     return outcome
 
 
-def _entries(folder: Path, classes: int) -> tuple[list[tuple[Path, int]], list[str]]:
+def _entries(folder: Path, spec: ModelSpec) -> tuple[list[tuple[Path, int]], list[str]]:
     """The images and their labels in name order, and the files whose name or folder says no valid class."""
     if not folder.is_dir():
         raise SetupError(
@@ -130,28 +151,29 @@ def _entries(folder: Path, classes: int) -> tuple[list[tuple[Path, int]], list[s
             continue
         if path.is_dir():
             inner = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-            label, what = path.name, f"{path.name}/ ({len(inner)} files, folder name"
+            name, what = path.name, f"{path.name}/ ({len(inner)} files, folder name"
+        elif match := _FLAT_NAME.fullmatch(path.name):
+            inner, name, what = [path], match[1], f"{path.name} (name"
         else:
-            match = _FLAT_NAME.fullmatch(path.name)
-            inner, label, what = [path], match[1] if match else "", f"{path.name} (name"
-        if not re.fullmatch("[0-9]+", label):
-            bad.append(f"{what} is not {'a class' if path.is_dir() else '<class>_<n>.<ext>'})")
-        elif int(label) >= classes:
-            bad.append(f"{what} says class {label}, the classes are 0-{classes - 1})")
+            bad.append(f"{path.name} (name is not <class>_<n>.<ext>)")
+            continue
+        label = spec.label(name)
+        if label is None:
+            bad.append(f"{what} says class {name}; {spec.nearest(name)})")
         else:
-            found += [(file, int(label)) for file in inner]
+            found += [(file, label) for file in inner]
     return found, bad
 
 
-def _try_read(path: Path, image_size: int) -> npt.NDArray[np.uint8] | str:
-    """The image as uint8 [size, size, 1], or in a few words why not."""
+def _try_read(path: Path, spec: ModelSpec) -> npt.NDArray[np.uint8] | str:
+    """The image as uint8 of the spec's shape, or in a few words why not."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own size warning: MAX_PIXELS is stricter
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     return f"{image.width}x{image.height} pixels, more than {MAX_PIXELS // 1_000_000} million"
-                return _to_grey(image, image_size)
+                return _convert(image, spec)
     except UnidentifiedImageError:
         return "empty file" if path.stat().st_size == 0 else "not an image"
     except Image.DecompressionBombError:
@@ -160,7 +182,7 @@ def _try_read(path: Path, image_size: int) -> npt.NDArray[np.uint8] | str:
         return f"unreadable: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
 
 
-def _to_grey(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+def _convert(image: Image.Image, spec: ModelSpec) -> npt.NDArray[np.uint8]:
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode in _SAMPLE_MAX:
@@ -171,11 +193,13 @@ def _to_grey(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode != "L":
-        image = image.convert("RGB").convert("L")
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image, np.uint8)[..., np.newaxis]
+    mode = "L" if spec.channels == 1 else "RGB"
+    if image.mode != mode:
+        image = image.convert("RGB").convert(mode)
+    height, width = spec.image_size
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image, np.uint8).reshape(spec.shape)
 
 
 def _listing(items: list[str]) -> str:

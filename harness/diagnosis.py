@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from harness.parity import FloatArray
 MOSTLY = 0.9  # of a class's images answered with one other class: the classes are renamed
 
 
-def patterns(outputs: FloatArray, reference: FloatArray) -> Iterator[str]:
+def patterns(outputs: FloatArray, reference: FloatArray, class_names: Sequence[str]) -> Iterator[str]:
     """Mistakes that the outputs [N, classes] show beside the reference's; finite, and of one shape."""
     answer, expected = outputs.argmax(axis=1), reference.argmax(axis=1)
     renamed = {}
@@ -23,7 +23,9 @@ def patterns(outputs: FloatArray, reference: FloatArray) -> Iterator[str]:
     if len(renamed) > 2 and len(shifts) == 1:
         yield f"classes shifted: {len(renamed)} classes are answered with the class {shifts.pop()} further on"
     elif renamed:
-        yield "classes renamed or collapsed: " + ", ".join(f"{old} answered as {new}" for old, new in renamed.items())
+        yield "classes renamed or collapsed: " + ", ".join(
+            f"{class_names[old]} answered as {class_names[new]}" for old, new in renamed.items()
+        )
     elif pair := _swapped(outputs, reference):
         yield f"images {pair[0]} and {pair[1]} (counted from 0) have each other's outputs: swapped"
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from converters.manifest import Variant
 from harness import diagnosis, drift, parity, policy, record, verdict
-from harness.dataset import Dataset, to_input
+from harness.dataset import Dataset
 from harness.drift import Hop
 from harness.errors import SetupError
 from harness.parity import FloatArray, Parity
@@ -50,6 +50,7 @@ class Predictions:
     variants: Mapping[str, FloatArray]
     pixels: FloatArray | None = None
     fed: Mapping[str, tuple[FloatArray, float]] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
 
 def predictions(arrays: Mapping[str, npt.NDArray[Any]]) -> Predictions:
@@ -66,7 +67,15 @@ def predictions(arrays: Mapping[str, npt.NDArray[Any]]) -> Predictions:
         for kind in kinds
         if f"{kind}.fed" in arrays
     }
-    return Predictions(arrays["labels"], arrays["reference"], arrays.get("folded"), real, arrays.get("pixels"), fed)
+    return Predictions(
+        arrays["labels"],
+        arrays["reference"],
+        arrays.get("folded"),
+        real,
+        arrays.get("pixels"),
+        fed,
+        tuple(map(str, arrays.get("class_names", range(arrays["reference"].shape[1])))),
+    )
 
 
 def judge(kind: str, answered: Predictions, limits: Policy) -> Judged:
@@ -74,14 +83,15 @@ def judge(kind: str, answered: Predictions, limits: Policy) -> Judged:
     outputs = answered.variants[kind]
     try:
         _check_inputs(kind, answered)
-        figures = parity.compare(outputs, answered.reference, answered.labels)
+        figures = parity.compare(outputs, answered.reference, answered.labels, answered.class_names)
     except ValueError as error:
         return Judged(Verdict(Outcome.FAIL, (str(error),)))
     judgement = verdict.judge(kind, figures, limits)
     chain = drift.hops(_stages(kind, answered), answered.labels)
     judged = judgement.verdict
     if judged.outcome is Outcome.FAIL:
-        judged = Verdict(judged.outcome, (*judged.reasons, *diagnosis.patterns(outputs, answered.reference)))
+        patterns = diagnosis.patterns(outputs, answered.reference, [part.name for part in figures.classes])
+        judged = Verdict(judged.outcome, (*judged.reasons, *patterns))
     return Judged(judged, figures, judgement.statistics, chain)
 
 
@@ -118,9 +128,9 @@ def again(path: Path, other_policy: Path | None = None) -> Record:
 
 
 def inputs(data: Dataset, variants: Mapping[str, Variant]) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of a record that say what each variant should have been given."""
-    pixels = to_input(data.images).mean(axis=(1, 2, 3), dtype=np.float64)
-    arrays: dict[str, npt.NDArray[Any]] = {"pixels": pixels}
+    """Arrays of a record: the classes' names, and what each variant should have been given."""
+    pixels = np.concatenate([part.mean(axis=(1, 2, 3), dtype=np.float64) for part in data.batches()])
+    arrays: dict[str, npt.NDArray[Any]] = {"class_names": np.array(data.spec.class_names), "pixels": pixels}
     for kind, variant in variants.items():
         arrays[f"{kind}.input_scale"] = np.array(variant.input.scale)
         arrays[f"{kind}.input_zero_point"] = np.array(variant.input.zero_point)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from converters.manifest import Variant
 from harness import worker
-from harness.dataset import Dataset, to_input
+from harness.dataset import Dataset
 from harness.errors import SetupError
 from harness.files import sha256
 
@@ -82,7 +82,7 @@ def _answers(name: str, file: tuple[str, str], parallel: int) -> dict[str, Any]:
 
 def _write(folder: Path, data: Dataset, tasks: list[dict[str, Any]]) -> Job:
     shutil.copyfile(Path(worker.__file__), folder / "worker.py")
-    np.save(folder / "inputs.npy", to_input(data.images))
+    np.save(folder / "inputs.npy", data.inputs())
     nonce = secrets.token_hex(8)
     _write_plan(folder, nonce, tasks)
     return Job(folder, nonce, tuple(task["name"] for task in tasks))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.spec import numbers
+
 FloatArray = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
 
 LEAST_PROBABILITY = 1 / 512  # half a step of int8 outputs; smaller ones count as that in the divergence
+FLOAT_TOLERANCE = 0.01  # of probabilities that were computed in float16
 ECE_BINS = 15  # Guo et al., arXiv:1706.04599
 
 
@@ -34,6 +38,7 @@ class ClassParity:
     """One class: its images, how many of them are read rightly, and how many images are answered with it."""
 
     label: int
+    name: str
     images: int
     recall: float | None  # none without images
     reference_recall: float | None
@@ -79,8 +84,10 @@ def dequantize(raw: npt.NDArray[np.generic], scale: float, zero_point: int) -> F
     return (raw.astype(np.float64) - zero_point) * scale
 
 
-def compare(outputs: FloatArray, reference: FloatArray, labels: npt.NDArray[np.int64]) -> Parity:
-    """Figures for outputs [N, classes] beside the reference's, and labels [N].
+def compare(
+    outputs: FloatArray, reference: FloatArray, labels: npt.NDArray[np.int64], class_names: Sequence[str] = ()
+) -> Parity:
+    """Figures for outputs [N, classes] beside the reference's, and labels [N]. class_names: numbers unless given.
 
     Raises ValueError: nothing to compare, unequal shapes, NaN or infinite values, the same answer to every image,
     no probabilities where the reference gives probabilities.
@@ -121,7 +128,7 @@ def compare(outputs: FloatArray, reference: FloatArray, labels: npt.NDArray[np.i
         ece=_ece(outputs, right),
         reference_ece=_ece(reference, reference_right),
         changes=Changes(*(int(case.sum()) for case in cases)),
-        classes=_classes(labels, answer, expected, cases, outputs.shape[1]),
+        classes=_classes(labels, answer, expected, cases, class_names or numbers(outputs.shape[1])),
     )
 
 
@@ -148,6 +155,22 @@ def check(outputs: FloatArray, reference: FloatArray, labels: npt.NDArray[np.int
             f"{totals[np.abs(totals - 1).argmax()]:g}: no probabilities as the reference's are; not dequantized, or by "
             "the wrong scale and zero point"
         )
+
+
+def are_probabilities(outputs: FloatArray) -> bool:
+    """Whether each image's outputs [N, classes], of a float model, are a distribution."""
+    return _off_sum(outputs) <= FLOAT_TOLERANCE
+
+
+def are_logits(outputs: FloatArray) -> bool:
+    """Whether outputs leave 0..1, so that a softmax is still to come."""
+    return bool(outputs.min() < -FLOAT_TOLERANCE or outputs.max() > 1 + FLOAT_TOLERANCE)
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Probabilities [N, classes]."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _off_sum(outputs: FloatArray) -> float:
@@ -179,10 +202,10 @@ def _classes(
     answer: npt.NDArray[np.int64],
     expected: npt.NDArray[np.int64],
     cases: tuple[Flags, ...],
-    count: int,
+    class_names: Sequence[str],
 ) -> tuple[ClassParity, ...]:
     def counts(of: npt.NDArray[np.int64]) -> list[int]:
-        return [int(number) for number in np.bincount(of, minlength=count)]
+        return [int(number) for number in np.bincount(of, minlength=len(class_names))]
 
     images = counts(labels)
     right, reference_right = counts(labels[answer == labels]), counts(labels[expected == labels])
@@ -191,6 +214,7 @@ def _classes(
     return tuple(
         ClassParity(
             label=label,
+            name=name,
             images=images[label],
             recall=right[label] / images[label] if images[label] else None,
             reference_recall=reference_right[label] / images[label] if images[label] else None,
@@ -198,5 +222,5 @@ def _classes(
             reference_answers=reference_answers[label],
             changes=Changes(*changes[label]),
         )
-        for label in range(count)
+        for label, name in enumerate(class_names)
     )

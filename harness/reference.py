@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -13,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from converters import keras_model
-from harness.dataset import CLASSES, Dataset
+from harness import spec
+from harness.dataset import Dataset
 from harness.errors import SetupError
 from harness.files import write_atomic
+from harness.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Reference:
     outputs: npt.NDArray[np.float32]
     model_sha256: str
     data_sha256: str
+    spec: ModelSpec
     folded: npt.NDArray[np.float32] | None = None
 
 
@@ -36,7 +40,6 @@ def obtain(
     data: Dataset,
     store: Path,
     step: Callable[[str], AbstractContextManager[None]],
-    classes: int = CLASSES,
     imports: Sequence[str] = (),
 ) -> Reference:
     """The stored reference, or a new one where model or dataset changed; stored in the folder for the next time.
@@ -45,17 +48,21 @@ def obtain(
     """
     model_sha256 = keras_model.sha256(model)
     path = store / f"reference-{model_sha256[:12]}-{data.sha256[:12]}.npz"
-    stored = _read(path)
-    wanted = model_sha256, data.sha256, (len(data), classes)
-    if stored and (stored.model_sha256, stored.data_sha256, stored.outputs.shape) == wanted:
+    stored = read(path)
+    wanted = model_sha256, data.sha256, (len(data), len(data.spec.class_names))
+    if (
+        stored
+        and (stored.model_sha256, stored.data_sha256, stored.outputs.shape) == wanted
+        and stored.spec.same_input(data.spec)
+    ):
         return stored
     from converters.keras_process import KerasProcess
 
     with step(f"reference: {model.name} on {len(data)} images"), KerasProcess() as keras:
-        outputs, folded = keras.call(keras_model.predict_folded_too, model, data.images, classes, tuple(imports))
+        outputs, folded = keras.call(keras_model.predict_folded_too, model, data, tuple(imports))
     if broken := int((~np.isfinite(outputs)).any(axis=1).sum()):
         raise SetupError(f"{model}: NaN or infinite outputs on {broken} of {len(data)} images; a reference must answer")
-    computed = Reference(outputs, model_sha256, data.sha256, folded)
+    computed = Reference(outputs, model_sha256, data.sha256, data.spec, folded)
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -63,16 +70,18 @@ def obtain(
         folded=folded,
         model_sha256=np.array(model_sha256),
         data_sha256=np.array(data.sha256),
+        spec=np.array(json.dumps(asdict(data.spec))),
     )
     write_atomic(path, buffer.getvalue())
     return computed
 
 
-def _read(path: Path) -> Reference | None:
+def read(path: Path) -> Reference | None:
     """A stored reference; none where it is missing or damaged, so that it is computed anew."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             hashes = str(stored["model_sha256"]), str(stored["data_sha256"])
-            return Reference(stored["outputs"], *hashes, stored.get("folded"))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            takes = spec.build(json.loads(str(stored["spec"])), str(path))
+            return Reference(stored["outputs"], *hashes, takes, stored.get("folded"))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, SetupError):
         return None

@@ -21,6 +21,7 @@ VERBS = (
     "flips",
     "explain",
     "evaluate",
+    "predict",
     "selftest",
     "policy",
 )

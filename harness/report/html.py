@@ -46,9 +46,9 @@ def picture(draw: Callable[[], Figure], alt: str) -> Markup:
 
 
 def image_uri(image: npt.NDArray[np.uint8]) -> str:
-    """Grey pixels [H, W, 1] as a PNG."""
+    """Grey or RGB pixels [H, W, channels] as a PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(image.squeeze(-1)).save(buffer, "PNG", optimize=True)
+    Image.fromarray(image if image.shape[-1] == 3 else image[..., 0]).save(buffer, "PNG", optimize=True)
     return _uri("image/png", buffer.getvalue())
 
 

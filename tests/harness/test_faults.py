@@ -15,6 +15,7 @@ from harness import check, dataset, job
 from harness.errors import SetupError
 from harness.job import LATENCY, Job, LatencyPlan
 from harness.verdict import Outcome
+from tests.conftest import DIGITS
 
 QUICK = LatencyPlan(rounds=2, block=5, warmup_s=0.01)
 
@@ -22,7 +23,9 @@ QUICK = LatencyPlan(rounds=2, block=5, warmup_s=0.01)
 @pytest.fixture
 def tiny_job(tiny_variants: Path, few_images: Path, tmp_path: Path) -> Job:
     """A job of three variants in a folder of its own."""
-    return job.write(tmp_path, tiny_variants, manifest.read(tiny_variants), dataset.load(few_images), QUICK, parallel=2)
+    return job.write(
+        tmp_path, tiny_variants, manifest.read(tiny_variants), dataset.load(few_images, DIGITS), QUICK, parallel=2
+    )
 
 
 def signal_at(written: Job, task: str, number: signal.Signals) -> Callable[[str, int, int], None]:
