@@ -8,7 +8,7 @@ import re
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -110,12 +110,12 @@ def _shapes(model: Any) -> tuple[Shape, Shape]:
     """Of input and output; none where the model does not know."""
     import keras
 
-    taken, given = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
-    if taken is None:  # subclassed: it knows what it was built for
-        taken = (model.get_build_config() or {}).get("input_shape")
-        with suppress(Exception):  # whatever the user's own code raises
-            given = tuple(model(keras.KerasTensor(tuple(taken))).shape)
-    return None if taken is None else tuple(taken), given
+    if getattr(model, "inputs", None):
+        return tuple(model.inputs[0].shape), tuple(model.outputs[0].shape)
+    taken = (model.get_build_config() or {}).get("input_shape")  # subclassed: it knows what it was built for
+    with suppress(Exception):  # whatever the user's own code raises
+        return tuple(taken), tuple(model(keras.KerasTensor(tuple(taken))).shape)
+    return taken, None
 
 
 def _shape(shape: Shape) -> str:
@@ -133,31 +133,50 @@ class Classifier:
 def classifier(path: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Classifier:
     """The model as it is converted and asked: a subclassed one as a graph of one opaque layer, logits with a softmax.
 
-    Raises SetupError where it gives neither probabilities nor logits.
+    Raises SetupError where it is not what the spec says, or gives neither probabilities nor logits.
     """
     import keras
 
+    own = ends(path, imports)
+    if (own.image_size or spec.image_size, own.channels, own.classes) != astuple(spec.ends):
+        raise SetupError(f"{path}: is for {own}; expected {spec.ends}: another model than the one converted?")
     model, notes = _opened(path, imports), []
     if not isinstance(model, keras.Sequential | keras.Function):
         image = keras.Input(spec.shape)
         model = keras.Model(image, model(image))
         notes.append("a subclassed model: converted as it is, nothing inside is folded")
-    elif None in model.input_shape[1:]:
+    elif own.image_size is None:
         weights = model.get_weights()
         model = keras.models.clone_model(model, input_tensors=keras.Input(spec.shape))
         model.set_weights(weights)
-    pixels = np.random.default_rng(0).integers(0, 256, (PROBED, *spec.shape), np.uint8)
-    outputs = np.asarray(model.predict(spec.to_input(pixels), verbose=0), np.float64)
-    if np.isfinite(outputs).all() and not are_probabilities(outputs):
-        if not are_logits(outputs):
-            raise SetupError(
-                f"{path}: gives 0 to 1 for each class, together {outputs.sum(axis=1).max():.2f}; expected one class an "
-                "image: a softmax at the end, or logits"
-            )
+    if isinstance(model.input, list) or isinstance(model.output, list):  # of one each
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    if not _ends_in_softmax(model) and _gives_logits(model, path, spec):
         softmax = keras.layers.Softmax(name="softmax_added")
         model = keras.Model(model.inputs[0], softmax(model.outputs[0]), name=model.name)
         notes.append("the model gives logits: a softmax was added, in the reference as in the variants")
     return Classifier(model, tuple(notes))
+
+
+def _ends_in_softmax(model: Any) -> bool:
+    import keras
+
+    last = model.layers[-1]
+    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax
+
+
+def _gives_logits(model: Any, path: Path, spec: ModelSpec) -> bool:
+    """Logits, or else probabilities, by what it answers to random images. Raises SetupError where it gives neither."""
+    pixels = np.random.default_rng(0).integers(0, 256, (PROBED, *spec.shape), np.uint8)
+    outputs = np.asarray(model(spec.to_input(pixels), training=False), np.float64)
+    if not np.isfinite(outputs).all() or are_probabilities(outputs):  # what is not finite is refused when it answers
+        return False
+    if not are_logits(outputs):
+        raise SetupError(
+            f"{path}: gives 0 to 1 for each class, together {outputs.sum(axis=1).max():.2f}; expected one class an "
+            "image: a softmax at the end, or logits"
+        )
+    return True
 
 
 def predict(path: Path, data: Dataset, imports: tuple[str, ...] = ()) -> Outputs:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters import manifest
+from converters import keras_model, manifest
 from converters.manifest import Variant
 from harness import dataset, evidence, job, latency, policy, reference, spec, verdict
 from harness.dataset import Dataset
@@ -62,12 +62,13 @@ def check(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     variants = _select(manifest.read(models), kinds, models)
     policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
+    source_sha256 = keras_model.sha256(reference_model)
+    for variant in variants.values():
+        manifest.verify(models, variant, source_sha256)
     takes = manifest.spec_of(variants, models)
     spec.check_stands(takes, reference_model)
     data = dataset.load(data_folder, takes, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
     expected = reference.obtain(reference_model, data, models, step)
-    for variant in variants.values():
-        manifest.verify(models, variant, expected.model_sha256)
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         written = job.write(Path(folder), models, variants, data, plan, parallel=os.cpu_count() or 1)
         outputs = run(written, progress)
@@ -169,7 +170,7 @@ def _record(
         machine=machine,
         plan=asdict(plan),
         started=started,
-        notes=(*data.notes, *(f"latency was not measured: {reason}" for reason in notes)),
+        notes=(*reference.notes(expected, data), *(f"latency was not measured: {reason}" for reason in notes)),
         arrays=arrays,
     )
 

@@ -76,6 +76,19 @@ def obtain(
     return computed
 
 
+def notes(found: Reference, data: Dataset) -> tuple[str, ...]:
+    """What a person should know before trusting images or model."""
+    accuracy = float((found.outputs.argmax(axis=1) == data.labels).mean())
+    usual = float(np.bincount(data.labels).max() / len(data))
+    if accuracy > usual:
+        return data.notes
+    guess = (
+        f"the Keras model itself is right on {accuracy:.2%} of the images, no more often than one answer to all: are the "
+        "order of class_names and the pixel_range, mean and std those of its training?"
+    )
+    return (*data.notes, guess)
+
+
 def read(path: Path) -> Reference | None:
     """A stored reference; none where it is missing or damaged, so that it is computed anew."""
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters import manifest
+from converters import keras_model, manifest
 from converters.manifest import Variant
 from harness import check, dataset, evidence, files, job, policy, reference, worker
 from harness.dataset import Dataset
@@ -70,9 +70,9 @@ def run(models: Path, reference_model: Path, data_folder: Path, step: Step) -> l
     kind = next((kind for kind in ("int8", *variants) if kind in variants), None)
     if kind is None:
         raise SetupError(f"{models}: its manifest names no variants; convert again")
+    manifest.verify(models, variants[kind], keras_model.sha256(reference_model))
     data = dataset.load(data_folder, variants[kind].spec)
     expected = reference.obtain(reference_model, data, models, step)
-    manifest.verify(models, variants[kind], expected.model_sha256)
     subject = _Subject(models, kind, variants[kind], data, expected)
     cases = []
     for name, outcome, because, attempt in (*_inputs(subject), *_files(subject), *_outputs(subject), *_sets(subject)):

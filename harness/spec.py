@@ -41,6 +41,10 @@ class Ends:
     channels: int
     classes: int
 
+    def __str__(self) -> str:
+        size = f"{self.image_size[1]}x{self.image_size[0]}" if self.image_size else "any size of"
+        return f"{size} {COLOURS.get(self.channels, f'{self.channels}-channel')} images, {self.classes} classes"
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -63,6 +67,13 @@ class ModelSpec:
         """In words, what images it takes."""
         height, width = self.image_size
         return f"{width}x{height} {COLOURS[self.channels]} images"
+
+    def __str__(self) -> str:
+        scaled = [
+            f", {key} {', '.join(f'{n:g}' for n in own)}" for key in ("mean", "std") if (own := getattr(self, key))
+        ]
+        low, high = self.pixel_range
+        return f"{self.images}, pixels {low:g} to {high:g}{''.join(scaled)}; {listed(self.class_names)}"
 
     @property
     def ends(self) -> Ends:
@@ -90,10 +101,7 @@ class ModelSpec:
         near = difflib.get_close_matches(text, self.class_names, n=1)
         if near and not text.isdecimal():
             return f"did you mean {near[0]}?"
-        if self.class_names == numbers(len(self.class_names)):
-            return f"the classes are 0-{len(self.class_names) - 1}"
-        more = ", ..." if len(self.class_names) > NAMES_SHOWN else ""
-        return f"the classes are {', '.join(self.class_names[:NAMES_SHOWN])}{more}"
+        return f"the classes are {listed(self.class_names)}"
 
     def same_input(self, other: ModelSpec) -> bool:
         """Whether both make the same tensors of the same images."""
@@ -195,6 +203,13 @@ def check(spec: ModelSpec, where: str) -> ModelSpec:
     if min(spec.std, default=1.0) <= 0:
         raise SetupError(f"{where}: std = {list(spec.std)}: expected numbers above 0")
     return spec
+
+
+def listed(class_names: tuple[str, ...]) -> str:
+    """Classes in words, at most NAMES_SHOWN of them."""
+    if class_names == numbers(len(class_names)):
+        return f"0-{len(class_names) - 1}"
+    return ", ".join(class_names[:NAMES_SHOWN]) + (", ..." if len(class_names) > NAMES_SHOWN else "")
 
 
 def numbers(count: int) -> tuple[str, ...]:

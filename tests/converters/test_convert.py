@@ -126,7 +126,7 @@ def test_one_variant_joins_those_that_are_there(tiny_model: Path, tiny_variants:
 
 
 def test_the_converter_is_silent(tiny_model: Path, tmp_path: Path) -> None:
-    """Piped, `harness convert` prints three lines, one a variant, and nothing else on either stream."""
+    """Piped, `harness convert` prints a line a variant and one of what they take, and nothing else on either stream."""
     done = subprocess.run(
         [sys.executable, "-m", "harness", "convert", str(tiny_model), "--out", str(tmp_path)],
         cwd=ROOT,
@@ -135,7 +135,9 @@ def test_the_converter_is_silent(tiny_model: Path, tmp_path: Path) -> None:
         check=True,
     )
     assert done.stderr == ""
-    assert [Path(line.split()[0]).name for line in done.stdout.splitlines()] == [f"{k}.tflite" for k in manifest.KINDS]
+    *variants, takes = done.stdout.splitlines()
+    assert [Path(line.split()[0]).name for line in variants] == [f"{k}.tflite" for k in manifest.KINDS]
+    assert takes == "takes 28x28 grey images, pixels 0 to 1; 0-10"
 
 
 def refusal(capsys: pytest.CaptureFixture[str], out: Path, *arguments: str) -> str:

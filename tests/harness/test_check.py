@@ -235,6 +235,21 @@ def test_a_config_changed_after_the_conversion_is_refused(
     assert check(*arguments) == 0
 
 
+def test_a_reference_that_only_guesses_is_said(
+    tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images in the wrong folders, or pixels of another range: variants may PASS, but the record notes it."""
+    shuffled = tmp_path / "shuffled"
+    shuffled.mkdir()
+    for path in few_images.iterdir():
+        label, number = path.stem.split("_")
+        shutil.copy(path, shuffled / f"{(int(label) + int(number)) % 11}_{label}{number}.jpg")
+    check(tiny_variants, tiny_model, shuffled, tmp_path / "c.json", "--variants", "float32")
+    (note,) = read(tmp_path / "c.json")["notes"]
+    assert "no more often than one answer to all" in note
+    assert note in capsys.readouterr().out
+
+
 def test_ctrl_c_keeps_what_was_measured(tiny_model: Path, tiny_variants: Path, tmp_path: Path) -> None:
     """Interrupted in mid-run: exit code 130, the finished variants in the record, the rest INCONCLUSIVE."""
     record = tmp_path / "c.json"

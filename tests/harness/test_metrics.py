@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.metrics import score
@@ -40,6 +40,7 @@ def test_a_tie_counts_as_the_lower_class() -> None:
     assert (scores.ties, scores.right) == (1, 1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
 def test_every_figure_is_its_definition(pairs: list[tuple[int, int]]) -> None:
     """For any labels and answers: shares recomputed from the pairs themselves."""

@@ -101,6 +101,13 @@ def test_the_default_is_a_division_by_255() -> None:
     np.testing.assert_array_equal(DIGITS.to_input(GREYS), GREYS.astype(np.float32) / np.float32(255))
 
 
+def test_a_spec_in_words() -> None:
+    """What convert shows, so that a wrong default is seen."""
+    assert str(DIGITS) == "28x28 grey images, pixels 0 to 1; 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, noise"
+    own = replace(PETS, pixel_range=(-1.0, 1.0), mean=(0.5, 0.25, 0.0))
+    assert str(own) == "32x24 RGB images, pixels -1 to 1, mean 0.5, 0.25, 0; cat, dog, fish"
+
+
 def test_each_channel_has_its_mean_and_deviation() -> None:
     """As models trained on ImageNet want it."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
