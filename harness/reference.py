@@ -80,11 +80,11 @@ def notes(found: Reference, data: Dataset) -> tuple[str, ...]:
     """What a person should know before trusting images or model."""
     accuracy = float((found.outputs.argmax(axis=1) == data.labels).mean())
     usual = float(np.bincount(data.labels).max() / len(data))
-    if accuracy > usual:
+    if accuracy > usual or usual == 1:
         return data.notes
     guess = (
-        f"the Keras model itself is right on {accuracy:.2%} of the images, no more often than one answer to all: are the "
-        "order of class_names and the pixel_range, mean and std those of its training?"
+        f"the Keras model itself is right on {accuracy:.2%} of the images, no more often than one answer to all: are "
+        "pixel_range, mean, std and the order of class_names those of its training?"
     )
     return (*data.notes, guess)
 
