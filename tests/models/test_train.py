@@ -62,6 +62,12 @@ def test_defaults_and_overrides(tmp_path: Path) -> None:
         ("out = 'models/resnet164.keras'", "never overwrites"),
         ("out = 'a.keras'\ninit = './a.keras'", "never overwrites"),
         ("out = 'a.h5'", "ending in .keras"),
+        ("out = 'models/train.keras'", "would replace another file"),
+        ("[model]\nclass_name = ['a', 'b']", "did you mean 'class_names'"),
+        ("[model]\nclass_names = ['a']", "expected at least 2"),
+        ("[model]\nchannels = 2", "expected 1 .grey. or 3 .RGB."),
+        ("[model]\nimage_size = [4, 40]", "at least 8 x 8"),
+        ("[model]\nimage_size = 28", "expected .int, int."),
         ("processes = 2", "expected backend = 'jax'"),
         ("processes = 2\nbackend = 'jax'", "coordinator"),
         ("validation_share = 0\nsave = 'best'", "need validation images"),
@@ -91,10 +97,12 @@ def test_every_setting_has_a_flag_that_wins(tmp_path: Path) -> None:
     file.write_text("epochs = 7\n[augmentation]\nzoom = [0.8, 1.2]\n")
     parser = argparse.ArgumentParser()
     config.add_flags(parser)
-    flags = "--epochs 9 --zoom 0.7 1.3 --no-augmentation --save best --no-tensorboard --init a.keras"
+    flags = "--epochs 9 --zoom 0.7 1.3 --no-augmentation --save best --no-tensorboard --init a.keras "
+    flags += "--class-names cat dog --image-size 24 32 --channels 3 --pixel-range -1 1"
     settings = config.from_flags(file, vars(parser.parse_args(flags.split())))
     assert (settings.epochs, settings.save, settings.tensorboard, settings.init) == (9, "best", False, Path("a.keras"))
     assert settings.augmentation == Augmentation(enabled=False, zoom=(0.7, 1.3))
+    assert settings.model == ModelSpec((24, 32), 3, ("cat", "dog"), (-1.0, 1.0))
     names = {f.name for kind in (config.TrainConfig, ModelSpec, Augmentation) for f in fields(kind)}
     names -= {"model", "augmentation"}
     assert names == set(vars(parser.parse_args([])))
@@ -159,6 +167,18 @@ def test_augmentation_changes_every_image_and_keeps_paper() -> None:
     assert all((a != b).any() for a, b in zip(images, changed, strict=True))
     paper = np.median(images, axis=(1, 2, 3)), np.median(changed, axis=(1, 2, 3))
     assert np.all(paper[1] > 0.6 * paper[0])
+
+
+def test_colour_is_augmented_as_one_picture() -> None:
+    """Every channel by the same draw: equal channels stay equal; neither strokes, ink, paper nor lines are drawn in."""
+    grey = dataset.load(CALIBRATION, DIGITS).images[:20]
+    colour = np.repeat(grey, 3, axis=3)
+    changed = augment(colour, Augmentation(), np.random.default_rng(0))
+    assert changed.shape == colour.shape
+    assert (changed == changed[..., :1]).all()
+    assert all((a != b).any() for a, b in zip(colour, changed, strict=True))
+    inked = replace(NEUTRAL, stroke_width=(1, 1), ink_strength=(2, 2), paper_level=(0.5, 0.5), border_lines=1)
+    np.testing.assert_array_equal(augment(colour, inked, np.random.default_rng(0)), colour)
 
 
 def _ink(images: np.ndarray) -> float:
