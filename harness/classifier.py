@@ -20,21 +20,23 @@ from harness.errors import SetupError
 from harness.spec import Ends, ModelSpec
 
 KERAS, TFLITE = ".keras", ".tflite"
+KERAS_2 = (".h5", ".hdf5")
 TFLITE_MARK = slice(4, 8), b"TFL3"
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model's file, read."""
+    """A model's file, read. imports: modules that register a Keras model's own layers."""
 
     path: Path
     content: bytes
     sha256: str
     spec: ModelSpec
+    imports: tuple[str, ...] = ()
 
     @property
     def is_keras(self) -> bool:
-        return self.path.suffix == KERAS
+        return self.path.suffix != TFLITE
 
 
 def open_model(path: Path, store: Path, *, config: Path | None = None, imports: Sequence[str] = ()) -> Classifier:
@@ -46,18 +48,18 @@ def open_model(path: Path, store: Path, *, config: Path | None = None, imports: 
     content = _read(path)
     sha256 = files.sha256(content)
     told = spec.config_of(path, config)
-    known = _known(sha256, store) if path.suffix == KERAS else _variant(sha256, path.parent)
+    known = _variant(sha256, path.parent) if path.suffix == TFLITE else _known(sha256, store)
     if known and not told:
-        return Classifier(path, content, sha256, known)
+        return Classifier(path, content, sha256, known, tuple(imports))
     if known:
         ends = known.ends
     else:
         with KerasProcess() as apart:  # TensorFlow, or a damaged file that crashes the interpreter
-            if path.suffix == KERAS:
-                ends = apart.call(keras_model.ends, path, tuple(imports))
-            else:
+            if path.suffix == TFLITE:
                 ends = _ends_of(path, apart, content)
-    return Classifier(path, content, sha256, spec.combine(ends, told, path))
+            else:
+                ends = apart.call(keras_model.ends, path, tuple(imports))
+    return Classifier(path, content, sha256, spec.combine(ends, told, path), tuple(imports))
 
 
 def ask(
@@ -69,7 +71,7 @@ def ask(
     """
     if model.is_keras:
         with KerasProcess() as keras:
-            outputs: npt.NDArray[np.floating] = keras.call(keras_model.predict, model.path, data)
+            outputs: npt.NDArray[np.floating] = keras.call(keras_model.predict, model.path, data, model.imports)
         runtime = "Keras"
     else:
         outputs, runtime = _run(model, data, progress)
@@ -83,9 +85,9 @@ def ask(
 
 
 def _read(model: Path) -> bytes:
-    if model.suffix not in (KERAS, TFLITE):
-        raise SetupError(f"{model}: expected a model's file, named *{KERAS} or *{TFLITE}")
-    if model.suffix == KERAS:
+    if model.suffix not in (KERAS, *KERAS_2, TFLITE):
+        raise SetupError(f"{model}: expected a model's file, named *{KERAS}, *{KERAS_2[0]} or *{TFLITE}")
+    if model.suffix != TFLITE:
         keras_model.sha256(model)
     try:
         content = model.read_bytes()

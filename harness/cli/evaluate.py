@@ -26,13 +26,13 @@ def run(options: argparse.Namespace) -> int:
     import json
 
     from harness import terminal
-    from harness.classifier import KERAS
+    from harness.classifier import TFLITE
     from harness.evaluate import evaluate
     from harness.files import check_writable, write_atomic
 
     for file in filter(None, (options.html, options.json)):
         check_writable(file.parent)
-    if options.model.suffix == KERAS:
+    if options.model.suffix != TFLITE:
         check_writable(options.models)
     if options.html:
         from harness.report import evaluation as page  # fails here where the extra is missing, before the work

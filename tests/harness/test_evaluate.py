@@ -127,7 +127,8 @@ def test_classes_without_an_image_have_no_recall(
     ("name", "content", "said"),
     [
         ("m.tflite", None, "expected a model"),
-        ("m.h5", b"", "*.keras or *.tflite"),
+        ("m.pb", b"", "*.keras, *.h5 or *.tflite"),
+        ("m.h5", b"", "not a .keras file"),
         ("m.keras", b"no", "not a .keras file"),
         ("m.tflite", b"no model at all", "not a TFLite file"),
         ("m.tflite", b"\x1c\0\0\0TFL3" + bytes(500), "does not run"),
