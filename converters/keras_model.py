@@ -7,7 +7,6 @@ import os
 import re
 import zipfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -97,13 +96,14 @@ def ends(path: Path, imports: tuple[str, ...] = ()) -> Ends:
             f"{path}: has {counts[0]} inputs and {counts[1]} outputs; expected one of single images and one of classes"
         )
     taken, given = _shapes(model)
-    if taken is None or len(taken) != 4 or taken[3] not in COLOURS:
+    if taken is None or len(taken) != 4 or taken[3] is None or taken[3] not in COLOURS:
         raise SetupError(
             f"{path}: takes {_shape(taken)}; expected [N, height, width, channels], channels 1 (grey) or 3 (RGB)"
         )
     if given is None or len(given) != 2 or given[1] is None or given[1] < 2:
         raise SetupError(f"{path}: gives {_shape(given)}; expected [N, classes], of 2 or more classes")
-    return Ends(None if None in taken[1:3] else taken[1:3], taken[3], given[1])
+    _, height, width, channels = taken
+    return Ends(None if height is None or width is None else (height, width), channels, given[1])
 
 
 def _shapes(model: Any) -> tuple[Shape, Shape]:
@@ -113,9 +113,12 @@ def _shapes(model: Any) -> tuple[Shape, Shape]:
     if getattr(model, "inputs", None):
         return tuple(model.inputs[0].shape), tuple(model.outputs[0].shape)
     taken = (model.get_build_config() or {}).get("input_shape")  # subclassed: it knows what it was built for
-    with suppress(Exception):  # whatever the user's own code raises
+    if taken is None:
+        return None, None
+    try:
         return tuple(taken), tuple(model(keras.KerasTensor(tuple(taken))).shape)
-    return taken, None
+    except Exception:  # whatever the user's own code raises
+        return tuple(taken), None
 
 
 def _shape(shape: Shape) -> str:
@@ -149,7 +152,7 @@ def classifier(path: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Cl
         weights = model.get_weights()
         model = keras.models.clone_model(model, input_tensors=keras.Input(spec.shape))
         model.set_weights(weights)
-    if isinstance(model.input, list) or isinstance(model.output, list):  # of one each
+    if isinstance(model, keras.Function) and list in (type(model.input), type(model.output)):  # of one each
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     if not _ends_in_softmax(model) and _gives_logits(model, path, spec):
         softmax = keras.layers.Softmax(name="softmax_added")

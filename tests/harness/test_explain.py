@@ -60,7 +60,7 @@ def test_too_narrow_ranges_are_named_as_clipping(tiny_variants: Path, data: Data
 def test_a_wrong_input_range_is_named_first(tiny_variants: Path, data: Dataset) -> None:
     """Made for pixels of 0..0.1: nine tenths of the input's range are clipped."""
     content = (tiny_variants / "float32.tflite").read_bytes()
-    dark = dataset.build(data.images, data.labels, data.names, replace(DIGITS, pixel_range=(0.0, 0.1)))
+    dark = dataset.build(data.images, data.labels.tolist(), data.names, replace(DIGITS, pixel_range=(0.0, 0.1)))
     narrow = quantize.make("int8", content, calibration.measure(content, dark))
     found = explain.explain(content, narrow, data.inputs())
     assert found.causes[0].startswith("wrong input quantization")
