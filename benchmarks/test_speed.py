@@ -137,7 +137,7 @@ def test_training_input(benchmark: BenchmarkFixture) -> None:
     from models.config import TrainConfig
     from models.training import compile_model
 
-    batch, steps = 128, 10
+    batch, steps = 128, 20
     settings = TrainConfig(batch_size=batch)
     drawn = Batches(dataset.load(ROOT / "data" / "calibration", DIGITS), settings, steps)
     images, labels = drawn[0]

@@ -87,7 +87,8 @@ def convert(
     made: dict[str, bytes] = {}
     choice: mixed.Choice | None = None
     chosen = ranges = None
-    with KerasProcess() as keras:
+    # Calibration has a process of its own: its activations and the converter's graph are never in memory together.
+    with KerasProcess() as keras, KerasProcess(preload="ai_edge_litert.interpreter") as apart:
         with step(f"reading {source.name}"):
             takes = spec.combine(keras.call(keras_model.ends, source, tuple(imports)), told, source)
         if any(kind in CALIBRATED for kind in kinds):
@@ -96,8 +97,7 @@ def convert(
         with step(f"{source.name} to float32"):
             base = keras.call(float32.convert, source, takes, tuple(imports))
         if chosen is not None:
-            # In a process of its own: its activations and the converter's graph are never in memory together.
-            with step(f"activation ranges of {len(chosen.calibration)} calibration images"), KerasProcess() as apart:
+            with step(f"activation ranges of {len(chosen.calibration)} calibration images"):
                 ranges = apart.call(calibration.measure, base.content, chosen.calibration)
         for kind in kinds:
             with step(f"float32 to {kind}") if kind != "float32" else nullcontext():

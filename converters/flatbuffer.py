@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,28 @@ def pack(model: Any) -> bytes:
     from ai_edge_litert.tools import flatbuffer_utils
 
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def with_signature(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """A .tflite whose main graph can be called by these names, as `Interpreter.get_signature_runner()` does."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = read(content)
+    graph = model.subgraphs[0]
+
+    def mapped(names: Sequence[str], tensors: Sequence[int]) -> list[Any]:
+        found = []
+        for name, index in zip(names, tensors, strict=True):
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = name.encode(), int(index)
+            found.append(entry)
+        return found
+
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
+    signature.inputs, signature.outputs = mapped(inputs, graph.inputs), mapped(outputs, graph.outputs)
+    model.signatureDefs = [signature]
+    return pack(model)
 
 
 def outputs(graph: Any, operator: Any) -> str:

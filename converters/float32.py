@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from converters import flatbuffer, keras_model
 from harness.spec import ModelSpec
@@ -22,13 +23,27 @@ class Float32:
 def convert(source: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Float32:
     """A .keras file as a float32 .tflite. Runs where TensorFlow is; raises SetupError."""
     model = keras_model.classifier(source, spec, imports)
-    import tensorflow as tf
-
     from converters.fold import fold
 
     notes = list(model.notes)
     folded = fold(model.graph)
-    content = tf.lite.TFLiteConverter.from_keras_model(folded.model).convert()
+    content = _lower(folded.model, spec)
     if len(flatbuffer.read(content).subgraphs) > 1:
         notes.append("loops or branches: what they compute stays float32 in every variant that calibrates")
     return Float32(content, len(folded.folded), dict(folded.kept), tuple(notes))
+
+
+def _lower(model: Any, spec: ModelSpec) -> bytes:
+    """The model by TFLiteConverter, with the file's signature that `from_keras_model` would give it.
+
+    Frozen in memory: `from_keras_model` saves a SavedModel and loads it again, which takes ten times as long and ends
+    in the same operations.
+    """
+    import tensorflow as tf
+
+    name = model.inputs[0].name
+    image = tf.TensorSpec([None, *spec.shape], tf.float32, name=name)
+    function = tf.function(lambda images: model(images, training=False), input_signature=[image])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], model)
+    converter.experimental_lower_to_saved_model = False
+    return flatbuffer.with_signature(converter.convert(), inputs=(name,), outputs=("output_0",))

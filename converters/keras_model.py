@@ -170,8 +170,10 @@ def _ends_in_softmax(model: Any) -> bool:
 
 def _gives_logits(model: Any, path: Path, spec: ModelSpec) -> bool:
     """Logits, or else probabilities, by what it answers to random images. Raises SetupError where it gives neither."""
+    import keras
+
     pixels = np.random.default_rng(0).integers(0, 256, (PROBED, *spec.shape), np.uint8)
-    outputs = np.asarray(model(spec.to_input(pixels), training=False), np.float64)
+    outputs = np.asarray(keras.ops.convert_to_numpy(model(spec.to_input(pixels), training=False)), np.float64)
     if not np.isfinite(outputs).all() or are_probabilities(outputs):  # what is not finite is refused when it answers
         return False
     if not are_logits(outputs):

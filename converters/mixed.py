@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters import flatbuffer, quantize
-from converters.calibration import Ranges, invoked
+from converters.calibration import Ranges, invoked, parts
 from converters.manifest import MIXED
 from harness.dataset import Dataset, take
 
@@ -94,5 +94,7 @@ def run(content: bytes, data: Dataset) -> Probabilities:
 
     interpreter = Interpreter(model_content=content)
     (answer,) = interpreter.get_output_details()
-    outputs = [interpreter.get_tensor(answer["index"]).astype(np.float64) for _ in invoked(interpreter, data)]
+    outputs = [
+        interpreter.get_tensor(answer["index"]).astype(np.float64) for _ in invoked(interpreter, data.spec, parts(data))
+    ]
     return np.concatenate(outputs)

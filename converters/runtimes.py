@@ -5,11 +5,13 @@ Op versions alone do not tell. Run as a program, in the Python of the runtime to
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,22 +31,22 @@ class Answers:
 
 def answer(contents: Mapping[str, bytes], inputs: np.ndarray, python: str = sys.executable) -> dict[str, Answers]:
     """Each file's answers, by the names given, to float32 inputs [N, H, W, C] in another Python's runtime."""
-    found = {}
-    with tempfile.TemporaryDirectory(prefix="harness-runtime-") as scratch:
-        folder = Path(scratch)
-        np.save(folder / "inputs.npy", inputs)
-        for kind, content in contents.items():
-            (folder / "model.tflite").write_bytes(content)
-            found[kind] = _answer(folder, python)
-    return found
+    with tempfile.TemporaryDirectory(prefix="harness-runtime-") as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
+        np.save(Path(scratch) / "inputs.npy", inputs)
+        pending = {
+            kind: pool.submit(_answer, Path(scratch), kind, content, python) for kind, content in contents.items()
+        }
+        return {kind: future.result() for kind, future in pending.items()}
 
 
-def _answer(folder: Path, python: str) -> Answers:
+def _answer(scratch: Path, kind: str, content: bytes, python: str) -> Answers:
     from harness import worker
 
+    folder = scratch / kind
+    folder.mkdir()
+    (folder / "model.tflite").write_bytes(content)
     command = [python, __file__, str(Path(worker.__file__).parent), str(folder)]
     name, result = folder / "runtime.txt", folder / "top1.npy"
-    name.unlink(missing_ok=True)
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=LIMIT_S, check=False)
     except OSError as error:
@@ -68,7 +70,7 @@ def _name(file: Path, python: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Worker's folder, and a folder with model.tflite and inputs.npy: into it runtime.txt and top1.npy."""
+    """Worker's folder, and one with model.tflite, inputs.npy above it: into it runtime.txt and top1.npy."""
     sys.path[:1] = arguments[:1]  # not this file's own folder
     import worker  # type: ignore[import-not-found]  # one file, of standard library, NumPy and a runtime
 
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str]) -> None:
     (folder / "runtime.txt").write_text(worker.find_runtime()[1])
     model = worker.Model((folder / "model.tflite").read_bytes(), 1)
     top1 = []
-    for image in model.quantize(np.load(folder / "inputs.npy")):
+    for image in model.quantize(np.load(folder.parent / "inputs.npy")):
         model.set(image)
         model.invoke()
         top1.append(int(model.get().argmax()))

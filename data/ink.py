@@ -20,6 +20,7 @@ SCALE = 4  # drawing is done at four times the crop's resolution
 CANVAS = SIZE * SCALE
 MARGIN = 8 * SCALE  # drawn beyond the crop's edge, to see what it cuts off
 ATTEMPTS = 20  # at a drawing that shows the digit; then the last stands
+TOUCH = 0.02  # share of a digit's ink that its neighbour may cover
 LOOP = 0.8 * SCALE**2  # area of the least loop that can be seen
 
 FloatImage = npt.NDArray[np.float32]
@@ -94,7 +95,9 @@ def digit(
     strength = _strength(look, rng)
     layers = [ink * strength]
     if rng.random() < look.neighbour_share:
-        layers.append(_neighbour(others, look, rng) * strength)
+        neighbour = _neighbour(others, look, rng)
+        if (neighbour * ink).sum() < TOUCH * ink.sum():  # across the digit it would make another one of it
+            layers.append(neighbour * strength)
     layers += _clutter(look, rng)
     return _photograph(layers, look, rng)
 

@@ -1,13 +1,12 @@
-"""One check from beginning to end: reference, job, answers, latency, verdict, record."""
+"""One check from beginning to end: reference, job, device, answers, latency, verdict, record."""
 
 from __future__ import annotations
 
-import os
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,19 +17,26 @@ import numpy.typing as npt
 
 from converters import keras_model, manifest
 from converters.manifest import Variant
-from harness import dataset, evidence, job, latency, policy, reference, spec, verdict
+from harness import agreement, dataset, evidence, job, latency_gate, latency_verdict, policy, reference, spec, worker
 from harness.dataset import Dataset
-from harness.devices import local
+from harness.devices import benchmark_model, local
+from harness.devices.base import Device, Progress, UnreachableError
+from harness.devices.benchmark_model import BenchmarkModel
+from harness.devices.local import Local
 from harness.errors import SetupError
 from harness.evidence import Judged
 from harness.job import LATENCY, Job, LatencyPlan, Result
-from harness.latency import Latency
+from harness.latency import UNMEASURED, Ratio
+from harness.latency_gate import Baseline
 from harness.policy import Policy
 from harness.record import Record, VariantRecord
 from harness.reference import Reference
 from harness.verdict import Outcome, Verdict
 
 Step = Callable[[str], AbstractContextManager[None]]
+
+# Exit codes that are not the variant's own doing; none: silent too long.
+FROM_OUTSIDE = (None, -signal.SIGKILL, -signal.SIGTERM, worker.DAMAGED, worker.TIE_BROKEN)
 
 
 @dataclass(frozen=True)
@@ -42,24 +48,34 @@ class Outputs:
     interrupted: bool
 
 
-def check(
+@dataclass(frozen=True)
+class Subject:
+    """What is checked, whatever the device: variants and their folder, images, what the reference answers to them.
+
+    reference_model, data_folder: as they were named. host: this machine's outputs by kind, for other devices.
+    """
+
+    variants: Mapping[str, Variant]
+    models: Path
+    data: Dataset
+    expected: Reference
+    reference_model: str
+    data_folder: str
+    host: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+
+def prepare(
     models: Path,
     reference_model: Path,
     data_folder: Path,
     step: Step,
-    progress: local.Progress,
+    progress: Progress,
     *,
     kinds: tuple[str, ...] | None = None,
-    plan: LatencyPlan,
     limits: Policy,
     skip_bad: bool = False,
-) -> tuple[Record, bool]:
-    """Run a folder's variants on this machine against the reference; the record, and whether Ctrl-C cut it short.
-
-    What was finished before a crash, a hang or Ctrl-C is in the record; the rest is INCONCLUSIVE or FAIL in it.
-    Raises SetupError before anything is measured.
-    """
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+) -> Subject:
+    """A folder's variants, the images, and the reference. Raises SetupError."""
     variants = _select(manifest.read(models), kinds, models)
     policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
     source_sha256 = keras_model.sha256(reference_model)
@@ -69,36 +85,107 @@ def check(
     spec.check_stands(takes, reference_model)
     data = dataset.load(data_folder, takes, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
     expected = reference.obtain(reference_model, data, models, step)
-    with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
-        written = job.write(Path(folder), models, variants, data, plan, parallel=os.cpu_count() or 1)
-        outputs = run(written, progress)
-    record = _record(variants, data, expected, outputs, plan, limits, started, reference_model, data_folder)
-    return record, outputs.interrupted
+    return Subject(variants, models, data, expected, str(reference_model), str(data_folder))
 
 
-def run(written: Job, progress: local.Progress, **options: Any) -> Outputs:
-    """Run a job; a task that crashes or hangs the worker is left out, and the others go on.
+def with_host(subject: Subject, progress: Progress) -> Subject:
+    """The same with this machine's outputs, which those of a device are compared with."""
+    with tempfile.TemporaryDirectory(prefix="harness-host-") as folder:
+        written = job.write(Path(folder), subject.models, subject.variants, subject.data, None, job.ALL_CORES)
+        here = run(written, lambda task, done, total: progress(f"{task} on this machine", done, total))
+    return replace(subject, host={kind: result.arrays["outputs"] for kind, result in here.results.items()})
 
+
+def check(
+    device: Device,
+    subject: Subject,
+    progress: Progress,
+    *,
+    plan: LatencyPlan | None,
+    limits: Policy,
+    baseline: Baseline | None = None,
+    benchmark: BenchmarkModel | None = None,
+) -> CheckedRun:
+    """Run a subject on a device, and judge it.
+
+    What was finished before a crash, a hang, a cut connection or Ctrl-C is in the record; the rest is INCONCLUSIVE or
+    FAIL in it. On an emulated device latency is not measured. Raises SetupError before anything is measured.
+    """
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    with device, tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
+        probed = device.probe()
+        timed = None if probed.emulated else plan
+        if timed and probed.cores and timed.threads > probed.cores:
+            raise SetupError(f"--threads {timed.threads}: {device.uri} has {probed.cores} cores; expected no more")
+        if timed and baseline and device.uri == local.URI:
+            baseline.check(worker.machine(), timed.threads)
+        written = job.write(Path(folder), subject.models, subject.variants, subject.data, timed, job.ALL_CORES)
+        outputs = run(written, progress, device)
+        described = probed.to_json() | {"benchmark_model": None}
+        if benchmark and not probed.emulated and not outputs.interrupted:
+            described["benchmark_model"] = benchmark_model.run(
+                device, benchmark, written, list(subject.variants), plan.threads if plan else 1
+            )
+    described["traffic"] = asdict(device.traffic)
+    record = _record(subject, outputs, timed, limits, started, described, baseline)
+    notes = [*record.notes]
+    notes += [agreement.sentence(v.kind, v.host, probed.name) for v in record.variants if v.host]
+    medians = {variant.kind: variant.latency.median for variant in record.variants if variant.latency}
+    notes += benchmark_model.notes(described["benchmark_model"] or {}, medians)
+    if probed.emulated:
+        notes.append(
+            f"{probed.name} is emulated: it answers as its processor would, and nothing of its speed is measured"
+        )
+    return CheckedRun(replace(record, notes=tuple(notes)), outputs.interrupted)
+
+
+@dataclass(frozen=True)
+class CheckedRun:
+    """A record, and whether Ctrl-C cut it short."""
+
+    record: Record
+    interrupted: bool
+
+
+def run(written: Job, progress: Progress, device: Device | None = None, **options: Any) -> Outputs:
+    """Run a job on a device, or here; a task that crashes or hangs the worker is left out, and the others go on.
+
+    A device that is lost on the way leaves the tasks it has not answered INCONCLUSIVE.
     Raises SetupError where no worker can be started at all.
     """
+    device = device or Local()
     failures: dict[str, Verdict] = {}
-    interrupted = False
+    interrupted = began = False
     while True:
+        missing = _missing_results(written)
         try:
-            ended = local.run(written, progress, **options)
+            written = device.push(written)
+            began = True
+            ended = device.run(written, progress, **options)
+            device.pull(written)
         except KeyboardInterrupt:
             interrupted = True
             break
-        if all(written.result_path(task).exists() for task in written.tasks):
+        except UnreachableError as error:
+            if not began:
+                raise
+            for task in _missing_results(written):
+                failures[task] = Verdict(Outcome.INCONCLUSIVE, (str(error),))
             break
+        still = _missing_results(written)
+        if not still:
+            break
+        if ended.code == 0 and len(still) < len(missing):
+            continue  # a task that wants a process of its own
         what = "was silent too long and was stopped" if ended.code is None else f"ended with exit code {ended.code}"
         reason = f"the worker {what}" + (f": {ended.tail}" if ended.tail else "")
         if ended.task is None:
-            raise SetupError(reason)
-        from_outside = ended.code in (None, -signal.SIGKILL, -signal.SIGTERM)  # not the variant's own doing
-        outcome = Outcome.INCONCLUSIVE if from_outside else Outcome.FAIL
-        failures[ended.task] = Verdict(outcome, (reason,))
-        written = job.without(written, ended.task)
+            raise SetupError(f"{device.uri}: {reason}")
+        outcome = Outcome.INCONCLUSIVE if ended.code in FROM_OUTSIDE else Outcome.FAIL
+        if ended.variant:
+            reason = f"{ended.variant}: {reason}"
+        failures[f"{ended.task} of {ended.variant}" if ended.variant else ended.task] = Verdict(outcome, (reason,))
+        written = job.without(written, ended.task, ended.variant)
     results = {}
     for task in written.tasks:
         try:
@@ -107,6 +194,10 @@ def run(written: Job, progress: local.Progress, **options: Any) -> Outputs:
         except SetupError as error:  # the other tasks' results are sound
             failures[task] = Verdict(Outcome.INCONCLUSIVE, (str(error),))
     return Outputs(results, failures, interrupted)
+
+
+def _missing_results(written: Job) -> list[str]:
+    return [task for task in written.tasks if not written.result_path(task).exists()]
 
 
 def _select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
@@ -120,16 +211,15 @@ def _select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Pa
 
 
 def _record(
-    variants: Mapping[str, Variant],
-    data: Dataset,
-    expected: Reference,
+    subject: Subject,
     outputs: Outputs,
-    plan: LatencyPlan,
+    plan: LatencyPlan | None,
     limits: Policy,
     started: str,
-    reference_model: Path,
-    data_folder: Path,
+    device: Mapping[str, Any],
+    baseline: Baseline | None,
 ) -> Record:
+    variants, data, expected = subject.variants, subject.data, subject.expected
     arrays: dict[str, npt.NDArray[Any]] = {
         "names": np.array(data.names),
         "labels": data.labels,
@@ -141,37 +231,57 @@ def _record(
     for kind in variants:
         if answered := outputs.results.get(kind):
             arrays |= {f"{kind}.{name}": array for name, array in answered.arrays.items()}
+            if kind in subject.host and device["uri"] != local.URI:
+                arrays[f"{kind}.{evidence.HOST_OUTPUTS}"] = subject.host[kind]
     predictions = evidence.predictions(arrays)
     changed = evidence.flipped(predictions)
     arrays |= {"flipped.index": changed, "flipped.images": data.images[changed]}
-    timed = outputs.results.get(LATENCY)
+    for task, result in outputs.results.items():
+        if task.startswith(f"{LATENCY}-"):
+            arrays |= {f"{task.replace('-', '.')}.{name}": array for name, array in result.arrays.items()}
+    found = latency_verdict.runs(arrays)
+    times = latency_verdict.figures(found)
     records = []
     for kind, variant in variants.items():
         judged = evidence.judge(kind, predictions, limits) if kind in predictions.variants else _missing(kind, outputs)
-        times = None
-        if timed and f"{kind}.samples" in timed.arrays:
-            arrays |= {f"latency.{n}": a for n, a in timed.arrays.items() if n.startswith(f"{kind}.")}
-            times = _latency(timed, kind)
-        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=times, **vars(judged)))
-    notes = outputs.failures[LATENCY].reasons if LATENCY in outputs.failures else ()
+        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=times.get(kind), **vars(judged)))
     machine = next((result.machine for result in outputs.results.values()), {})
+    failures = [failure for task, failure in outputs.failures.items() if task.startswith(f"{LATENCY}-")]
+    rules = latency_gate.fitting(limits.latency, latency_gate.names(machine, device["uri"]))
+    threads = plan.threads if plan else 1
+    changes: tuple[Ratio, ...] = ()
+    if baseline and times:
+        try:
+            baseline.check(machine, threads)
+            changes = baseline.changes(times)
+        except SetupError as error:
+            failures.append(Verdict(Outcome.INCONCLUSIVE, (str(error),)))
+    timing = None
+    if times or failures or rules:
+        timing = latency_verdict.timing(found, times, threads, rules, failures, changes)
     return Record(
-        outcome=verdict.overall(record.verdict for record in records),
+        outcome=latency_verdict.overall([record.verdict for record in records], timing),
         variants=tuple(records),
-        model={"file": str(reference_model), "sha256": expected.model_sha256, "spec": asdict(data.spec)},
+        model={"file": subject.reference_model, "sha256": expected.model_sha256, "spec": asdict(data.spec)},
         data={
-            "folder": str(data_folder),
+            "folder": subject.data_folder,
             "sha256": data.sha256,
             "reference_sha256": expected.data_sha256,
             "images": len(data),
+            "class_names": list(data.spec.class_names),
             "skipped": list(data.skipped),
         },
         policy=limits.to_json(),
         machine=machine,
-        plan=asdict(plan),
+        plan=asdict(plan) if plan else {"threads": 1, "processes": 0},
         started=started,
-        notes=(*reference.notes(expected, data), *(f"latency was not measured: {reason}" for reason in notes)),
+        notes=(
+            *reference.notes(expected, data),
+            *(f"{UNMEASURED}{reason}" for failure in failures for reason in failure.reasons),
+        ),
         arrays=arrays,
+        timing=timing,
+        device=device,
     )
 
 
@@ -181,8 +291,3 @@ def _missing(kind: str, outputs: Outputs) -> Judged:
         return Judged(outputs.failures[kind])
     why = "interrupted before it was run" if outputs.interrupted else "the worker ended before it was run"
     return Judged(Verdict(Outcome.INCONCLUSIVE, (why,)))
-
-
-def _latency(timed: Result, kind: str) -> Latency:
-    arrays = timed.arrays
-    return latency.summarise(arrays[f"{kind}.samples"], float(arrays[f"{kind}.load"]), float(arrays[f"{kind}.first"]))

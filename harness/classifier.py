@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from converters.keras_process import KerasProcess
 from harness import files, job, parity, reference, spec
 from harness.dataset import Dataset
 from harness.devices import local
+from harness.devices.base import Progress
 from harness.errors import SetupError
 from harness.spec import Ends, ModelSpec
 
@@ -54,7 +54,8 @@ def open_model(path: Path, store: Path, *, config: Path | None = None, imports: 
     if known:
         ends = known.ends
     else:
-        with KerasProcess() as apart:  # TensorFlow, or a damaged file that crashes the interpreter
+        runtime = "ai_edge_litert.interpreter" if path.suffix == TFLITE else "tensorflow"
+        with KerasProcess(preload=runtime) as apart:  # TensorFlow, or a damaged file that crashes the interpreter
             if path.suffix == TFLITE:
                 ends = _ends_of(path, apart, content)
             else:
@@ -63,7 +64,7 @@ def open_model(path: Path, store: Path, *, config: Path | None = None, imports: 
 
 
 def ask(
-    model: Classifier, data: Dataset, progress: local.Progress = lambda task, done, total: None
+    model: Classifier, data: Dataset, progress: Progress = lambda task, done, total: None
 ) -> tuple[npt.NDArray[np.floating], str]:
     """The outputs [N, classes] as real numbers, logits as probabilities; and what computed them.
 
@@ -145,10 +146,10 @@ def _shapes(content: bytes) -> tuple[list[list[int]], list[list[int]]]:
     return taken, given
 
 
-def _run(model: Classifier, data: Dataset, progress: local.Progress) -> tuple[npt.NDArray[np.floating], str]:
+def _run(model: Classifier, data: Dataset, progress: Progress) -> tuple[npt.NDArray[np.floating], str]:
     """The real outputs of a .tflite file and its runtime, from a process of its own: a damaged file may crash it."""
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
-        written = job.write_answers(Path(folder), model.content, data, os.cpu_count() or 1)
+        written = job.write_answers(Path(folder), model.content, data, job.ALL_CORES)
         ended = local.run(written, lambda task, done, total: progress(model.path.name, done, total))
         result = job.read_result(written, job.ANSWERS)
     if result is None:

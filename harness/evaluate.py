@@ -16,7 +16,7 @@ import numpy.typing as npt
 from harness import classifier, dataset, metrics, reference
 from harness.classifier import KERAS, TFLITE
 from harness.dataset import Dataset
-from harness.devices import local
+from harness.devices.base import Progress
 from harness.errors import SetupError
 from harness.metrics import Scores
 
@@ -108,7 +108,7 @@ def evaluate(
     folder: Path,
     store: Path,
     step: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
-    progress: local.Progress = lambda task, done, total: None,
+    progress: Progress = lambda task, done, total: None,
     *,
     config: Path | None = None,
     imports: Sequence[str] = (),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.manifest import Variant
-from harness import diagnosis, drift, parity, policy, record, verdict
+from harness import agreement, diagnosis, drift, latency_gate, latency_verdict, parity, policy, record, verdict
+from harness.agreement import Agreement
 from harness.dataset import Dataset
 from harness.drift import Hop
 from harness.errors import SetupError
+from harness.latency import UNMEASURED, Latency, Timing
+from harness.latency_verdict import Run
 from harness.parity import FloatArray, Parity
 from harness.policy import Policy
 from harness.record import Record, VariantRecord
-from harness.verdict import Outcome, Statistics, Verdict
+from harness.verdict import Check, Outcome, Statistics, Verdict
 
 FLOAT = "float32"  # the variant that the others are made from
+HOST_OUTPUTS = "host_outputs"  # of this machine, beside a device's own
 FLOAT_NOISE = 1e-5  # of an image's mean, summed up in another order
 MOST_IMAGES_KEPT = 500  # of those whose answer changed, for looking at
 
@@ -33,6 +37,8 @@ class Judged:
     parity: Parity | None = None
     statistics: Statistics | None = None
     hops: tuple[Hop, ...] = ()
+    checks: tuple[Check, ...] = ()
+    host: Agreement | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ class Predictions:
     are known, and each variant's, real numbers [N, classes].
 
     pixels: the mean of each image as float input [N]. fed: by kind, the same of what the variant was given, and by how
-    much its input's quantization may move that.
+    much its input's quantization may move that. host: by kind, this machine's outputs of what a device answered, and
+    the size of a step of them.
     """
 
     labels: npt.NDArray[np.int64]
@@ -50,17 +57,23 @@ class Predictions:
     variants: Mapping[str, FloatArray]
     pixels: FloatArray | None = None
     fed: Mapping[str, tuple[FloatArray, float]] = field(default_factory=dict)
+    host: Mapping[str, tuple[FloatArray, float]] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
 
 
 def predictions(arrays: Mapping[str, npt.NDArray[Any]]) -> Predictions:
     """Of a record's arrays."""
     kinds = [name.removesuffix(".outputs") for name in arrays if name.endswith(".outputs")]
-    real = {
-        kind: parity.dequantize(
-            arrays[f"{kind}.outputs"], float(arrays[f"{kind}.scale"]), int(arrays[f"{kind}.zero_point"])
-        )
+
+    def dequantized(kind: str, name: str) -> FloatArray:
+        scale, zero_point = float(arrays[f"{kind}.scale"]), int(arrays[f"{kind}.zero_point"])
+        return parity.dequantize(arrays[f"{kind}.{name}"], scale, zero_point)
+
+    real = {kind: dequantized(kind, "outputs") for kind in kinds}
+    host = {
+        kind: (dequantized(kind, HOST_OUTPUTS), float(arrays[f"{kind}.scale"]))
         for kind in kinds
+        if f"{kind}.{HOST_OUTPUTS}" in arrays
     }
     fed = {
         kind: _fed(arrays[f"{kind}.fed"], float(arrays[f"{kind}.input_scale"]), int(arrays[f"{kind}.input_zero_point"]))
@@ -68,13 +81,14 @@ def predictions(arrays: Mapping[str, npt.NDArray[Any]]) -> Predictions:
         if f"{kind}.fed" in arrays
     }
     return Predictions(
-        arrays["labels"],
-        arrays["reference"],
-        arrays.get("folded"),
-        real,
-        arrays.get("pixels"),
-        fed,
-        tuple(map(str, arrays.get("class_names", range(arrays["reference"].shape[1])))),
+        labels=arrays["labels"],
+        reference=arrays["reference"],
+        folded=arrays.get("folded"),
+        variants=real,
+        pixels=arrays.get("pixels"),
+        fed=fed,
+        host=host,
+        class_names=tuple(map(str, arrays.get("class_names", ()))),
     )
 
 
@@ -92,7 +106,14 @@ def judge(kind: str, answered: Predictions, limits: Policy) -> Judged:
     if judged.outcome is Outcome.FAIL:
         patterns = diagnosis.patterns(outputs, answered.reference, [part.name for part in figures.classes])
         judged = Verdict(judged.outcome, (*judged.reasons, *patterns))
-    return Judged(judged, figures, judgement.statistics, chain)
+    return Judged(judged, figures, judgement.statistics, chain, judgement.checks, _host(kind, answered))
+
+
+def _host(kind: str, answered: Predictions) -> Agreement | None:
+    if kind not in answered.host:
+        return None
+    outputs, scale = answered.host[kind]
+    return agreement.compare(answered.variants[kind], outputs, scale)
 
 
 def flipped(answered: Predictions) -> npt.NDArray[np.int64]:
@@ -114,7 +135,11 @@ def again(path: Path, other_policy: Path | None = None) -> Record:
     limits = policy.load(other_policy) if other_policy else policy.from_json(dict(stored.policy), str(path))
     answered = predictions(stored.arrays)
     variants = tuple(_again(variant, answered, limits) for variant in stored.variants)
-    outcome = verdict.overall(variant.verdict for variant in variants)
+    found = latency_verdict.runs(stored.arrays)
+    figures = latency_verdict.figures(found)
+    variants = tuple(replace(variant, latency=figures.get(variant.kind)) for variant in variants)
+    timing = stored.timing and _timing(stored, stored.timing, found, figures, limits)
+    outcome = latency_verdict.overall([variant.verdict for variant in variants], timing)
     if other_policy is None:
         changed = [
             f"{old.kind} {old.verdict.outcome}, its outputs give {new.verdict.outcome}"
@@ -122,9 +147,18 @@ def again(path: Path, other_policy: Path | None = None) -> Record:
             if old.verdict.outcome is not new.verdict.outcome
         ]
         if changed or outcome is not stored.outcome:
-            what = "; ".join(changed) or f"{stored.outcome} of all, its variants give {outcome}"
+            what = "; ".join(changed) or f"{stored.outcome} of all, its variants and their latency give {outcome}"
             raise SetupError(f"{path}: says {what}: altered, or of another version; run harness check again")
-    return replace(stored, variants=variants, outcome=outcome, policy=limits.to_json())
+    return replace(stored, variants=variants, outcome=outcome, policy=limits.to_json(), timing=timing)
+
+
+def _timing(
+    stored: Record, timed: Timing, found: Sequence[Run], figures: Mapping[str, Latency], limits: Policy
+) -> Timing:
+    """The latency verdict again. What was not measured stands in the notes; a crash FAILed it."""
+    failures = [Verdict(timed.verdict.outcome, (note,)) for note in stored.notes if note.startswith(UNMEASURED)]
+    rules = latency_gate.fitting(limits.latency, latency_gate.names(stored.machine, stored.device.get("uri", "local")))
+    return latency_verdict.timing(found, figures, stored.plan.get("threads", 1), rules, failures, timed.changes)
 
 
 def inputs(data: Dataset, variants: Mapping[str, Variant]) -> dict[str, npt.NDArray[Any]]:
@@ -168,11 +202,14 @@ def _again(variant: VariantRecord, answered: Predictions, limits: Policy) -> Var
 
 
 def _stages(kind: str, answered: Predictions) -> list[drift.Stage]:
+    """Keras, its fold, float32, the variant; then the variant as the device computes it, the others as this machine."""
     stages: list[drift.Stage] = [("Keras", answered.reference)]
     if answered.folded is not None:
         stages.append(("folded Keras", answered.folded))
+    host = {name: outputs for name, (outputs, _) in answered.host.items()}
     for name in dict.fromkeys((FLOAT, kind)):
-        outputs = answered.variants.get(name)
-        if outputs is not None and outputs.shape == answered.reference.shape and np.isfinite(outputs).all():
-            stages.append((name, outputs))
-    return stages
+        stages.append((name, host.get(name, answered.variants.get(name))))
+    if kind in host:
+        stages.append((f"{kind} on the device", answered.variants[kind]))
+    shape = answered.reference.shape
+    return [(n, o) for n, o in stages if o is not None and o.shape == shape and np.isfinite(o).all()]

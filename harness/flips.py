@@ -15,14 +15,14 @@ BROKEN, FIXED, OTHER = "broken", "fixed", "wrong before and after"
 
 @dataclass(frozen=True)
 class Flip:
-    """One image of one variant; classes by name. image: uint8 [H, W, channels]; none where the record keeps none."""
+    """One image of one variant. image: uint8 [size, size, 1]; none where the record does not keep it."""
 
     kind: str
     name: str
-    truth: str
-    expected: str
+    truth: int
+    expected: int
     expected_confidence: float
-    answer: str
+    answer: int
     answer_confidence: float
     image: npt.NDArray[np.uint8] | None
 
@@ -37,7 +37,7 @@ def of(record: Record) -> list[Flip]:
     answered = evidence.predictions(record.arrays)
     index, images = record.arrays["flipped.index"], record.arrays["flipped.images"]
     kept = dict(zip(index.tolist(), images, strict=True))
-    names, expected = answered.class_names, answered.reference.argmax(axis=1)
+    expected = answered.reference.argmax(axis=1)
     found = []
     for kind, outputs in answered.variants.items():
         if outputs.shape != answered.reference.shape or not np.isfinite(outputs).all():
@@ -49,10 +49,10 @@ def of(record: Record) -> list[Flip]:
                 Flip(
                     kind=kind,
                     name=str(record.arrays["names"][i]),
-                    truth=names[answered.labels[i]],
-                    expected=names[expected[i]],
+                    truth=int(answered.labels[i]),
+                    expected=int(expected[i]),
                     expected_confidence=float(answered.reference[i].max()),
-                    answer=names[answer[i]],
+                    answer=int(answer[i]),
                     answer_confidence=float(outputs[i].max()),
                     image=kept.get(i),
                 )

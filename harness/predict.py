@@ -11,7 +11,7 @@ import numpy as np
 
 from harness import classifier, dataset
 from harness.classifier import Classifier
-from harness.devices import local
+from harness.devices.base import Progress
 from harness.errors import SetupError
 
 SCHEMA = "harness-prediction/1"
@@ -57,7 +57,7 @@ def predict(
     model: Classifier,
     named: Sequence[Path],
     top: int = 1,
-    progress: local.Progress = lambda task, done, total: None,
+    progress: Progress = lambda task, done, total: None,
 ) -> Predictions:
     """Images, and all files of folders; those that cannot be used are problems. Raises SetupError: none can."""
     paths, pixels, problems = [], [], []

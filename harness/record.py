@@ -14,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import drift
+from harness.agreement import Agreement
 from harness.drift import Hop
 from harness.errors import SetupError
 from harness.files import sha256, write_atomic
-from harness.latency import Latency
+from harness.latency import Latency, Timing, latency_from_json, timing_from_json
 from harness.parity import Parity
-from harness.verdict import Outcome, Statistics, Verdict
+from harness.verdict import Check, Outcome, Statistics, Verdict
 
-SCHEMA = "harness-record/2"
+SCHEMA = "harness-record/3"
 FILE = "check.json"
 
 
@@ -37,6 +38,8 @@ class VariantRecord:
     statistics: Statistics | None
     hops: tuple[Hop, ...]  # from the Keras model to this variant
     latency: Latency | None
+    checks: tuple[Check, ...] = ()  # by group of rules; none for outputs that could not be compared
+    host: Agreement | None = None  # none where the device was this machine
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Record:
     started: str  # UTC, ISO 8601
     notes: tuple[str, ...]  # what could not be measured, and why
     arrays: Mapping[str, npt.NDArray[Any]] = field(repr=False)
+    timing: Timing | None = None  # none: latency was not measured
+    device: Mapping[str, Any] = field(default_factory=dict)  # Probe.to_json, and the bytes moved
 
     def to_json(self) -> dict[str, Any]:
         """The published shape: seconds, bytes, shares of 1."""
@@ -63,8 +68,10 @@ class Record:
             "model": dict(self.model),
             "data": dict(self.data),
             "policy": dict(self.policy),
+            "device": dict(self.device),
             "machine": dict(self.machine),
             "latency_plan": dict(self.plan),
+            "latency": self.timing.to_json() if self.timing else None,
             "notes": list(self.notes),
             "variants": [_variant(variant) for variant in self.variants],
         }
@@ -129,18 +136,20 @@ def _parse(stored: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Recor
                 parity=None,
                 statistics=None,
                 hops=(),
-                latency=Latency(**entry["latency_s"]) if entry["latency_s"] else None,
+                latency=latency_from_json(entry["latency_s"]) if entry["latency_s"] else None,
             )
             for entry in stored["variants"]
         ),
         model=stored["model"],
         data=stored["data"],
         policy=stored["policy"],
+        device=stored["device"],
         machine=stored["machine"],
         plan=stored["latency_plan"],
         started=stored["started"],
         notes=tuple(stored["notes"]),
         arrays=arrays,
+        timing=timing_from_json(stored["latency"]) if stored["latency"] else None,
     )
 
 
@@ -167,11 +176,13 @@ def _variant(variant: VariantRecord) -> dict[str, Any]:
         "kind": variant.kind,
         "verdict": variant.verdict.outcome,
         "reasons": list(variant.verdict.reasons),
+        "checks": [asdict(check) for check in variant.checks],
         "sha256": variant.sha256,
         "size_bytes": variant.size_bytes,
         **parity,
         "statistics": asdict(variant.statistics) if variant.statistics else None,
         "hops": [asdict(hop) for hop in variant.hops],
         "lost_most": f"{worst.source} -> {worst.target}" if worst else None,
+        "host": asdict(variant.host) if variant.host else None,
         "latency_s": asdict(variant.latency) if variant.latency else None,
     }

@@ -19,13 +19,11 @@ from harness import check, dataset, evidence, files, job, policy, reference, wor
 from harness.dataset import Dataset
 from harness.errors import SetupError
 from harness.evidence import Predictions
-from harness.job import LatencyPlan
 from harness.parity import FloatArray
 from harness.verdict import Outcome, Verdict
 
 REFUSED = "REFUSED"
 NOT_RUN = "NOT RUN"
-WITHOUT_LATENCY = LatencyPlan(rounds=1, block=1, warmup_s=0)
 
 Step = Callable[[str], AbstractContextManager[None]]
 
@@ -202,7 +200,7 @@ def _answer(subject: _Subject, content: bytes, images: npt.NDArray[np.uint8] | N
         models.mkdir()
         work.mkdir()
         variant.path(models).write_bytes(content)
-        written = job.write(work, models, {subject.kind: variant}, data, WITHOUT_LATENCY, os.cpu_count() or 1)
+        written = job.write(work, models, {subject.kind: variant}, data, None, os.cpu_count() or 1)
         outputs = check.run(written, lambda *_: None)
     if subject.kind in outputs.failures:
         return outputs.failures[subject.kind]

@@ -27,7 +27,7 @@ class Outcome(StrEnum):
     FAIL = "FAIL"
 
 
-_SEVERITY = [Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL]
+SEVERITY = [Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL]
 EXIT_CODES = {Outcome.PASS: Exit.PASS, Outcome.INCONCLUSIVE: Exit.INCONCLUSIVE, Outcome.FAIL: Exit.FAIL}
 
 
@@ -58,11 +58,21 @@ class Statistics:
 
 
 @dataclass(frozen=True)
+class Check:
+    """One group of rules: the worst of its findings, and what they say; nothing said, nothing found."""
+
+    name: str
+    outcome: Outcome
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Judgement:
     """A verdict, and the statistics that it rests on; none where they could not be had."""
 
     verdict: Verdict
     statistics: Statistics | None
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,24 +89,34 @@ def judge(kind: str, parity: Parity, policy: Policy) -> Judgement:
     limits = policy.limits(kind)
     try:
         found = _statistics(parity, limits, policy.alpha)
-        findings = [
-            _drop(parity, found, policy.alpha),
-            _flips(parity, found, limits, policy.alpha),
-            *_classes(parity, limits, policy.alpha),
-            *_measured(parity, limits),
-        ]
+        groups = {
+            "accuracy": [_drop(parity, found, policy.alpha)],
+            "flips": [_flips(parity, found, limits, policy.alpha)],
+            "classes": list(_classes(parity, limits, policy.alpha)),
+            "probabilities": list(_measured(parity, limits)),
+        }
     except ModuleNotFoundError:
         return Judgement(Verdict(Outcome.INCONCLUSIVE, (NO_SCIPY,)), None)
-    outcome = max((finding.outcome for finding in findings), key=_SEVERITY.index)
+    checks = tuple(_check(name, group) for name, group in groups.items())
+    findings = [finding for group in groups.values() for finding in group]
+    outcome = _worst(findings)
     reasons = [finding.text for finding in findings if finding.outcome is outcome]
     if outcome is Outcome.INCONCLUSIVE:
         reasons.append(_advice(findings, parity.images))
-    return Judgement(Verdict(outcome, tuple(reasons)), found)
+    return Judgement(Verdict(outcome, tuple(reasons)), found, checks)
 
 
 def overall(verdicts: Iterable[Verdict]) -> Outcome:
     """The worst outcome; of no verdict at all, FAIL: nothing was shown."""
-    return max((verdict.outcome for verdict in verdicts), key=_SEVERITY.index, default=Outcome.FAIL)
+    return max((verdict.outcome for verdict in verdicts), key=SEVERITY.index, default=Outcome.FAIL)
+
+
+def _worst(findings: list[_Finding]) -> Outcome:
+    return max((finding.outcome for finding in findings), key=SEVERITY.index, default=Outcome.PASS)
+
+
+def _check(name: str, findings: list[_Finding]) -> Check:
+    return Check(name, _worst(findings), tuple(finding.text for finding in findings))
 
 
 def drop_interval(changes: Changes, images: int, alpha: float) -> Interval:
@@ -122,7 +142,8 @@ def _statistics(parity: Parity, limits: Limits, alpha: float) -> Statistics:
     )
 
 
-def _within(interval: Interval, limit: float) -> Outcome:
+def within(interval: Interval, limit: float) -> Outcome:
+    """PASS: all of it is; FAIL: none of it."""
     if interval.high <= limit:
         return Outcome.PASS
     return Outcome.FAIL if interval.low > limit else Outcome.INCONCLUSIVE
@@ -141,7 +162,7 @@ def _drop(parity: Parity, found: Statistics, alpha: float) -> _Finding:
     limit = found.largest_drop_allowed
 
     def rule(factor: float) -> Outcome:
-        return _within(drop_interval(_scaled(parity.changes, factor), round(parity.images * factor), alpha), limit)
+        return within(drop_interval(_scaled(parity.changes, factor), round(parity.images * factor), alpha), limit)
 
     low, high = found.drop_interval.low, found.drop_interval.high
     text = f"accuracy drop {points(found.drop)} points, {found.confidence:.0%} interval {points(low)} to {points(high)}"
@@ -155,7 +176,7 @@ def _flips(parity: Parity, found: Statistics, limits: Limits, alpha: float) -> _
         return _Finding(Outcome.FAIL if parity.flips else Outcome.PASS, f"{text}, none may")
     low, high = found.flip_share.low, found.flip_share.high
     text += f", {found.confidence:.0%} interval {low:.2%} to {high:.2%}, {limit:.2%} allowed"
-    return _finding(text, parity.images, lambda factor: _within(_flip_share(parity, factor, alpha), limit))
+    return _finding(text, parity.images, lambda factor: within(_flip_share(parity, factor, alpha), limit))
 
 
 def _flip_share(parity: Parity, factor: float, alpha: float) -> Interval:
@@ -192,7 +213,7 @@ def _classes(parity: Parity, limits: Limits, alpha: float) -> Iterator[_Finding]
 
 def _class_drop(part: ClassParity, limit: float, alpha: float, strict: float, factor: float) -> Outcome:
     changes, images = _scaled(part.changes, factor), round(part.images * factor)
-    return _within(
+    return within(
         Interval(
             statistics.smallest_drop(changes.broken_best, changes.fixed_best, images, strict),
             statistics.largest_drop(changes.broken_worst, changes.fixed_worst, images, alpha),
@@ -204,7 +225,7 @@ def _class_drop(part: ClassParity, limit: float, alpha: float, strict: float, fa
 def _class_recall(part: ClassParity, floor: float, alpha: float, factor: float) -> Outcome:
     images = round(part.images * factor)
     recall = statistics.clopper_pearson(round((part.recall or 0) * images), images, alpha)
-    return _within(Interval(1 - recall.high, 1 - recall.low), 1 - floor)
+    return within(Interval(1 - recall.high, 1 - recall.low), 1 - floor)
 
 
 def _measured(parity: Parity, limits: Limits) -> Iterator[_Finding]:

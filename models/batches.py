@@ -76,7 +76,7 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(self, data: Dataset, settings: TrainConfig, steps: int, epoch: int = 0) -> None:
-        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=8)
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=2)
         self.data, self.settings, self.steps, self.epoch = data, settings, steps, epoch
 
     def __len__(self) -> int:

@@ -14,6 +14,7 @@ from models.config import DIGITS as DIGITS
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "models" / "resnet164.keras"
 TEST_IMAGES = ROOT / "data" / "test"
 CALIBRATION = ROOT / "data" / "calibration"
 FEW_IMAGES_POLICY = ROOT / "tests" / "few_images.toml"
@@ -72,6 +73,16 @@ def tiny_variants(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     out = tmp_path_factory.mktemp("variants")
     convert(tiny_model, out, Images(CALIBRATION, test=TEST_IMAGES))
+    return out
+
+
+@pytest.fixture(scope="session")
+def shipped_variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model's three variants, as the defaults convert it."""
+    from harness.cli import main
+
+    out = tmp_path_factory.mktemp("shipped")
+    assert main(["convert", str(SHIPPED), "--out", str(out), "--calibration", str(CALIBRATION)]) == 0
     return out
 
 

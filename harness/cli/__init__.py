@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from harness.errors import Exit, SetupError
 
@@ -16,14 +16,22 @@ VERBS = (
     "inspect",
     "reference",
     "check",
+    "doctor",
+    "benchmark",
     "verdict",
+    "report",
     "compare",
     "flips",
     "explain",
+    "profile",
     "evaluate",
     "predict",
+    "devices",
+    "virtual",
+    "pack",
     "selftest",
     "policy",
+    "completion",
 )
 EXIT_CODES = "exit codes: 0 PASS, 1 FAIL, 2 usage or set-up error, 3 INCONCLUSIVE, 130 interrupted"
 
@@ -32,10 +40,10 @@ def parser() -> argparse.ArgumentParser:
     """All verbs and flags."""
     top = argparse.ArgumentParser(
         prog="harness",
-        epilog=EXIT_CODES,
+        epilog=f"{EXIT_CODES}. Each verb has its own --help with an example.",
         description="Prove or refute that TFLite variants answer like the Keras model they were made from.",
     )
-    top.add_argument("--version", action="version", version=f"harness {_version('tflite-harness')}")
+    top.add_argument("--version", action=_Version, nargs=0, help="say the version, and those of the runtimes")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name in VERBS:
         module = import_module(f"harness.cli.{name}")
@@ -46,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
             epilog=f"example: {module.EXAMPLE}; {EXIT_CODES}",
         )
         module.add_flags(verb)
+        verb.add_argument(
+            "-v", "--verbose", action="store_true", help="also say each step when piped, and where an error comes from"
+        )
         verb.set_defaults(run=module.run)
     return top
 
@@ -53,9 +64,17 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code."""
     options = parser().parse_args(arguments)
+    if options.verbose:
+        from harness.terminal import progress
+
+        progress.verbose = True
     try:
         code: int = options.run(options)
     except SetupError as error:
+        if options.verbose:
+            import traceback
+
+            traceback.print_exc()
         print(f"harness {options.verb}: {error}", file=sys.stderr)
         return Exit.SETUP
     except BrokenPipeError:  # the reader of standard output has seen enough
@@ -67,8 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(not installed)"
+class _Version(argparse.Action):
+    """Looked up only when asked for: it takes longer than all the rest of --help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from harness import versions
+
+        print(versions.text())
+        parser.exit()

@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.cli import flags
 from harness.errors import Exit, SetupError
 
-DOES = "judge variants against the Keras reference on this machine"
-EXAMPLE = "harness check --json runs/check.json"
+if TYPE_CHECKING:
+    from harness.check import Subject
+    from harness.devices.base import Progress
+    from harness.policy import Policy
+
+WORST_FIRST = (Exit.INTERRUPTED, Exit.FAIL, Exit.SETUP, Exit.INCONCLUSIVE, Exit.PASS)  # of several devices
+
+DOES = "judge variants against the Keras reference, on this machine or on devices"
+EXAMPLE = "harness check --device ssh://pi@raspberrypi.local --json runs/check.json --html runs/check.html"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_models(parser)
     flags.add_reference(parser)
+    flags.add_variants(parser)
     parser.add_argument(
-        "--variants", type=flags.names, metavar="KINDS", help="comma-separated (default: all in the manifest)"
+        "--device",
+        action="append",
+        metavar="URI",
+        help="where to run: local, ssh://[user@]host[:port] or adb://[serial]; may be repeated (default: local)",
     )
+    parser.add_argument("--keep", action="store_true", help="leave the job on the device, to look at")
+    parser.add_argument(
+        "--benchmark-model", type=Path, metavar="FILE", help="Google's benchmark_model for the device, to run beside"
+    )
+    parser.add_argument(
+        "--benchmark-flag",
+        action="append",
+        default=[],
+        metavar="FLAG",
+        help="passed to it, as in --benchmark-flag=--use_gpu=true; may be repeated",
+    )
+    parser.add_argument("--packed", type=Path, metavar="FILE", help="a check that harness pack put into one file")
     parser.add_argument(
         "--json",
         type=Path,
@@ -25,40 +51,73 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the record; raw samples and outputs go beside it as .npz (default: %(default)s)",
     )
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="interpreter threads for latency (default: %(default)s)"
-    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="a page with verdict, figures and pictures")
+    flags.add_latency(parser)
     flags.add_policy(parser)
     flags.add_data(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import check, policy, record, terminal
-    from harness.files import check_writable
-    from harness.job import LatencyPlan
+    from harness import latency_gate, on_devices, policy, record, terminal
+    from harness.devices.benchmark_model import BenchmarkModel
+    from harness.devices.local import URI
+    from harness.files import check_writable, write_atomic
+    from harness.formats import runs
     from harness.verdict import EXIT_CODES as OUTCOME_CODES
 
-    if options.threads < 1:
-        raise SetupError(f"--threads {options.threads}: expected at least 1")
+    plan = flags.latency_plan(options)
     if options.json.suffix != ".json":
         raise SetupError(f"--json {options.json}: expected a name ending in .json; the arrays go beside it as .npz")
+    benchmark = None
+    if options.benchmark_model:
+        benchmark = BenchmarkModel(options.benchmark_model, tuple(options.benchmark_flag))
+    devices = on_devices.open_all(options.device or [URI], keep=options.keep)
     limits = policy.load(options.policy)
+    baseline = latency_gate.load(options.baseline, limits.latency)
     check_writable(options.json.parent)
-    with terminal.Bars() as bars:
-        result, interrupted = check.check(
-            options.models,
-            options.reference,
-            options.data,
-            terminal.step,
-            bars,
-            kinds=options.variants,
-            plan=LatencyPlan(threads=options.threads),
-            limits=limits,
-            skip_bad=options.skip_bad,
-        )
-    try:
-        arrays = record.write(result, options.json)
-    finally:  # what was measured is shown also where it cannot be stored
-        print(terminal.table(result))
-    print(f"record: {options.json}, raw samples and outputs: {arrays}")
-    return Exit.INTERRUPTED if interrupted else OUTCOME_CODES[result.outcome]
+    if options.html:
+        from harness.report import check as page  # fails here where the extra is missing, before the work
+
+        check_writable(options.html.parent)
+    with terminal.Bars() as bars, tempfile.TemporaryDirectory(prefix="harness-packed-") as unpacked:
+        subject, limits = _subject(options, limits, bars, Path(unpacked))
+        done = on_devices.run(devices, subject, bars, plan=plan, limits=limits, baseline=baseline, benchmark=benchmark)
+    if len(done) == 1 and done[0].problem:
+        raise done[0].problem
+    codes = []
+    for one in done:
+        if one.run is None:
+            print(f"harness check: {one.problem}", file=sys.stderr)
+            codes.append(int(Exit.SETUP))
+            continue
+        path = options.json if len(done) == 1 else options.json.with_suffix(f".{on_devices.slug(one.uri)}.json")
+        try:
+            arrays = record.write(one.run.record, path)
+        finally:  # what was measured is shown also where it cannot be stored
+            print(terminal.table(one.run.record))
+        print(f"record: {path}, raw samples and outputs: {arrays}")
+        codes.append(Exit.INTERRUPTED if one.run.interrupted else OUTCOME_CODES[one.run.record.outcome])
+    if options.html and (records := [one.run.record for one in done if one.run]):
+        write_atomic(options.html, page.page(runs.of(records)).encode())
+        print(f"report: {options.html}")
+    return min(codes, key=WORST_FIRST.index)
+
+
+def _subject(options: argparse.Namespace, limits: Policy, progress: Progress, unpacked: Path) -> tuple[Subject, Policy]:
+    """What is checked and by which limits: those of the packed check, or of the flags."""
+    from harness import check, pack, policy, terminal
+
+    if options.packed:
+        subject, packed_limits = pack.read(options.packed, unpacked)
+        return subject, policy.load(options.policy) if options.policy else packed_limits
+    subject = check.prepare(
+        options.models,
+        options.reference,
+        options.data,
+        terminal.step,
+        progress,
+        kinds=options.variants,
+        limits=limits,
+        skip_bad=options.skip_bad,
+    )
+    return subject, limits

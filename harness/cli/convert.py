@@ -62,7 +62,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from converters.convert import Images, convert
     from converters.manifest import KINDS
-    from harness import terminal, variants_text
+    from harness import terminal
 
     made = convert(
         options.model,
@@ -80,5 +80,5 @@ def run(options: argparse.Namespace) -> int:
         pythons=options.runtime,
         config=options.model_config,
     )
-    print(variants_text.converted(made, options.out))
+    print(terminal.converted(made, options.out))
     return Exit.PASS

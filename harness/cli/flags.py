@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import SetupError
+
+if TYPE_CHECKING:
+    from harness.job import LatencyPlan
 
 MODEL = Path("models/resnet164.keras")
 MODELS = Path("models/tflite")
@@ -19,6 +27,12 @@ def add_models(parser: argparse.ArgumentParser, what: str = "folder of variants"
 def add_reference(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", type=Path, default=MODEL, metavar="MODEL", help="the Keras model (default: %(default)s)"
+    )
+
+
+def add_variants(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--variants", type=names, metavar="KINDS", help="comma-separated (default: all in the manifest)"
     )
 
 
@@ -66,6 +80,62 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 def add_policy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy", type=Path, metavar="FILE", help="limits of your own (default: what harness policy prints)"
+    )
+
+
+def add_latency(parser: argparse.ArgumentParser) -> None:
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--quick", action="store_true", help="a short look at latency: wide intervals, few percentiles")
+    how.add_argument(
+        "--mlperf",
+        action="store_true",
+        help="latency as MLPerf's single stream: each variant alone, 1,024 inferences and 60 s, after 300 s of rest",
+    )
+    how.add_argument("--no-latency", action="store_true", help="judge the answers only")
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="interpreter threads for latency (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="fresh processes that measure latency one after the other (default: 5)",
+    )
+    parser.add_argument("--cooldown", type=float, metavar="S", help="seconds of rest before each of them (default: 0)")
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="RECORD",
+        help="record of an earlier check of this host, to compare latency with",
+    )
+
+
+def check_threads(threads: int) -> int:
+    """The number, where this machine has as many cores. Raises SetupError."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not 1 <= threads <= cores:
+        raise SetupError(f"--threads {threads}: expected 1 to {cores}, the cores that this process may use")
+    return threads
+
+
+def latency_plan(options: argparse.Namespace) -> LatencyPlan | None:
+    """The plan that the flags of `add_latency` ask for. Raises SetupError: zero runs, more threads than cores."""
+    from harness import job
+
+    if options.no_latency:
+        return None
+    if options.threads < 1:
+        raise SetupError(f"--threads {options.threads}: expected at least 1")
+    own = {name: value for name in ("processes", "cooldown") if (value := getattr(options, name)) is not None}
+    for name, value in own.items():
+        if value < (least := 1 if name == "processes" else 0):
+            raise SetupError(f"--{name} {value:g}: expected at least {least}; --no-latency measures none")
+    plan = job.MLPERF if options.mlperf else job.QUICK if options.quick else job.LatencyPlan()
+    return replace(
+        plan,
+        threads=options.threads,
+        processes=own.get("processes", plan.processes),
+        cooldown_s=own.get("cooldown", plan.cooldown_s),
     )
 
 

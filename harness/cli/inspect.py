@@ -19,7 +19,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from converters.inspection import inspect
-    from harness import variants_text
+    from harness import terminal
 
-    print(variants_text.inspected(inspect(options.file, options.runtime)))
+    print(terminal.inspected(inspect(options.file, options.runtime)))
     return Exit.PASS

@@ -1,0 +1,1 @@
+"""Where jobs run: local, ssh://[user@]host[:port], adb://[serial]."""

@@ -2,70 +2,77 @@
 
 from __future__ import annotations
 
-import json
-import queue
-import subprocess
+import os
+import platform
 import sys
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import IO
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
 
-from harness.job import Job
+from harness.devices import shell, worker_process
+from harness.devices.base import SILENCE_LIMIT_S, Ended, Executed, Probe, Progress, Traffic
+from harness.errors import SetupError
+from harness.job import FILES, Job
 
-SILENCE_LIMIT_S = 300.0
-
-Progress = Callable[[str, int, int], None]  # task, done, total
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a worker ended: exit code (negative: a signal), the task it was at, the end of what it said."""
-
-    code: int | None  # none: it was silent too long and was stopped
-    task: str | None
-    tail: str
+URI = "local"
 
 
 def run(
     job: Job, progress: Progress, *, python: str = sys.executable, silence_limit_s: float = SILENCE_LIMIT_S
 ) -> Ended:
     """Run a job's worker to its end. On Ctrl-C the worker is stopped first; finished results stay."""
-    process = subprocess.Popen(
-        [python, "-u", str(job.folder / "worker.py"), str(job.folder)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    lines: queue.Queue[str | None] = queue.Queue()
-    reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
-    reader.start()
-    task, said = None, []
+    process = worker_process.start([python, "-u", str(job.worker), str(job.folder), "--tied"])
+    said = worker_process.follow(process, progress, silence_limit_s)
+    return Ended(None if said.silent else process.returncode, said.task, said.tail, said.variant)
+
+
+class Local:
+    """The job is where it runs: nothing is brought there or back."""
+
+    uri = URI
+
+    def __init__(self) -> None:
+        self.traffic = Traffic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def probe(self) -> Probe:
+        return Probe(
+            uri=URI,
+            name=platform.node(),
+            machine=platform.machine(),
+            system=f"{platform.system()} {platform.release()}",
+            cores=os.cpu_count(),
+            memory_bytes=_memory(),
+            emulated=False,
+        )
+
+    def push(self, job: Job) -> Job:
+        return job
+
+    def run(self, job: Job, progress: Progress, *, silence_limit_s: float = SILENCE_LIMIT_S) -> Ended:
+        return run(job, progress, silence_limit_s=silence_limit_s)
+
+    def pull(self, job: Job) -> None:
+        pass
+
+    def program(self, path: Path, arguments: Sequence[str], job: Job, timeout_s: float) -> Executed:
+        words = [str(path.resolve()), *(word.replace("{files}", str(job.folder / FILES)) for word in arguments)]
+        try:
+            done = shell.local(words, timeout_s)
+        except OSError as error:  # not executable, or for another processor
+            raise SetupError(
+                f"{path}: cannot be run here ({error.strerror}); name a binary for this machine"
+            ) from error
+        return done or Executed(1, "", f"not done within {timeout_s:.0f} s")
+
+
+def _memory() -> int | None:
     try:
-        while (line := lines.get(timeout=silence_limit_s)) is not None:
-            try:
-                message = json.loads(line)
-                task, done, total = message["task"], message["done"], message["total"]
-            except (ValueError, KeyError, TypeError):
-                said.append(line.strip())  # the runtime's own chatter, or a traceback
-                continue
-            progress(task, done, total)
-        code: int | None = process.wait()
-    except queue.Empty:
-        code = None
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
-        process.stdout.close()
-    return Ended(code, task, next((line for line in reversed(said) if line), ""))
-
-
-def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:
-    for line in stream:
-        lines.put(line)
-    lines.put(None)
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return None

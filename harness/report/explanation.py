@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from harness.explain import Explanation, short
 from harness.report.html import picture, render
+from harness.report.style import bare
 
 RANKED = 20
 MARKED = 5  # of them, in the profile
@@ -47,8 +48,6 @@ def profile(explanation: Explanation) -> Figure:
     beneath.fill_between(positions, clipped, step="mid", color="C1", alpha=0.7)
     beneath.set(ylabel="clipped, %", xlabel="layer", ylim=(0, max(1.0, 1.1 * max(clipped))))
     for axes in (above, beneath):
-        axes.grid(axis="y", linewidth=0.5)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
+        bare(axes, "y")
         axes.margins(x=0.01)
     return figure

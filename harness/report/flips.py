@@ -1,29 +1,53 @@
-"""The page of a run's flips."""
+"""The page of a run's flips, and galleries of them for other pages."""
 
 from __future__ import annotations
 
-from harness import flips
+from dataclasses import dataclass
+from typing import Any
+
+from harness import flips, names
 from harness.flips import Flip
-from harness.record import Record
+from harness.record import Record, VariantRecord
 from harness.report.html import image_uri, render
 
 SHOWN = 120  # of each variant's broken, fixed and other ones
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """One variant's changed images, groups of (sort, how many, tiles of the first)."""
+
+    variant: VariantRecord
+    flips: int
+    groups: tuple[tuple[str, int, list[dict[str, Any]]], ...]
+
+
 def page(record: Record) -> str:
     """HTML: for each variant its verdict, and the images whose answer changed, broken and fixed apart."""
+    return render("flips.html", record=record, galleries=galleries(record))
+
+
+def galleries(record: Record, shown: int = SHOWN) -> list[Gallery]:
+    """Of every variant, at most `shown` images in each group."""
     found = flips.of(record)
-    variants = []
+    called = names.stored(record.data, record.arrays["reference"].shape[1])
+    made = []
     for variant in record.variants:
         own = [flip for flip in found if flip.kind == variant.kind]
-        groups = [
-            (sort, len(of_sort), [_tile(flip) for flip in of_sort[:SHOWN]])
+        groups = tuple(
+            (sort, len(of_sort), [_tile(flip, called) for flip in of_sort[:shown]])
             for sort in (flips.BROKEN, flips.FIXED, flips.OTHER)
             if (of_sort := [flip for flip in own if flip.sort == sort])
-        ]
-        variants.append({"record": variant, "flips": len(own), "groups": groups})
-    return render("flips.html", record=record, variants=variants)
+        )
+        made.append(Gallery(variant, len(own), groups))
+    return made
 
 
-def _tile(flip: Flip) -> dict[str, object]:
-    return {"flip": flip, "uri": image_uri(flip.image) if flip.image is not None else None}
+def _tile(flip: Flip, called: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "flip": flip,
+        "truth": called[flip.truth],
+        "expected": called[flip.expected],
+        "answer": called[flip.answer],
+        "uri": image_uri(flip.image) if flip.image is not None else None,
+    }

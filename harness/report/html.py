@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import matplotlib
@@ -16,7 +15,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from harness.report.plots import DARK, LIGHT
+from harness import versions
+from harness.formats import figures
+from harness.report.style import DARK, LIGHT
+
+LARGEST_PNG, THUMBNAIL = 32, 80  # pixels of a side
 
 
 def render(template: str, **values: Any) -> str:
@@ -28,13 +31,8 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = percent
-    return environment.get_template(template).render(harness_version=version("tflite-harness"), **values)
-
-
-def percent(share: float | None) -> str:
-    """98.59%, or a dash where there is nothing to divide by."""
-    return "-" if share is None else f"{share:.2%}"
+    environment.filters |= {"percent": figures.percent, "milliseconds": figures.milliseconds}
+    return environment.get_template(template).render(harness_version=versions.of("tflite-harness"), **values)
 
 
 def picture(draw: Callable[[], Figure], alt: str) -> Markup:
@@ -46,10 +44,15 @@ def picture(draw: Callable[[], Figure], alt: str) -> Markup:
 
 
 def image_uri(image: npt.NDArray[np.uint8]) -> str:
-    """Grey or RGB pixels [H, W, channels] as a PNG."""
+    """Grey or RGB pixels [H, W, channels]: a small image as a PNG, a large one as a small JPEG."""
     buffer = io.BytesIO()
-    Image.fromarray(image if image.shape[-1] == 3 else image[..., 0]).save(buffer, "PNG", optimize=True)
-    return _uri("image/png", buffer.getvalue())
+    picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    if max(picture.size) <= LARGEST_PNG:
+        picture.save(buffer, "PNG", optimize=True)
+        return _uri("image/png", buffer.getvalue())
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    picture.save(buffer, "JPEG", quality=70)
+    return _uri("image/jpeg", buffer.getvalue())
 
 
 PAGE: dict[Any, Any] = {

@@ -1,46 +1,29 @@
 """Figures of an evaluation, for pages and notebooks alike, in the colours of matplotlib's current settings.
 
-LIGHT and DARK are settings to choose from. Colour C0 is what is right, C1 what is wrong; series take the others.
+LIGHT and DARK are settings to choose from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
 
 import numpy as np
-from cycler import cycler
 from matplotlib import rcParams
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
+from harness import names as class_names
 from harness.evaluate import Evaluation
 from harness.metrics import Scores
+from harness.report.style import DARK as DARK
+from harness.report.style import LIGHT as LIGHT
+from harness.report.style import SERIES, bare, cells, fade
 
 MOST_CLASSES = 24  # drawn one by one; of more, the worst, and a confusion matrix without numbers
-SHORT_NAME = 5  # characters of a class's name that fit across its column
-SERIES = (("C0", "o"), ("C3", "s"), ("C2", "D"), ("C4", "^"), ("C5", "v"))
 
 
-def _style(ink: str, quiet: str, lines: str, *cycle: str) -> dict[Any, Any]:
-    return {
-        "font.size": 9,
-        "text.color": ink,
-        "axes.labelcolor": quiet,
-        "xtick.labelcolor": ink,
-        "ytick.labelcolor": ink,
-        "grid.color": lines,
-        "axes.prop_cycle": cycler(color=cycle),
-    }
-
-
-LIGHT = _style("#1b1f24", "#59636e", "#d1d9e0", "#2563c9", "#c2410c", "#0f766e", "#7c3aed", "#a16207", "#be185d")
-DARK = _style("#e6e9ed", "#9aa4b0", "#3d454f", "#6ea8fe", "#ff8f57", "#4fd1c5", "#b69cff", "#e0b341", "#f687b3")
-
-
-def confusion(scores: Scores) -> Figure:
+def confusion(scores: Scores, names: Sequence[str] = ()) -> Figure:
     """The confusion matrix: right answers on the diagonal, wrong ones shaded by their number."""
     counts = scores.confusion
     classes = len(counts)
@@ -51,26 +34,17 @@ def confusion(scores: Scores) -> Figure:
     diagonal = np.eye(classes, dtype=bool)
     shown = {"C0": np.where(diagonal, shares, 0), "C1": np.where(diagonal, 0, counts)}
     for colour, values in shown.items():
-        axes.imshow(values, cmap=_fade(colour), vmin=0, vmax=max(float(values.max()), 1.0))
-    axes.set(xlabel="answer", ylabel="truth")
-    axes.xaxis.set(label_position="top", ticks_position="top")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    if classes <= MOST_CLASSES:
-        names = scores.class_names
-        axes.set_xticks(range(classes), names, rotation=90 if max(map(len, names)) > SHORT_NAME else 0)
-        axes.set_yticks(range(classes), names)
+        axes.imshow(values, cmap=fade(colour), vmin=0, vmax=max(float(values.max()), 1.0))
+    few = classes <= MOST_CLASSES
+    if few:
         for truth, answer in np.argwhere(counts):
             weight = "normal" if truth == answer else "bold"
             axes.text(answer, truth, str(counts[truth, answer]), ha="center", va="center", size=7.5, weight=weight)
-        axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
-        axes.grid(which="minor", linewidth=0.5)
-        axes.tick_params(which="minor", length=0)
+    cells(axes, class_names.of(names, classes) if few else None, classes)
     return figure
 
 
-def by_class(scores: Scores) -> Figure:
+def by_class(scores: Scores, names: Sequence[str] = ()) -> Figure:
     """Precision, recall and F1 of each class on one line; of many classes, those of the lowest F1."""
     return _lines(
         {
@@ -78,13 +52,14 @@ def by_class(scores: Scores) -> Figure:
             "recall": [c.recall for c in scores.classes],
             "F1": [c.f1 for c in scores.classes],
         },
-        scores.class_names,
+        names,
     )
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Figure:
     """F1 of each class, several models of equal class count on one line."""
-    names = evaluations[0].scores.class_names
+    first = evaluations[0]
+    names = class_names.read(first.data, len(first.scores.classes))
     return _lines({str(one.model): [c.f1 for c in one.scores.classes] for one in evaluations}, names, "F1")
 
 
@@ -104,19 +79,22 @@ def gallery(evaluation: Evaluation, images: Sequence[int], columns: int = 8) -> 
 
 
 def _image(axes: Axes, evaluation: Evaluation, index: int) -> None:
-    truth, answer = evaluation.name(evaluation.data.labels[index]), evaluation.name(evaluation.answers[index])
-    axes.imshow(evaluation.data.images[index], cmap="gray", vmin=0, vmax=255)
-    title, colour = f"{truth} → {answer}", rcParams["text.color"]
+    truth, answer = int(evaluation.data.labels[index]), int(evaluation.answers[index])
+    image = evaluation.data.images[index]
+    axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+    names = class_names.read(evaluation.data, len(evaluation.scores.classes))
+    title, colour = f"{names[truth]} → {names[answer]}", rcParams["text.color"]
     if truth != answer:
         title, colour = f"{title}\n{evaluation.confidences[index]:.2f}", "C1"
     axes.set_title(title, size=9, color=colour)
 
 
-def _lines(series: Mapping[str, Sequence[float | None]], class_names: Sequence[str], label: str = "") -> Figure:
+def _lines(series: Mapping[str, Sequence[float | None]], names: Sequence[str], label: str = "") -> Figure:
     """A line a class, a marker a series; the axis begins below the lowest share."""
     values = np.array([[np.nan if share is None else share for share in shares] for shares in series.values()])
     worst = np.argsort(np.fmin.reduce(values), kind="stable")  # classes without a share come last
     total, shown = len(worst), np.sort(worst[:MOST_CLASSES])
+    all_names = class_names.of(names, total)
     values = values[:, shown]
     low, high = np.fmin.reduce(values), np.fmax.reduce(values)
     columns = 3 if max(map(len, series)) < 12 else 1
@@ -130,18 +108,10 @@ def _lines(series: Mapping[str, Sequence[float | None]], class_names: Sequence[s
         axes.plot(shares, rows + offset, marker, color=colour, label=name, clip_on=False, markersize=5, alpha=0.9)
     lowest = float(np.nanmin(low))
     which = "class" if values.shape[1] == total else f"class (the {MOST_CLASSES} weakest of {total})"
-    axes.set(yticks=rows, yticklabels=[class_names[i] for i in shown], ylabel=which, xlabel=label)
+    axes.set(yticks=rows, yticklabels=[all_names[i] for i in shown], ylabel=which, xlabel=label)
     axes.set_xlim(lowest - max(0.04 * (1 - lowest), 0.002), 1)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}%")
-    axes.grid(axis="x", linewidth=0.5)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    bare(axes, "x")
     figure.legend(loc="outside upper center", ncols=columns, frameon=False)
     return figure
-
-
-def _fade(colour: str) -> LinearSegmentedColormap:
-    """From nothing to a colour: lies well on light and dark."""
-    red, green, blue = to_rgb(colour)
-    return LinearSegmentedColormap.from_list(colour, [(red, green, blue, 0.0), (red, green, blue, 0.55)])

@@ -59,7 +59,7 @@ def test_a_faithful_conversion_passes(
     shown = capsys.readouterr().out
     stored = read(record)
     assert (code, stored["verdict"]) in ((0, "PASS"), (1, "FAIL"), (3, "INCONCLUSIVE"))  # an untrained int8 may flip
-    assert stored["schema"] == "harness-record/2"
+    assert stored["schema"] == "harness-record/3"
     assert [variant["kind"] for variant in stored["variants"]] == ["float32", "dynamic_range", "int8"]
     float32 = stored["variants"][0]
     assert (float32["verdict"], float32["flips"], float32["agreement"]) == ("PASS", 0, 1.0)

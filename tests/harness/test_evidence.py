@@ -164,7 +164,7 @@ def test_a_reference_of_other_data_is_refused(tmp_path: Path) -> None:
         evidence.again(path)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"schema": "harness-record/1"}', '{"schema": "harness-record/2"}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"schema": "harness-record/1"}', '{"schema": "harness-record/3"}'])
 def test_files_that_are_no_record_are_refused(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line and exit code 2."""
     path = tmp_path / "check.json"

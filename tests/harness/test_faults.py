@@ -15,9 +15,11 @@ from harness import check, dataset, job
 from harness.errors import SetupError
 from harness.job import LATENCY, Job, LatencyPlan
 from harness.verdict import Outcome
+from harness.worker import STATE
 from tests.conftest import DIGITS
 
-QUICK = LatencyPlan(rounds=2, block=5, warmup_s=0.01)
+QUICK = LatencyPlan(processes=2, turns=1, block_s=0.002, warmup_s=0.01)
+TIMED = {f"{LATENCY}-1", f"{LATENCY}-2"}
 
 
 @pytest.fixture
@@ -46,11 +48,14 @@ def signal_at(written: Job, task: str, number: signal.Signals) -> Callable[[str,
 def test_a_killed_worker_leaves_one_variant_inconclusive(tiny_job: Job) -> None:
     """Killed at int8, as by a machine out of memory: that one is INCONCLUSIVE, the rest is answered and timed."""
     outputs = check.run(tiny_job, signal_at(tiny_job, "int8", signal.SIGKILL))
-    assert set(outputs.results) == {"float32", "dynamic_range", LATENCY}
+    assert set(outputs.results) == {"float32", "dynamic_range", *TIMED}
     assert outputs.failures["int8"].outcome is Outcome.INCONCLUSIVE
     assert "exit code -9" in outputs.failures["int8"].reasons[0]
-    assert "int8.samples" not in outputs.results[LATENCY].arrays
-    assert outputs.results[LATENCY].arrays["float32.samples"].shape == (2, 5)
+    for task in TIMED:
+        arrays = outputs.results[task].arrays
+        assert "int8.samples" not in arrays
+        assert str(arrays["control"]) == "float32"
+        assert len(arrays["float32.samples"]) == len(arrays["control.samples"]) == 6
 
 
 def test_a_hanging_worker_is_stopped(tiny_job: Job) -> None:
@@ -61,11 +66,33 @@ def test_a_hanging_worker_is_stopped(tiny_job: Job) -> None:
     assert {"float32", "int8"} <= set(outputs.results)
 
 
-def test_a_crash_while_timing_keeps_the_answers(tiny_job: Job) -> None:
-    """Crashed in the latency task: every variant's answers are there."""
-    outputs = check.run(tiny_job, signal_at(tiny_job, LATENCY, signal.SIGSEGV))
-    assert set(outputs.results) == {"float32", "dynamic_range", "int8"}
-    assert outputs.failures[LATENCY].outcome is Outcome.FAIL
+def test_every_process_that_measures_latency_is_a_fresh_one(tiny_job: Job) -> None:
+    """Each its own result; another variant is the first to be loaded in each; the control is there twice over."""
+    outputs = check.run(tiny_job, lambda *_: None)
+    assert set(outputs.results) == {"float32", "dynamic_range", "int8", *TIMED}
+    first, second = (outputs.results[f"{LATENCY}-{number}"].arrays for number in (1, 2))
+    assert first["kinds"].tolist() == ["float32", "dynamic_range", "int8", "control"]
+    assert second["kinds"].tolist() == ["dynamic_range", "control", "int8", "float32"]
+    assert first["order"].tolist()[:16] == [0, 1, 2, 3, 3, 2, 1, 0, 1, 2, 3, 0, 0, 3, 2, 1]
+    assert first["state"].shape == (32, 3, len(STATE))
+
+
+def test_a_variant_that_crashes_while_timed_is_left_out(tiny_job: Job) -> None:
+    """Every variant's answers are there, and the other variants' latency, from every process."""
+    worker = tiny_job.folder / "worker.py"
+    loading = 'model = Model(contents[kind], task["threads"])'
+    assert loading in worker.read_text()
+    crash = 'if kind == "dynamic_range":\n            os.kill(os.getpid(), 11)\n        '
+    worker.write_text(worker.read_text().replace(loading, crash + loading))
+    outputs = check.run(tiny_job, lambda *_: None)
+    assert set(outputs.results) == {"float32", "dynamic_range", "int8", *TIMED}
+    ((task, failure),) = outputs.failures.items()
+    assert task == f"{LATENCY}-1 of dynamic_range"
+    assert failure.outcome is Outcome.FAIL
+    assert "dynamic_range: the worker ended with exit code -11" in failure.reasons[0]
+    for name in TIMED:
+        assert "int8" in outputs.results[name].arrays["kinds"]
+        assert "dynamic_range" not in outputs.results[name].arrays["kinds"]
 
 
 def test_a_worker_that_cannot_start_is_a_set_up_error(tiny_job: Job) -> None:

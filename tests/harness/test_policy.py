@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,10 @@ def test_a_file_changes_only_what_it_names(tmp_path: Path) -> None:
         ("[quantized]\nleast_recall = true", "expected float"),
         ("quantized = 3", "expected a table"),
         ("kinds = {int8 = 3}", "expected a table"),
+        ("latency = 3", r"expected tables, \[\[latency\]\]"),
+        ("[[latency]]\nkind = 'int8'", "limits nothing"),
+        ("[[latency]]\np90_s = -1", "expected more than 0"),
+        ("[[latency]]\np90_ms = 3", "did you mean 'p90_s'"),
         ("[quantized", "not valid TOML"),
     ],
 )
@@ -51,6 +56,23 @@ def test_unknown_keys_and_impossible_values_are_refused(content: str, said: str,
     """Each by name, with the nearest valid key or what was expected."""
     with pytest.raises(SetupError, match=said):
         policy.load(written(tmp_path, content))
+
+
+def test_latency_rules_are_read_and_kept(tmp_path: Path) -> None:
+    """As the file has them, through the record's JSON; by default there are none; of unknown kinds they are refused."""
+    assert policy.load().latency == ()
+    path = written(
+        tmp_path, "[[latency]]\ndevice = 'adb://*'\nkind = 'int8'\np90_s = 0.01\n[[latency]]\nlargest_ratio = 1.05"
+    )
+    own = policy.load(path)
+    assert [(rule.device, rule.kind, rule.p90_s, rule.largest_ratio) for rule in own.latency] == [
+        ("adb://*", "int8", 0.01, 0),
+        ("*", "*", 0, 1.05),
+    ]
+    assert policy.from_json(json.loads(json.dumps(own.to_json())), "record") == own
+    policy.check_kinds(own, ["float32", "float16", "int8"], "policy")
+    with pytest.raises(SetupError, match="unknown kind 'int8'"):
+        policy.check_kinds(own, ["float32", "float16"], "policy")
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,170 @@
+"""What latency measurement promises: agreement with others, even controls, small slow-downs found, disturbance seen."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.conftest import VARIANTS
+from converters.manifest import Variant
+from harness import check, job, latency_verdict, peers, worker
+from harness.dataset import Dataset
+from harness.job import LatencyPlan
+from harness.latency import Control, Ratio, Timing
+
+KIND = "int8"  # the fastest: whatever is wrong shows most
+PLANTED = 1.05
+REPETITIONS, AT_LEAST = 40, 36
+
+LOADING = 'model = Model(contents[kind], task["threads"])'
+SLOWER = """
+        if kind == "slower":
+            def slower(invoke=model.invoke, clock=time.perf_counter):
+                begin = clock()
+                invoke()
+                until = begin + {planted} * (clock() - begin)
+                while clock() < until:
+                    pass
+            model.invoke = slower
+"""
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """One whole measurement: the same file twice, and once more with a slow-down planted in the worker."""
+
+    control: Control
+    slower: Ratio
+
+
+def repetition(folder: Path, variant: Variant, data: Dataset) -> Repetition:
+    subjects = {KIND: variant, "slower": replace(variant, kind="slower")}
+    timing = measure(folder, subjects, data, LatencyPlan())
+    assert timing.control
+    return Repetition(timing.control, timing.ratios[0])
+
+
+def measure(
+    folder: Path, subjects: dict[str, Variant], data: Dataset, plan: LatencyPlan, progress: object = None
+) -> Timing:
+    written = job.write_latency(folder, VARIANTS, subjects, data, plan)
+    source = (folder / "worker.py").read_text()
+    assert LOADING in source
+    (folder / "worker.py").write_text(source.replace(LOADING, LOADING + SLOWER.format(planted=PLANTED)))
+    outputs = check.run(written, progress or (lambda *_: None))  # type: ignore[arg-type]
+    assert not outputs.failures
+    arrays = {
+        f"{task.replace('-', '.')}.{name}": array
+        for task, result in outputs.results.items()
+        for name, array in result.arrays.items()
+    }
+    found = latency_verdict.runs(arrays)
+    return latency_verdict.timing(found, latency_verdict.figures(found), plan.threads)
+
+
+@pytest.mark.parametrize("kind", ["float32", KIND])
+def test_beside_litert_benchmark(
+    kind: str, variants: dict[str, Variant], data: Dataset, benchmark: BenchmarkFixture
+) -> None:
+    """Ours / litert-benchmark's median on the same file and thread, turn by turn: 0.97 to 1.03 in the median of 10."""
+    low, high = 0.97, 1.03
+    turns = benchmark.pedantic(lambda: list(peers.compare(VARIANTS, variants[kind], data, 1, 10)), rounds=1)
+    ratio = median(turn.ratio for turn in turns)
+    benchmark.extra_info |= {"ratio": ratio, "target": [low, high], "turns": [turn.ratio for turn in turns]}
+    assert low <= ratio <= high
+
+
+def test_controls_and_planted_slowdowns(
+    variants: dict[str, Variant], data: Dataset, tmp_path: Path, benchmark: BenchmarkFixture
+) -> None:
+    """Of 40 intervals of the same file twice at least 36 hold 1, the median 4 % wide at most; 36 call a planted 5 %."""
+    widest = 0.04
+
+    def repetitions() -> list[Repetition]:
+        found = []
+        for number in range(REPETITIONS):
+            (folder := tmp_path / str(number)).mkdir()
+            found.append(repetition(folder, variants[KIND], data))
+        return found
+
+    found = benchmark.pedantic(repetitions, rounds=1)
+    controls = [one.control.interval for one in found if one.control.interval]
+    called = sum(one.slower.interval is not None and one.slower.interval.low > 1 for one in found)
+    held = sum(interval.low <= 1 <= interval.high for interval in controls)
+    width = median(interval.high - interval.low for interval in controls)
+    benchmark.extra_info |= {
+        "held": held,
+        "called": called,
+        "of": REPETITIONS,
+        "median_width": width,
+        "planted": PLANTED,
+        "median_ratio": median(one.slower.ratio for one in found),
+    }
+    assert held >= AT_LEAST
+    assert width <= widest
+    assert called >= AT_LEAST
+
+
+def test_a_load_on_another_core_is_flagged(
+    variants: dict[str, Variant], data: Dataset, tmp_path: Path, benchmark: BenchmarkFixture
+) -> None:
+    """A busy program on core 0 while the third of five processes measures: most of that one's blocks are marked."""
+    least = 0.8
+    busy: list[subprocess.Popen[bytes]] = []
+
+    def plant(task: str, done: int, total: int) -> None:
+        if task == f"{job.LATENCY}-3" and not busy:
+            command = "import os; os.sched_setaffinity(0, {0})\nwhile True: pass"
+            busy.append(subprocess.Popen([sys.executable, "-c", command]))
+        if task == f"{job.LATENCY}-4":
+            busy[0].kill()
+
+    try:
+        timing = benchmark.pedantic(
+            measure, args=(tmp_path, {KIND: variants[KIND]}, data, LatencyPlan(), plant), rounds=1
+        )
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    own = timing.blocks / timing.processes
+    marked = [sum(block.process == process for block in timing.marked) / own for process in range(1, 6)]
+    benchmark.extra_info |= {"marked_by_process": marked, "reasons": timing.verdict.reasons}
+    assert marked[2] >= least
+    assert "other programs" in str([block.marks for block in timing.marked if block.process == 3])
+
+
+def test_the_workers_own_overhead(variants: dict[str, Variant], data: Dataset, benchmark: BenchmarkFixture) -> None:
+    """A block's time per inference as the worker reports it is within 1 % of a bare loop's of nothing but invokes."""
+    target = 0.01
+    model = worker.Model(variants[KIND].path(VARIANTS).read_bytes(), 1)
+    prepared = model.quantize(data.inputs()[::10])
+    warmup, _ = worker.warm_up(model, prepared, {"warmup_s": 0.5, "block_s": 0.04})
+    subject = worker.Subject(model, prepared, warmup, 0.04)
+    gauges = worker.Gauges([])
+
+    def bare() -> float:
+        count = len(subject.blocks[-1])
+        begin = time.perf_counter()
+        for _ in range(count):
+            model.invoke()
+        return (time.perf_counter() - begin) / count
+
+    def turns() -> float:
+        quotients = []
+        for _ in range(200):
+            subject.block(gauges)
+            quotients.append(float(np.mean(subject.blocks[-1])) / bare())
+        return median(quotients) - 1
+
+    overhead = benchmark.pedantic(turns, rounds=1)
+    benchmark.extra_info |= {"overhead": overhead, "target": target}
+    assert abs(overhead) < target

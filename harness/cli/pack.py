@@ -1,0 +1,47 @@
+"""`harness pack`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness.cli import flags
+from harness.errors import Exit
+
+DOES = "put a check into one file, for a machine without TensorFlow"
+EXAMPLE = "harness pack runs/job.zip, and there: harness check --packed job.zip"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE.zip")
+    flags.add_models(parser)
+    flags.add_reference(parser)
+    flags.add_variants(parser)
+    flags.add_policy(parser)
+    flags.add_data(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness import check, pack, policy, terminal
+    from harness.files import check_writable
+
+    limits = policy.load(options.policy)
+    check_writable(options.file.parent)
+    with terminal.Bars() as bars:
+        subject = check.prepare(
+            options.models,
+            options.reference,
+            options.data,
+            terminal.step,
+            bars,
+            kinds=options.variants,
+            limits=limits,
+            skip_bad=options.skip_bad,
+        )
+    pack.write(subject, limits, options.file)
+    size = options.file.stat().st_size
+    print(
+        f"{options.file}: {len(subject.variants)} variants, {len(subject.data)} images, {size / 1e6:.1f} MB\n"
+        f"there: pip install tflite-harness && harness check --packed {options.file.name}"
+    )
+    return Exit.PASS
