@@ -96,13 +96,13 @@ def ends(path: Path, imports: tuple[str, ...] = ()) -> Ends:
             f"{path}: has {counts[0]} inputs and {counts[1]} outputs; expected one of single images and one of classes"
         )
     taken, given = _shapes(model)
-    if taken is None or len(taken) != 4 or taken[3] is None or taken[3] not in COLOURS:
+    _, height, width, channels = taken if taken is not None and len(taken) == 4 else (None,) * 4
+    if channels is None or channels not in COLOURS:
         raise SetupError(
             f"{path}: takes {_shape(taken)}; expected [N, height, width, channels], channels 1 (grey) or 3 (RGB)"
         )
     if given is None or len(given) != 2 or given[1] is None or given[1] < 2:
         raise SetupError(f"{path}: gives {_shape(given)}; expected [N, classes], of 2 or more classes")
-    _, height, width, channels = taken
     return Ends(None if height is None or width is None else (height, width), channels, given[1])
 
 
