@@ -22,7 +22,6 @@ from converters.manifest import KINDS, Variant
 from harness import job, worker
 from harness.dataset import Dataset
 from harness.devices import local
-from harness.job import LatencyPlan
 from models.config import DIGITS
 
 CORES = os.cpu_count() or 1
@@ -47,7 +46,7 @@ def test_accuracy_path(
     """The worker's pass over data/test reaches 85 % of a bare invoke loop's images per second times the cores."""
     target = 0.85
     images = data.inputs()
-    written = job.write(tmp_path, VARIANTS, {kind: variants[kind]}, data, LatencyPlan(), parallel=CORES)
+    written = job.write(tmp_path, VARIANTS, {kind: variants[kind]}, data, None, parallel=CORES)
     content = variants[kind].path(VARIANTS).read_bytes()
 
     def bare() -> float:

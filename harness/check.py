@@ -31,6 +31,7 @@ from harness.latency_gate import Baseline
 from harness.policy import Policy
 from harness.record import Record, VariantRecord
 from harness.reference import Reference
+from harness.spec import ModelSpec
 from harness.verdict import Outcome, Verdict
 
 Step = Callable[[str], AbstractContextManager[None]]
@@ -76,16 +77,22 @@ def prepare(
     skip_bad: bool = False,
 ) -> Subject:
     """A folder's variants, the images, and the reference. Raises SetupError."""
-    variants = _select(manifest.read(models), kinds, models)
+    variants = select(manifest.read(models), kinds, models)
     policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
+    takes = spec_of(variants, models, reference_model)
+    data = dataset.load(data_folder, takes, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
+    expected = reference.obtain(reference_model, data, models, step)
+    return Subject(variants, models, data, expected, str(reference_model), str(data_folder))
+
+
+def spec_of(variants: Mapping[str, Variant], models: Path, reference_model: Path) -> ModelSpec:
+    """What the variants take and give. Raises SetupError: damaged, stale, or made for other class names or pixels."""
     source_sha256 = keras_model.sha256(reference_model)
     for variant in variants.values():
         manifest.verify(models, variant, source_sha256)
     takes = manifest.spec_of(variants, models)
     spec.check_stands(takes, reference_model)
-    data = dataset.load(data_folder, takes, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
-    expected = reference.obtain(reference_model, data, models, step)
-    return Subject(variants, models, data, expected, str(reference_model), str(data_folder))
+    return takes
 
 
 def with_host(subject: Subject, progress: Progress) -> Subject:
@@ -132,10 +139,6 @@ def check(
     notes += [agreement.sentence(v.kind, v.host, probed.name) for v in record.variants if v.host]
     medians = {variant.kind: variant.latency.median for variant in record.variants if variant.latency}
     notes += benchmark_model.notes(described["benchmark_model"] or {}, medians)
-    if probed.emulated:
-        notes.append(
-            f"{probed.name} is emulated: it answers as its processor would, and nothing of its speed is measured"
-        )
     return CheckedRun(replace(record, notes=tuple(notes)), outputs.interrupted)
 
 
@@ -200,7 +203,7 @@ def _missing_results(written: Job) -> list[str]:
     return [task for task in written.tasks if not written.result_path(task).exists()]
 
 
-def _select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
+def select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
     for kind in kinds or ():
         if kind not in known:
             raise SetupError(f"{models}: has no variant {kind!r}; it has {', '.join(known) or 'none'}")
@@ -236,6 +239,37 @@ def _record(
     predictions = evidence.predictions(arrays)
     changed = evidence.flipped(predictions)
     arrays |= {"flipped.index": changed, "flipped.images": data.images[changed]}
+    judged = {
+        kind: evidence.judge(kind, predictions, limits) if kind in predictions.variants else _missing(kind, outputs)
+        for kind in variants
+    }
+    about = {
+        "folder": subject.data_folder,
+        "sha256": data.sha256,
+        "reference_sha256": expected.data_sha256,
+        "images": len(data),
+        "skipped": list(data.skipped),
+    }
+    model = {"file": subject.reference_model, "sha256": expected.model_sha256, "spec": asdict(data.spec)}
+    made = assemble(variants, judged, arrays, about, model, outputs, plan, limits, started, device, baseline)
+    return replace(made, notes=(*data.notes, *made.notes))
+
+
+def assemble(
+    variants: Mapping[str, Variant],
+    judged: Mapping[str, Judged],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    data: Mapping[str, Any],
+    model: Mapping[str, Any],
+    outputs: Outputs,
+    plan: LatencyPlan | None,
+    limits: Policy,
+    started: str,
+    device: Mapping[str, Any],
+    baseline: Baseline | None,
+) -> Record:
+    """The record of variants that have been judged, and of what was timed."""
+    arrays = dict(arrays)
     for task, result in outputs.results.items():
         if task.startswith(f"{LATENCY}-"):
             arrays |= {f"{task.replace('-', '.')}.{name}": array for name, array in result.arrays.items()}
@@ -243,8 +277,8 @@ def _record(
     times = latency_verdict.figures(found)
     records = []
     for kind, variant in variants.items():
-        judged = evidence.judge(kind, predictions, limits) if kind in predictions.variants else _missing(kind, outputs)
-        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=times.get(kind), **vars(judged)))
+        timed = times.get(kind)
+        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=timed, **vars(judged[kind])))
     machine = next((result.machine for result in outputs.results.values()), {})
     failures = [failure for task, failure in outputs.failures.items() if task.startswith(f"{LATENCY}-")]
     rules = latency_gate.fitting(limits.latency, latency_gate.names(machine, device["uri"]))
@@ -259,26 +293,23 @@ def _record(
     timing = None
     if times or failures or rules:
         timing = latency_verdict.timing(found, times, threads, rules, failures, changes)
+    notes = [f"{UNMEASURED}{reason}" for failure in failures for reason in failure.reasons]
+    if known := next((one.parity for one in judged.values() if one.parity), None):
+        notes += reference.doubts(known.reference_accuracy, max(one.images for one in known.classes) / known.images)
+    if device.get("emulated"):
+        notes.append(
+            f"{device['name']} is emulated: it answers as its processor would, and nothing of its speed is measured"
+        )
     return Record(
         outcome=latency_verdict.overall([record.verdict for record in records], timing),
         variants=tuple(records),
-        model={"file": subject.reference_model, "sha256": expected.model_sha256, "spec": asdict(data.spec)},
-        data={
-            "folder": subject.data_folder,
-            "sha256": data.sha256,
-            "reference_sha256": expected.data_sha256,
-            "images": len(data),
-            "class_names": list(data.spec.class_names),
-            "skipped": list(data.skipped),
-        },
+        model=model,
+        data=data,
         policy=limits.to_json(),
         machine=machine,
         plan=asdict(plan) if plan else {"threads": 1, "processes": 0},
         started=started,
-        notes=(
-            *reference.notes(expected, data),
-            *(f"{UNMEASURED}{reason}" for failure in failures for reason in failure.reasons),
-        ),
+        notes=tuple(notes),
         arrays=arrays,
         timing=timing,
         device=device,

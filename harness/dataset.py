@@ -13,6 +13,7 @@ its number. Hidden files are ignored. Every image becomes 8-bit grey or RGB of t
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ from harness.spec import ModelSpec
 
 MAX_PIXELS = 16_000_000  # a larger image is refused before it is unpacked
 BATCH = 256
+EXPECTED = "expected images named <class>_<n>.jpg or <class>/<name>.jpg"
 _FLAT_NAME = re.compile(r"(.+)_(\d+)\.[A-Za-z0-9]+")
 _SAMPLE_MAX = {"I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I": 65535, "F": 1}
 
@@ -86,7 +88,7 @@ def load(
     images: list[npt.NDArray[np.uint8]] = []
     kept: list[tuple[str, int]] = []
     with ThreadPoolExecutor() as pool:
-        decoded = pool.map(partial(_try_read, spec=spec), [path for path, _ in entries], chunksize=64)
+        decoded = pool.map(partial(try_read, spec=spec), [path for path, _ in entries], chunksize=64)
         for index, ((path, label), outcome) in enumerate(zip(entries, decoded, strict=True), start=1):
             name = path.relative_to(folder).as_posix()
             if isinstance(outcome, str):
@@ -97,9 +99,9 @@ def load(
             if index % 64 == 0 or index == len(entries):
                 progress(index, len(entries))
     if bad and not skip_bad:
-        raise SetupError(f"{folder}: {_listing(bad)} cannot be used; mend or remove them, or pass --skip-bad")
+        raise SetupError(cannot_be_used(folder, bad))
     if not kept:
-        raise SetupError(f"{folder}: expected images named <class>_<n>.jpg or <class>/<name>.jpg; there is none")
+        raise SetupError(f"{folder}: {EXPECTED}; there is none")
     return build(np.stack(images), [label for _, label in kept], [name for name, _ in kept], spec, skipped=bad)
 
 
@@ -111,13 +113,21 @@ def build(
     *,
     skipped: Sequence[str] = (),
 ) -> Dataset:
-    """A dataset of the given arrays, with its hash over names, labels and pixels."""
+    """A dataset of the given arrays, with its hash over the images' digests."""
     label_array = np.asarray(labels, np.int64)
-    digest = hashlib.sha256()
-    digest.update(repr((images.shape, tuple(names))).encode())
-    digest.update(label_array.astype("<i8").tobytes())
-    digest.update(np.ascontiguousarray(images).tobytes())
+    digest = hashlib.sha256(digests(images, label_array, names).tobytes())
     return Dataset(images, label_array, tuple(names), spec, digest.hexdigest(), tuple(skipped))
+
+
+def digests(
+    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], names: Sequence[str]
+) -> npt.NDArray[np.uint8]:
+    """Each image's SHA-256 over its shape, name, label and pixels, [N, 32]: shards can be hashed one by one."""
+    found = [
+        hashlib.sha256(repr((image.shape, name, label)).encode() + image.tobytes()).digest()
+        for image, name, label in zip(images, names, labels.tolist(), strict=True)
+    ]
+    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, hashlib.sha256().digest_size)
 
 
 def take(data: Dataset, indices: npt.NDArray[np.int64]) -> Dataset:
@@ -132,10 +142,18 @@ def content_hashes(images: npt.NDArray[np.uint8]) -> list[str]:
 
 def read_image(path: Path, spec: ModelSpec) -> npt.NDArray[np.uint8]:
     """One image by the module's rule, uint8 of the spec's shape. Raises SetupError where it is not a usable image."""
-    outcome = _try_read(path, spec)
+    outcome = try_read(path, spec)
     if isinstance(outcome, str):
         raise SetupError(f"{path}: {outcome}; expected a readable image file")
     return outcome
+
+
+def cannot_be_used(where: Path, bad: list[str]) -> str:
+    """In one line, the files that cannot be used, and what to do."""
+    shown = ", ".join(bad[:3])
+    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    many = f"{len(bad)} file{'s' if len(bad) > 1 else ''}: {shown}{more}"
+    return f"{where}: {many} cannot be used; mend or remove them, or pass --skip-bad"
 
 
 def _entries(folder: Path, spec: ModelSpec) -> tuple[list[tuple[Path, int]], list[str]]:
@@ -149,33 +167,39 @@ def _entries(folder: Path, spec: ModelSpec) -> tuple[list[tuple[Path, int]], lis
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
+        inner = [path]
         if path.is_dir():
             inner = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-            name, what = path.name, f"{path.name}/ ({len(inner)} files, folder name"
-        elif match := _FLAT_NAME.fullmatch(path.name):
-            inner, name, what = [path], match[1], f"{path.name} (name"
-        else:
-            bad.append(f"{path.name} (name is not <class>_<n>.<ext>)")
-            continue
-        label = spec.label(name)
-        if label is None:
-            bad.append(f"{what} says class {name}; {spec.nearest(name)})")
+        label = label_of(path.name, path.is_dir(), spec)
+        if isinstance(label, str):
+            bad.append(f"{path.name}/ ({len(inner)} files, {label})" if path.is_dir() else f"{path.name} ({label})")
         else:
             found += [(file, label) for file in inner]
     return found, bad
 
 
-def _try_read(path: Path, spec: ModelSpec) -> npt.NDArray[np.uint8] | str:
-    """The image as uint8 of the spec's shape, or in a few words why not."""
+def label_of(name: str, is_folder: bool, spec: ModelSpec) -> int | str:
+    """The class that a folder's or a file's name says, or in a few words why it says none."""
+    match = None if is_folder else _FLAT_NAME.fullmatch(name)
+    if not is_folder and not match:
+        return "name is not <class>_<n>.<ext>"
+    text = match[1] if match else name
+    label = spec.label(text)
+    return f"{'folder ' * is_folder}name says class {text}; {spec.nearest(text)}" if label is None else label
+
+
+def try_read(file: Path | bytes, spec: ModelSpec) -> npt.NDArray[np.uint8] | str:
+    """The image of a file or of its content as uint8 of the spec's shape, or in a few words why not."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own size warning: MAX_PIXELS is stricter
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
                 if image.width * image.height > MAX_PIXELS:
                     return f"{image.width}x{image.height} pixels, more than {MAX_PIXELS // 1_000_000} million"
                 return _convert(image, spec)
     except UnidentifiedImageError:
-        return "empty file" if path.stat().st_size == 0 else "not an image"
+        size = len(file) if isinstance(file, bytes) else file.stat().st_size
+        return "not an image" if size else "empty file"
     except Image.DecompressionBombError:
         return f"more than {MAX_PIXELS // 1_000_000} million pixels"
     except (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError) as error:
@@ -200,9 +224,3 @@ def _convert(image: Image.Image, spec: ModelSpec) -> npt.NDArray[np.uint8]:
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(spec.shape)
-
-
-def _listing(items: list[str]) -> str:
-    shown = ", ".join(items[:3])
-    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
-    return f"{len(items)} file{'s' if len(items) > 1 else ''}: {shown}{more}"

@@ -81,14 +81,14 @@ class Evaluation:
             "ties": self.scores.ties,
             "classes": [
                 {
-                    "name": name,
+                    "name": c.name,
                     "images": c.images,
                     "answers": c.answers,
                     "precision": c.precision,
                     "recall": c.recall,
                     "f1": c.f1,
                 }
-                for name, c in zip(self.data.spec.class_names, self.scores.classes, strict=True)
+                for c in self.scores.classes
             ],
             "confusion": self.scores.confusion.tolist(),
             "misses": [
@@ -127,7 +127,7 @@ def evaluate(
         runtime = "Keras"
     else:
         outputs, runtime = classifier.ask(opened, data, progress)
-    scores = metrics.score(outputs, data.labels)
+    scores = metrics.score(outputs, data.labels, opened.spec.class_names)
     return Evaluation(model, opened.sha256, len(opened.content), folder, data, outputs, scores, runtime, started)
 
 

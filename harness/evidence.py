@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.manifest import Variant
-from harness import agreement, diagnosis, drift, latency_gate, latency_verdict, parity, policy, record, verdict
+from harness import agreement, diagnosis, drift, latency_gate, latency_verdict, parity, policy, record, tally, verdict
 from harness.agreement import Agreement
 from harness.dataset import Dataset
-from harness.drift import Hop
+from harness.drift import Chain, Hop
 from harness.errors import SetupError
 from harness.latency import UNMEASURED, Latency, Timing
 from harness.latency_verdict import Run
 from harness.parity import FloatArray, Parity
 from harness.policy import Policy
 from harness.record import Record, VariantRecord
+from harness.tally import Extreme, Mergeable, Tally
 from harness.verdict import Check, Outcome, Statistics, Verdict
 
 FLOAT = "float32"  # the variant that the others are made from
@@ -88,25 +89,64 @@ def predictions(arrays: Mapping[str, npt.NDArray[Any]]) -> Predictions:
         pixels=arrays.get("pixels"),
         fed=fed,
         host=host,
-        class_names=tuple(map(str, arrays.get("class_names", ()))),
+        class_names=tuple(map(str, arrays.get("class_names", range(arrays["reference"].shape[1])))),
     )
+
+
+@dataclass(frozen=True)
+class Fed(Mergeable):
+    """Inputs as the variant was given them: on how many images they are not the pixels', and the furthest off, with
+    its mean as given and as its pixels have it."""
+
+    wrong: int
+    worst: Extreme
+
+
+@dataclass(frozen=True)
+class Counted(Mergeable):
+    """One variant's answers counted, of one shard or of several added up."""
+
+    fed: Fed
+    answers: Tally
+    chain: Chain
+
+
+def count(kind: str, answered: Predictions, start: int = 0) -> Counted:
+    """One variant's answers to the images from number `start` on. Raises ValueError where they do not pair."""
+    fed = _count_fed(kind, answered, start)
+    answers = tally.count(answered.variants[kind], answered.reference, answered.labels, start)
+    return Counted(fed, answers, drift.chain(_stages(kind, answered), answered.labels))
 
 
 def judge(kind: str, answered: Predictions, limits: Policy) -> Judged:
     """One variant's verdict; outputs that cannot be compared FAIL."""
-    outputs = answered.variants[kind]
     try:
-        _check_inputs(kind, answered)
-        figures = parity.compare(outputs, answered.reference, answered.labels, answered.class_names)
+        counted = count(kind, answered)
+    except ValueError as error:
+        return Judged(Verdict(Outcome.FAIL, (str(error),)))
+    return replace(conclude(kind, counted, limits, answered.class_names), host=_host(kind, answered))
+
+
+def conclude(kind: str, counted: Counted, limits: Policy, class_names: Sequence[str] = ()) -> Judged:
+    """One variant's verdict from what was counted, of however many shards."""
+    try:
+        _check_fed(counted)
+        figures = parity.figures(counted.answers, class_names)
     except ValueError as error:
         return Judged(Verdict(Outcome.FAIL, (str(error),)))
     judgement = verdict.judge(kind, figures, limits)
-    chain = drift.hops(_stages(kind, answered), answered.labels)
     judged = judgement.verdict
     if judged.outcome is Outcome.FAIL:
-        patterns = diagnosis.patterns(outputs, answered.reference, [part.name for part in figures.classes])
+        patterns = diagnosis.patterns(counted.answers, [part.name for part in figures.classes])
         judged = Verdict(judged.outcome, (*judged.reasons, *patterns))
-    return Judged(judged, figures, judgement.statistics, chain, judgement.checks, _host(kind, answered))
+    return Judged(judged, figures, judgement.statistics, counted.chain.hops, judgement.checks)
+
+
+def not_passed(judged: Judged, incomplete: str) -> Judged:
+    """INCONCLUSIVE at best where the images are not all that were to be answered, and why."""
+    if not incomplete or judged.verdict.outcome is Outcome.FAIL:
+        return judged
+    return replace(judged, verdict=Verdict(Outcome.INCONCLUSIVE, (incomplete, *judged.verdict.reasons)))
 
 
 def _host(kind: str, answered: Predictions) -> Agreement | None:
@@ -134,7 +174,9 @@ def again(path: Path, other_policy: Path | None = None) -> Record:
     stored = record.read(path)
     limits = policy.load(other_policy) if other_policy else policy.from_json(dict(stored.policy), str(path))
     answered = predictions(stored.arrays)
-    variants = tuple(_again(variant, answered, limits) for variant in stored.variants)
+    variants = tuple(
+        _again(variant, answered, limits, stored.data.get("incomplete", "")) for variant in stored.variants
+    )
     found = latency_verdict.runs(stored.arrays)
     figures = latency_verdict.figures(found)
     variants = tuple(replace(variant, latency=figures.get(variant.kind)) for variant in variants)
@@ -163,38 +205,46 @@ def _timing(
 
 def inputs(data: Dataset, variants: Mapping[str, Variant]) -> dict[str, npt.NDArray[Any]]:
     """Arrays of a record: the classes' names, and what each variant should have been given."""
-    pixels = np.concatenate([part.mean(axis=(1, 2, 3), dtype=np.float64) for part in data.batches()])
-    arrays: dict[str, npt.NDArray[Any]] = {"class_names": np.array(data.spec.class_names), "pixels": pixels}
+    arrays: dict[str, npt.NDArray[Any]] = {"class_names": np.array(data.spec.class_names), "pixels": pixels(data)}
     for kind, variant in variants.items():
         arrays[f"{kind}.input_scale"] = np.array(variant.input.scale)
         arrays[f"{kind}.input_zero_point"] = np.array(variant.input.zero_point)
     return arrays
 
 
+def pixels(data: Dataset) -> npt.NDArray[np.float64]:
+    """The mean of each image as float input [N]."""
+    return np.concatenate([np.empty(0), *(part.mean(axis=(1, 2, 3), dtype=np.float64) for part in data.batches())])
+
+
 def _fed(stored: FloatArray, scale: float, zero_point: int) -> tuple[FloatArray, float]:
     return parity.dequantize(stored, scale, zero_point), FLOAT_NOISE + 0.51 * scale
 
 
-def _check_inputs(kind: str, answered: Predictions) -> None:
-    """Raise ValueError where a variant was not given the images, or not as its manifest says that it takes them."""
+def _count_fed(kind: str, answered: Predictions, start: int) -> Fed:
     if answered.pixels is None or kind not in answered.fed:
-        return
+        return Fed(0, Extreme.of(np.empty(0), start))
     fed, tolerance = answered.fed[kind]
     if fed.shape != answered.pixels.shape:
         raise ValueError(f"{len(fed)} inputs for {len(answered.pixels)} images")
     off = np.abs(fed - answered.pixels)
-    if not (off <= tolerance).all():
-        worst = int(np.nan_to_num(off, nan=np.inf).argmax())
+    return Fed(int((~(off <= tolerance)).sum()), Extreme.of(off, start, fed, answered.pixels))
+
+
+def _check_fed(counted: Counted) -> None:
+    """Raise ValueError where a variant was not given the images, or not as its manifest says that it takes them."""
+    if counted.fed.wrong:
+        given, pixels = counted.fed.worst.about
         raise ValueError(
-            f"wrong input on {int((~(off <= tolerance)).sum())} of {len(off)} images: image {worst} (counted from 0) "
-            f"was given with a mean of {fed[worst]:.3f}, its pixels have {answered.pixels[worst]:.3f}; wrong scale or "
+            f"wrong input on {counted.fed.wrong} of {counted.answers.images} images: image {counted.fed.worst.image} "
+            f"(counted from 0) was given with a mean of {given:.3f}, its pixels have {pixels:.3f}; wrong scale or "
             "zero point, a range that clips, or another image"
         )
 
 
-def _again(variant: VariantRecord, answered: Predictions, limits: Policy) -> VariantRecord:
+def _again(variant: VariantRecord, answered: Predictions, limits: Policy, incomplete: str) -> VariantRecord:
     if variant.kind in answered.variants:
-        judged = judge(variant.kind, answered, limits)
+        judged = not_passed(judge(variant.kind, answered, limits), incomplete)
         return replace(variant, **vars(judged))
     if variant.verdict.outcome is Outcome.PASS:
         return replace(variant, verdict=Verdict(Outcome.FAIL, ("no outputs: nothing to compare",)))
@@ -203,7 +253,7 @@ def _again(variant: VariantRecord, answered: Predictions, limits: Policy) -> Var
 
 def _stages(kind: str, answered: Predictions) -> list[drift.Stage]:
     """Keras, its fold, float32, the variant; then the variant as the device computes it, the others as this machine."""
-    stages: list[drift.Stage] = [("Keras", answered.reference)]
+    stages: list[tuple[str, FloatArray | None]] = [("Keras", answered.reference)]
     if answered.folded is not None:
         stages.append(("folded Keras", answered.folded))
     host = {name: outputs for name, (outputs, _) in answered.host.items()}

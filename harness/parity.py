@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
+from harness import tally
 from harness.spec import numbers
+from harness.tally import CHANGES, LEAST_PROBABILITY, Tally
 
 FloatArray = npt.NDArray[np.floating]
-Flags = npt.NDArray[np.bool_]
-
-LEAST_PROBABILITY = 1 / 512  # half a step of int8 outputs; smaller ones count as that in the divergence
 FLOAT_TOLERANCE = 0.01  # of probabilities that were computed in float16
-ECE_BINS = 15  # Guo et al., arXiv:1706.04599
 
 
 @dataclass(frozen=True)
@@ -92,74 +91,40 @@ def compare(
     Raises ValueError: nothing to compare, unequal shapes, NaN or infinite values, the same answer to every image,
     no probabilities where the reference gives probabilities.
     """
-    check(outputs, reference, labels)
-    images = np.arange(len(labels))
-    answer, expected = outputs.argmax(axis=1), reference.argmax(axis=1)
-    top, expected_top = _top(outputs), _top(reference)
-    tied = top.sum(axis=1) > 1
-    same = (top == expected_top).all(axis=1)
-    right, reference_right = answer == labels, expected == labels
-    best, reference_best = top[images, labels], expected_top[images, labels]
-    worst = best & ~tied
-    reference_worst = reference_best & (expected_top.sum(axis=1) == 1)
-    cases = (
-        reference_right & ~right,
-        ~reference_right & right,
-        reference_worst & ~best & ~same,
-        ~reference_worst & best & ~same,
-        reference_best & ~worst & ~same,
-        ~reference_best & worst & ~same,
-    )
-    difference = np.abs(outputs - reference).max(axis=1)
+    return figures(tally.count(outputs, reference, labels), class_names)
+
+
+def figures(counted: Tally, class_names: Sequence[str] = ()) -> Parity:
+    """Of a tally, of however many shards. Raises ValueError as `compare` does."""
+    _check(counted)
+    images = counted.images
+    totals = {name: int(by_class.sum()) for name, by_class in counted.counts.items()}
+    agreeing = int(counted.confusion.trace())
     return Parity(
-        images=len(labels),
-        accuracy=float(right.mean()),
-        accuracy_best=float(best.mean()),
-        accuracy_worst=float(worst.mean()),
-        reference_accuracy=float(reference_right.mean()),
-        agreement=float((answer == expected).mean()),
-        flips=int((answer != expected).sum()),
-        flips_best=int((~(top & expected_top).any(axis=1)).sum()),
-        flips_worst=int((~same).sum()),
-        ties=int(tied.sum()),
-        largest_probability_difference=float(difference.max()),
-        mean_probability_difference=float(difference.mean()),
-        divergence=_divergence(reference, outputs),
-        ece=_ece(outputs, right),
-        reference_ece=_ece(reference, reference_right),
-        changes=Changes(*(int(case.sum()) for case in cases)),
-        classes=_classes(labels, answer, expected, cases, class_names or numbers(outputs.shape[1])),
+        images=images,
+        accuracy=totals["right"] / images,
+        accuracy_best=totals["right_best"] / images,
+        accuracy_worst=totals["right_worst"] / images,
+        reference_accuracy=totals["reference_right"] / images,
+        agreement=agreeing / images,
+        flips=images - agreeing,
+        flips_best=totals["flips_best"],
+        flips_worst=totals["flips_worst"],
+        ties=totals["ties"],
+        largest_probability_difference=counted.largest_difference,
+        mean_probability_difference=float(counted.difference / images),
+        divergence=max(0.0, float(counted.divergence / images)),
+        ece=_ece(counted.gaps, images),
+        reference_ece=_ece(counted.reference_gaps, images),
+        changes=Changes(**{name: totals[name] for name in CHANGES}),
+        classes=_classes(counted, class_names or numbers(len(counted.confusion))),
     )
-
-
-def check(outputs: FloatArray, reference: FloatArray, labels: npt.NDArray[np.int64]) -> None:
-    """Raise ValueError where outputs cannot be compared with the reference's."""
-    if outputs.shape != reference.shape or outputs.ndim != 2 or len(labels) != len(outputs):
-        raise ValueError(
-            f"{outputs.shape} outputs, {reference.shape} of the reference and {len(labels)} labels do not pair"
-        )
-    if not len(outputs):
-        raise ValueError("no images: nothing to compare")
-    if labels.min() < 0 or labels.max() >= outputs.shape[1]:
-        raise ValueError(f"labels {labels.min()} to {labels.max()} for {outputs.shape[1]} classes")
-    for whose, values in (("", outputs), ("the reference's ", reference)):
-        if broken := int((~np.isfinite(values)).any(axis=1).sum()):
-            raise ValueError(f"{whose}NaN or infinite outputs on {broken} of {len(values)} images")
-    if (outputs == outputs[0]).all() and not (reference == reference[0]).all():
-        raise ValueError(f"constant: the same outputs for all {len(outputs)} images")
-    tolerance = 0.1 + outputs.shape[1] * LEAST_PROBABILITY
-    if _off_sum(reference) <= tolerance < _off_sum(outputs):
-        totals = outputs.sum(axis=1)
-        raise ValueError(
-            f"outputs from {outputs.min():g} to {outputs.max():g}, on one image adding up to "
-            f"{totals[np.abs(totals - 1).argmax()]:g}: no probabilities as the reference's are; not dequantized, or by "
-            "the wrong scale and zero point"
-        )
 
 
 def are_probabilities(outputs: FloatArray) -> bool:
     """Whether each image's outputs [N, classes], of a float model, are a distribution."""
-    return _off_sum(outputs) <= FLOAT_TOLERANCE
+    off_sum = np.abs(outputs.sum(axis=1) - 1).max()
+    return bool(max(off_sum, -outputs.min()) <= FLOAT_TOLERANCE)
 
 
 def are_logits(outputs: FloatArray) -> bool:
@@ -173,54 +138,40 @@ def softmax(logits: FloatArray) -> FloatArray:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def _off_sum(outputs: FloatArray) -> float:
-    """How far from a distribution the outputs are, at worst: a sum other than 1, or a negative value."""
-    return float(max(np.abs(outputs.sum(axis=1) - 1).max(), -outputs.min()))
+def _check(counted: Tally) -> None:
+    """Raise ValueError where outputs cannot be compared with the reference's."""
+    for whose, broken in (("", counted.broken), ("the reference's ", counted.reference_broken)):
+        if broken:
+            raise ValueError(f"{whose}NaN or infinite outputs on {broken} of {counted.images} images")
+    if counted.same.holds and not counted.reference_same.holds:
+        raise ValueError(f"constant: the same outputs for all {counted.images} images")
+    tolerance = 0.1 + len(counted.confusion) * LEAST_PROBABILITY
+    if counted.reference_off <= tolerance < max(counted.off_sum.value, -counted.lowest):
+        raise ValueError(
+            f"outputs from {counted.lowest:g} to {counted.highest:g}, on one image adding up to "
+            f"{counted.off_sum.about[0]:g}: no probabilities as the reference's are; not dequantized, or by "
+            "the wrong scale and zero point"
+        )
 
 
-def _top(outputs: FloatArray) -> Flags:
-    """Which classes share the largest output, [N, classes]."""
-    return np.asarray(outputs == outputs.max(axis=1, keepdims=True))
-
-
-def _divergence(reference: FloatArray, outputs: FloatArray) -> float:
-    p, q = np.maximum(reference, LEAST_PROBABILITY), np.maximum(outputs, LEAST_PROBABILITY)
-    p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
-    return max(0.0, float((p * np.log(p / q)).sum(axis=1).mean()))
-
-
-def _ece(outputs: FloatArray, right: Flags) -> float:
+def _ece(gaps: tuple[Fraction, ...], images: int) -> float:
     """The mean distance of confidence and accuracy over bins of equal width, by their share of images."""
-    confidence = outputs.max(axis=1)
-    bins = np.clip((confidence * ECE_BINS).astype(np.int64), 0, ECE_BINS - 1)
-    gaps = np.bincount(bins, confidence - right, ECE_BINS)
-    return float(np.abs(gaps).sum() / len(right))
+    return float(sum(map(abs, gaps), Fraction(0)) / images)
 
 
-def _classes(
-    labels: npt.NDArray[np.int64],
-    answer: npt.NDArray[np.int64],
-    expected: npt.NDArray[np.int64],
-    cases: tuple[Flags, ...],
-    class_names: Sequence[str],
-) -> tuple[ClassParity, ...]:
-    def counts(of: npt.NDArray[np.int64]) -> list[int]:
-        return [int(number) for number in np.bincount(of, minlength=len(class_names))]
-
-    images = counts(labels)
-    right, reference_right = counts(labels[answer == labels]), counts(labels[expected == labels])
-    answers, reference_answers = counts(answer), counts(expected)
-    changes = list(zip(*(counts(labels[case]) for case in cases), strict=True))
+def _classes(counted: Tally, class_names: Sequence[str]) -> tuple[ClassParity, ...]:
+    counts = {name: by_class.tolist() for name, by_class in counted.counts.items()}
+    answers, reference_answers = counted.confusion.sum(axis=0).tolist(), counted.confusion.sum(axis=1).tolist()
     return tuple(
         ClassParity(
             label=label,
-            name=name,
-            images=images[label],
-            recall=right[label] / images[label] if images[label] else None,
-            reference_recall=reference_right[label] / images[label] if images[label] else None,
+            name=class_names[label],
+            images=images,
+            recall=counts["right"][label] / images if images else None,
+            reference_recall=counts["reference_right"][label] / images if images else None,
             answers=answers[label],
             reference_answers=reference_answers[label],
-            changes=Changes(*changes[label]),
+            changes=Changes(**{name: counts[name][label] for name in CHANGES}),
         )
-        for label, name in enumerate(class_names)
+        for label, images in enumerate(counts["all"])
     )

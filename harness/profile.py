@@ -93,7 +93,8 @@ def measure(path: Path, images: npt.NDArray[np.float32], kind: str) -> Profile:
     events = _events(path, prepared)
     steps = [[event for event in run if event[1] in (OPERATOR, DELEGATED)] for run in events]
     profiled_s = float(np.median([sum(event[3] for event in run if event[:2] == ["Invoke", INVOKE]) for run in events]))
-    seconds = np.mean([[event[3] for event in run] for run in steps], axis=0)
+    taken = np.sort([[event[3] for event in run] for run in steps], axis=0)
+    seconds = taken[: len(taken) * 4 // 5].mean(axis=0)  # whole microseconds: a median would lose more than the mean
     seconds *= latency_s / seconds.sum()
     work = roofline.work(content)
     known = _matched([event[0] for event in steps[0]], work)

@@ -20,6 +20,7 @@ from harness.errors import SetupError
 from harness.files import sha256, write_atomic
 from harness.latency import Latency, Timing, latency_from_json, timing_from_json
 from harness.parity import Parity
+from harness.shard_evidence import ShardedArrays, ShardFile
 from harness.verdict import Check, Outcome, Statistics, Verdict
 
 SCHEMA = "harness-record/3"
@@ -78,12 +79,15 @@ class Record:
 
 
 def write(record: Record, path: Path) -> Path:
-    """Write the JSON and, beside it, the arrays; the arrays' path. Raises SetupError."""
+    """Write the JSON and, beside it, the arrays, but for those of shards; the arrays' path. Raises SetupError."""
     arrays_path = path.with_suffix(".npz")
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **record.arrays)
+    sharded = record.arrays if isinstance(record.arrays, ShardedArrays) else None
+    np.savez_compressed(buffer, allow_pickle=False, **(sharded.own if sharded else record.arrays))
     write_atomic(arrays_path, buffer.getvalue())
     content = record.to_json() | {"arrays": arrays_path.name, "arrays_sha256": sha256(buffer.getvalue())}
+    if sharded:
+        content |= {"shards": [asdict(one) for one in sharded.files]}
     write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
     return arrays_path
 
@@ -106,7 +110,11 @@ def read(path: Path) -> Record:
     if schema != SCHEMA:
         raise SetupError(f"{path}: schema {schema!r}, expected {SCHEMA!r}; run harness check again")
     try:
-        record = _parse(stored, _arrays(path.with_name(stored["arrays"]), stored["arrays_sha256"]))
+        arrays: Mapping[str, npt.NDArray[Any]] = _arrays(path.with_name(stored["arrays"]), stored["arrays_sha256"])
+        if "shards" in stored:
+            arrays = ShardedArrays(arrays, path.parent, tuple(ShardFile(**one) for one in stored["shards"]))
+            arrays.verify()
+        record = _parse(stored, arrays)
         _check(record, path)
     except (KeyError, TypeError, ValueError) as error:
         raise SetupError(f"{path}: damaged ({error!r}); run harness check again") from error
@@ -124,7 +132,7 @@ def _arrays(path: Path, expected: str) -> dict[str, npt.NDArray[Any]]:
         raise SetupError(f"{path}: expected the record's arrays ({error}); run harness check again") from error
 
 
-def _parse(stored: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Record:
+def _parse(stored: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Record:
     return Record(
         outcome=Outcome(stored["verdict"]),
         variants=tuple(

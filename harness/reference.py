@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import numpy as np
@@ -19,6 +20,9 @@ from harness.dataset import Dataset
 from harness.errors import SetupError
 from harness.files import write_atomic
 from harness.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from converters.keras_process import KerasProcess
 
 
 @dataclass(frozen=True)
@@ -47,19 +51,33 @@ def obtain(
     Only computing needs TensorFlow. imports: modules that register the model's own layers. Raises SetupError.
     """
     model_sha256 = keras_model.sha256(model)
-    path = store / f"reference-{model_sha256[:12]}-{data.sha256[:12]}.npz"
-    stored = read(path)
-    wanted = model_sha256, data.sha256, (len(data), len(data.spec.class_names))
-    if (
-        stored
-        and (stored.model_sha256, stored.data_sha256, stored.outputs.shape) == wanted
-        and stored.spec.same_input(data.spec)
-    ):
-        return stored
+    if found := stored(store, model_sha256, data.sha256, len(data), data.spec):
+        return found
     from converters.keras_process import KerasProcess
 
     with step(f"reference: {model.name} on {len(data)} images"), KerasProcess() as keras:
-        outputs, folded = keras.call(keras_model.predict_folded_too, model, data, tuple(imports))
+        return compute(model, model_sha256, data, store, keras, imports)
+
+
+def stored(store: Path, model_sha256: str, data_sha256: str, images: int, takes: ModelSpec) -> Reference | None:
+    """The reference that the folder holds of a model and a dataset, read by this spec; none: it has none."""
+    found = read(_path(store, model_sha256, data_sha256))
+    wanted = model_sha256, data_sha256, (images, len(takes.class_names))
+    if found and (found.model_sha256, found.data_sha256, found.outputs.shape) == wanted:
+        return found if found.spec.same_input(takes) else None
+    return None
+
+
+def compute(
+    model: Path,
+    model_sha256: str,
+    data: Dataset,
+    store: Path,
+    keras: KerasProcess,
+    imports: Sequence[str] = (),
+) -> Reference:
+    """A new reference, stored in the folder. Raises SetupError."""
+    outputs, folded = keras.call(keras_model.predict_folded_too, model, data, tuple(imports))
     if broken := int((~np.isfinite(outputs)).any(axis=1).sum()):
         raise SetupError(f"{model}: NaN or infinite outputs on {broken} of {len(data)} images; a reference must answer")
     computed = Reference(outputs, model_sha256, data.sha256, data.spec, folded)
@@ -72,21 +90,22 @@ def obtain(
         data_sha256=np.array(data.sha256),
         spec=np.array(json.dumps(asdict(data.spec))),
     )
-    write_atomic(path, buffer.getvalue())
+    write_atomic(_path(store, model_sha256, data.sha256), buffer.getvalue())
     return computed
 
 
-def notes(found: Reference, data: Dataset) -> tuple[str, ...]:
-    """What a person should know before trusting images or model."""
-    accuracy = float((found.outputs.argmax(axis=1) == data.labels).mean())
-    usual = float(np.bincount(data.labels).max() / len(data))
+def _path(store: Path, model_sha256: str, data_sha256: str) -> Path:
+    return store / f"reference-{model_sha256[:12]}-{data_sha256[:12]}.npz"
+
+
+def doubts(accuracy: float, usual: float) -> tuple[str, ...]:
+    """What a person should know before trusting the Keras model. usual: the share of the most frequent class."""
     if accuracy > usual or usual == 1:
-        return data.notes
-    guess = (
+        return ()
+    return (
         f"the Keras model itself is right on {accuracy:.2%} of the images, no more often than one answer to all: are "
-        "pixel_range, mean, std and the order of class_names those of its training?"
+        "pixel_range, mean, std and the order of class_names those of its training?",
     )
-    return (*data.notes, guess)
 
 
 def read(path: Path) -> Reference | None:

@@ -34,6 +34,7 @@ def test_a_stored_reference_is_checked_with_tflite_runtime_alone(
     """Without TensorFlow, all three variants load in tflite-runtime 2.14 and answer as in ai-edge-litert."""
     here, there = tmp_path / "here.json", tmp_path / "there.json"
     arguments = ["check", "--models", str(tiny_variants), "--reference", str(tiny_model), "--data", str(few_images)]
+    arguments += ["--quick"]
     main([*arguments, "--json", str(here)])  # stores the reference, too
     done = subprocess.run(
         [old_python, "-m", "harness", *arguments, "--json", str(there)],

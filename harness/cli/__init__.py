@@ -31,6 +31,8 @@ VERBS = (
     "pack",
     "selftest",
     "policy",
+    "fleet",
+    "lab",
     "completion",
 )
 EXIT_CODES = "exit codes: 0 PASS, 1 FAIL, 2 usage or set-up error, 3 INCONCLUSIVE, 130 interrupted"

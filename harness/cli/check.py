@@ -14,6 +14,9 @@ from harness.errors import Exit, SetupError
 if TYPE_CHECKING:
     from harness.check import Subject
     from harness.devices.base import Progress
+    from harness.job import LatencyPlan
+    from harness.latency_gate import Baseline
+    from harness.on_devices import OnDevice
     from harness.policy import Policy
 
 WORST_FIRST = (Exit.INTERRUPTED, Exit.FAIL, Exit.SETUP, Exit.INCONCLUSIVE, Exit.PASS)  # of several devices
@@ -30,7 +33,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--device",
         action="append",
         metavar="URI",
-        help="where to run: local, ssh://[user@]host[:port] or adb://[serial]; may be repeated (default: local)",
+        help="where to run: local, ssh://[user@]host[:port] or adb://[serial]; may be repeated (default: local; "
+        "with --scheduler: all of the lab's, if they are alike)",
     )
     parser.add_argument("--keep", action="store_true", help="leave the job on the device, to look at")
     parser.add_argument(
@@ -55,6 +59,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_latency(parser)
     flags.add_policy(parser)
     flags.add_data(parser)
+    parser.add_argument(
+        "--shards",
+        type=int,
+        metavar="N",
+        help="read the images in N shards, never all at once (default: as many as a large set needs)",
+    )
+    flags.add_scheduler(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -68,10 +79,11 @@ def run(options: argparse.Namespace) -> int:
     plan = flags.latency_plan(options)
     if options.json.suffix != ".json":
         raise SetupError(f"--json {options.json}: expected a name ending in .json; the arrays go beside it as .npz")
+    if options.shards is not None and options.shards < 1:
+        raise SetupError(f"--shards {options.shards}: expected at least 1")
     benchmark = None
     if options.benchmark_model:
         benchmark = BenchmarkModel(options.benchmark_model, tuple(options.benchmark_flag))
-    devices = on_devices.open_all(options.device or [URI], keep=options.keep)
     limits = policy.load(options.policy)
     baseline = latency_gate.load(options.baseline, limits.latency)
     check_writable(options.json.parent)
@@ -80,8 +92,14 @@ def run(options: argparse.Namespace) -> int:
 
         check_writable(options.html.parent)
     with terminal.Bars() as bars, tempfile.TemporaryDirectory(prefix="harness-packed-") as unpacked:
-        subject, limits = _subject(options, limits, bars, Path(unpacked))
-        done = on_devices.run(devices, subject, bars, plan=plan, limits=limits, baseline=baseline, benchmark=benchmark)
+        if _in_shards(options):
+            done = _sharded(options, limits, plan, baseline, bars)
+        else:
+            devices = on_devices.open_all(options.device or [URI], keep=options.keep)
+            subject, limits = _subject(options, limits, bars, Path(unpacked))
+            done = on_devices.run(
+                devices, subject, bars, plan=plan, limits=limits, baseline=baseline, benchmark=benchmark
+            )
     if len(done) == 1 and done[0].problem:
         raise done[0].problem
     codes = []
@@ -90,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"harness check: {one.problem}", file=sys.stderr)
             codes.append(int(Exit.SETUP))
             continue
-        path = options.json if len(done) == 1 else options.json.with_suffix(f".{on_devices.slug(one.uri)}.json")
+        path = _path(options, one.uri, len(done))
         try:
             arrays = record.write(one.run.record, path)
         finally:  # what was measured is shown also where it cannot be stored
@@ -121,3 +139,62 @@ def _subject(options: argparse.Namespace, limits: Policy, progress: Progress, un
         skip_bad=options.skip_bad,
     )
     return subject, limits
+
+
+def _path(options: argparse.Namespace, uri: str, devices: int) -> Path:
+    """Where a device's record is written."""
+    from harness.on_devices import slug
+
+    named: Path = options.json
+    return named if devices == 1 else named.with_suffix(f".{slug(uri)}.json")
+
+
+def _in_shards(options: argparse.Namespace) -> bool:
+    """Whether the images are to be read in shards: on a lab, where that is asked for, and where they are many."""
+    from converters import manifest
+    from harness import shards
+
+    if options.packed:
+        return False
+    if options.scheduler or options.shards:
+        return True
+    takes = manifest.spec_of(manifest.read(options.models), options.models)
+    source = shards.open_source(options.data, takes)
+    return isinstance(source, shards.Parquet) or source.images > shards.usual_size(takes)
+
+
+def _sharded(
+    options: argparse.Namespace,
+    limits: Policy,
+    plan: LatencyPlan | None,
+    baseline: Baseline | None,
+    progress: Progress,
+) -> list[OnDevice]:
+    """Each named device on its own; of a lab, like devices together."""
+    from harness import shards, terminal
+    from harness.devices.local import URI
+    from harness.lab import cluster, sharded
+    from harness.lab.engine import Engine, LocalEngine
+    from harness.on_devices import OnDevice
+
+    what = sharded.subject(options.models, options.reference, options.variants, limits, plan, baseline)
+    named = options.device or ([] if options.scheduler else [URI])
+    lab = cluster.Cluster(options.scheduler, flags.tls(options)) if options.scheduler else None
+    engine: Engine = lab or LocalEngine(named, progress)
+    done = []
+    with engine:
+        groups = [[uri] for uri in named]
+        if lab:
+            lab.check_versions()
+            groups = [cluster.choose(lab.devices(), named, options.scheduler)]
+        for group in groups:
+            source = shards.open_source(options.data, what.spec)
+            size = -(-source.images // options.shards) if options.shards else shards.usual_size(what.spec)
+            path = _path(options, group[0], len(groups))
+            run = sharded.run(
+                what, source, size, engine, group, path, terminal.step, progress, skip_bad=options.skip_bad
+            )
+            done.append(OnDevice(", ".join(group), run))
+            if run.interrupted:
+                break
+    return done

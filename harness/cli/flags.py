@@ -12,6 +12,7 @@ from harness.errors import SetupError
 
 if TYPE_CHECKING:
     from harness.job import LatencyPlan
+    from harness.lab.cluster import Keys
 
 MODEL = Path("models/resnet164.keras")
 MODELS = Path("models/tflite")
@@ -81,6 +82,28 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy", type=Path, metavar="FILE", help="limits of your own (default: what harness policy prints)"
     )
+
+
+def add_scheduler(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scheduler",
+        metavar="tcp://HOST:PORT",
+        help="have the devices of a lab's workers do it (harness lab); default: this machine",
+    )
+    add_tls(parser)
+
+
+def add_tls(parser: argparse.ArgumentParser) -> None:
+    for name, what in (("ca", "the lab's authority"), ("cert", "this host's certificate"), ("key", "its key")):
+        parser.add_argument(
+            f"--tls-{name}", type=Path, metavar="FILE", help=f"PEM file of {what}, for tls:// addresses"
+        )
+
+
+def tls(options: argparse.Namespace) -> Keys:
+    from harness.lab.cluster import Keys
+
+    return Keys(options.tls_ca, options.tls_cert, options.tls_key)
 
 
 def add_latency(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import evidence, flips, names, terminal
+    from harness import evidence, flips, terminal
     from harness.files import check_writable, write_atomic
 
     if options.html:
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
 
         check_writable(options.html.parent)
     record = evidence.again(options.record)
-    print(terminal.flips(flips.of(record), names.stored(record.data, record.arrays["reference"].shape[1])))
+    print(terminal.flips(flips.of(record)))
     if options.html:
         write_atomic(options.html, page.page(record).encode())
         print(f"written: {options.html}")

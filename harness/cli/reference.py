@@ -33,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
     made = reference.obtain(options.model, data, options.models, terminal.step, imports=options.imports)
     accuracy = float((made.outputs.argmax(axis=1) == data.labels).mean())
     print(f"{options.model}: accuracy {accuracy:.2%} on {len(data)} images of {options.data}")
-    for note in reference.notes(made, data):
+    usual = max(data.labels.tolist().count(label) for label in set(data.labels.tolist())) / len(data)
+    for note in (*data.notes, *reference.doubts(accuracy, usual)):
         print(note)
     return Exit.PASS

@@ -54,4 +54,9 @@ def _renderer(shape: str) -> Callable[[Runs], str]:
         return terminal.tables
     from harness.formats import json_report, junit, markdown
 
-    return {"markdown": markdown, "junit": junit, "json": json_report}[shape].render
+    renderers: dict[str, Callable[[Runs], str]] = {
+        "markdown": markdown.render,
+        "junit": junit.render,
+        "json": json_report.render,
+    }
+    return renderers[shape]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness import evidence, verdict
 from harness.errors import SetupError
@@ -73,15 +72,9 @@ def read(paths: Sequence[Path], policy: Path | None = None) -> Runs:
 
 def device_name(record: Record) -> str:
     """How a person calls the device of a record."""
-    device = about(record)
+    device = record.device
     name = str(device.get("name") or device.get("uri") or record.machine.get("machine", "this machine"))
     return f"{name} (emulated)" if device.get("emulated") else name
-
-
-def about(record: Record) -> Mapping[str, Any]:
-    """What the device said of itself; nothing in records of older versions."""
-    found: Mapping[str, Any] = getattr(record, "device", {})
-    return found
 
 
 def _in(folder: Path) -> list[Path]:

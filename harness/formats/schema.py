@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import evaluate, record
+from harness.agreement import Agreement
 from harness.drift import Hop
 from harness.files import write_atomic
 from harness.formats import json_report
@@ -95,6 +96,7 @@ def _record() -> dict[str, Schema]:
         "hops": of(tuple[Hop, ...]),
         "lost_most": _or_null(TEXT),
         "latency_s": _or_null(of(Latency)),
+        "host": _or_null(of(Agreement)),
     }
     return {
         "verdict": OUTCOME,
@@ -102,6 +104,7 @@ def _record() -> dict[str, Schema]:
         "model": ANYTHING | {"required": ["file", "sha256"]},
         "data": ANYTHING | {"required": ["folder", "sha256", "reference_sha256", "images", "skipped"]},
         "policy": of(Policy),
+        "device": ANYTHING,
         "machine": ANYTHING,
         "latency_plan": ANYTHING,
         "latency": _or_null(_object(timing)),

@@ -11,7 +11,8 @@ MARKS = {Outcome.PASS: "\N{WHITE HEAVY CHECK MARK}", Outcome.FAIL: "\N{CROSS MAR
 def sentence(runs: Runs) -> str:
     """The verdict for a person who reads nothing else."""
     images = f"{runs.records[0].data['images']:,} images"
-    where = runs.devices[0] if len(runs.devices) == 1 else f"{len(runs.devices)} devices"
+    processor = runs.records[0].machine.get("machine", "processor unavailable")
+    where = processor if len(runs.devices) == 1 else f"{len(runs.devices)} devices"
     by_outcome = {
         outcome: list(dict.fromkeys(v.kind for _, _, v in runs.rows() if v.verdict.outcome is outcome))
         for outcome in Outcome

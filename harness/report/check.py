@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from harness import drift, evidence, latency_verdict, metrics, names
+from harness import drift, evidence, latency_verdict, metrics
 from harness.formats import figures, words
-from harness.formats import runs as runs_module
 from harness.formats.runs import Runs
 from harness.latency import UNAVAILABLE, Timing
 from harness.record import Record
@@ -30,7 +29,7 @@ def page(runs: Runs) -> str:
     """HTML, under 2 MB whatever was run: of many flips it shows the surest, and says so."""
     first = runs.records[0]
     classes = first.arrays["reference"].shape[1]
-    called = names.stored(first.data, classes)
+    called = tuple(map(str, first.arrays.get("class_names", range(classes))))
     in_matrix = called if classes <= plots.MOST_CLASSES else None
     rows = [_row(*row) for row in runs.rows()]
     by_outcome = sorted(rows, key=lambda row: -SEVERITY.index(row["variant"].verdict.outcome))
@@ -38,7 +37,6 @@ def page(runs: Runs) -> str:
         "check.html",
         runs=runs,
         first=first,
-        names=called,
         sentence=words.sentence(runs),
         next_step=words.next_step(runs),
         rows=rows,
@@ -51,9 +49,9 @@ def page(runs: Runs) -> str:
             for device, record in list(runs.each())[:FIGURES_SHOWN]
             if latency_verdict.runs(record.arrays)
         ],
-        about={device: runs_module.about(record) for device, record in runs.each()},
+        emulated=all(record.device.get("emulated") for record in runs.records),
         states=[(device, _state(record.timing)) for device, record in runs.each() if record.timing],
-        reference=_reference(first, in_matrix),
+        reference=_reference(first),
         changed=_changed(runs, called, in_matrix),
         galleries=_galleries(runs),
         chain=_chain(runs),
@@ -133,21 +131,21 @@ def _state(timing: Timing) -> list[tuple[str, str]]:
     return facts
 
 
-def _reference(record: Record, called: tuple[str, ...] | None) -> dict[str, Any] | None:
+def _reference(record: Record) -> dict[str, Any] | None:
     """The Keras model on its own; none where it did not answer as it must."""
     try:
-        scores = metrics.score(record.arrays["reference"], record.arrays["labels"])
+        names = tuple(map(str, record.arrays.get("class_names", ())))
+        scores = metrics.score(record.arrays["reference"], record.arrays["labels"], names)
     except ValueError:
         return None
-    shown = called or names.of((), len(scores.confusion))
-    worst = "; ".join(f"{shown[t]} read as {shown[a]}: {n}" for t, a, n in scores.confusions[:TRANSITIONS_SHOWN])
+    worst = "; ".join(f"{truth} read as {answer}: {n}" for truth, answer, n in scores.confusions[:TRANSITIONS_SHOWN])
     alt = f"The Keras model reads {scores.right} of {scores.images} images rightly. Most frequent mistakes: {worst}."
-    return {"scores": scores, "picture": picture(partial(plots.confusion, scores, called or ()), alt)}
+    return {"scores": scores, "picture": picture(partial(plots.confusion, scores), alt)}
 
 
 def _changed(runs: Runs, called: tuple[str, ...], in_matrix: tuple[str, ...] | None) -> list[dict[str, Any]]:
     """Of each variant whose answers changed anywhere, what became what."""
-    found = []
+    found: list[dict[str, Any]] = []
     for device, record, variant in runs.rows():
         answered = evidence.predictions(record.arrays)
         outputs = answered.variants.get(variant.kind)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from harness import names
 from harness.evaluate import Evaluation
-from harness.metrics import Scores
 from harness.report import plots
 from harness.report.html import image_uri, picture, render
 
@@ -17,12 +15,11 @@ CONFUSIONS_SHOWN = 12
 def page(evaluation: Evaluation) -> str:
     """HTML, kept small: of many misses, classes or confusions it shows the worst, and says so."""
     scores = evaluation.scores
-    called = names.read(evaluation.data, len(scores.classes))
     misses = [
         {
             "name": evaluation.data.names[i],
-            "truth": called[evaluation.data.labels[i]],
-            "answer": called[evaluation.answers[i]],
+            "truth": evaluation.name(evaluation.data.labels[i]),
+            "answer": evaluation.name(evaluation.answers[i]),
             "confidence": f"{evaluation.confidences[i]:.2f}",
             "uri": image_uri(evaluation.data.images[i]),
         }
@@ -32,17 +29,15 @@ def page(evaluation: Evaluation) -> str:
         "evaluation.html",
         evaluation=evaluation,
         scores=scores,
-        names=called,
         confusions=scores.confusions[:CONFUSIONS_SHOWN],
         misses=misses,
-        by_class=picture(
-            partial(plots.by_class, scores, called), "Precision, recall and F1 of each class, as in the table."
-        ),
-        confusion=picture(partial(plots.confusion, scores, called), _in_words(scores, called)),
+        by_class=picture(partial(plots.by_class, scores), "Precision, recall and F1 of each class, as in the table."),
+        confusion=picture(partial(plots.confusion, scores), _in_words(evaluation)),
     )
 
 
-def _in_words(scores: Scores, called: tuple[str, ...]) -> str:
-    worst = "; ".join(f"{called[t]} read as {called[a]}: {n}" for t, a, n in scores.confusions[:CONFUSIONS_SHOWN])
+def _in_words(evaluation: Evaluation) -> str:
+    scores = evaluation.scores
+    worst = "; ".join(f"{truth} read as {answer}: {n}" for truth, answer, n in scores.confusions[:CONFUSIONS_SHOWN])
     text = f"Confusion matrix. {scores.right} of {scores.images} images are on the diagonal, read rightly."
     return f"{text} Most frequent beside it: {worst}." if worst else text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness import flips, names
+from harness import flips
 from harness.flips import Flip
 from harness.record import Record, VariantRecord
 from harness.report.html import image_uri, render
@@ -30,12 +30,11 @@ def page(record: Record) -> str:
 def galleries(record: Record, shown: int = SHOWN) -> list[Gallery]:
     """Of every variant, at most `shown` images in each group."""
     found = flips.of(record)
-    called = names.stored(record.data, record.arrays["reference"].shape[1])
     made = []
     for variant in record.variants:
         own = [flip for flip in found if flip.kind == variant.kind]
         groups = tuple(
-            (sort, len(of_sort), [_tile(flip, called) for flip in of_sort[:shown]])
+            (sort, len(of_sort), [_tile(flip) for flip in of_sort[:shown]])
             for sort in (flips.BROKEN, flips.FIXED, flips.OTHER)
             if (of_sort := [flip for flip in own if flip.sort == sort])
         )
@@ -43,11 +42,5 @@ def galleries(record: Record, shown: int = SHOWN) -> list[Gallery]:
     return made
 
 
-def _tile(flip: Flip, called: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "flip": flip,
-        "truth": called[flip.truth],
-        "expected": called[flip.expected],
-        "answer": called[flip.answer],
-        "uri": image_uri(flip.image) if flip.image is not None else None,
-    }
+def _tile(flip: Flip) -> dict[str, Any]:
+    return {"flip": flip, "uri": image_uri(flip.image) if flip.image is not None else None}

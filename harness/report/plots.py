@@ -13,7 +13,6 @@ from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness import names as class_names
 from harness.evaluate import Evaluation
 from harness.metrics import Scores
 from harness.report.style import DARK as DARK
@@ -23,7 +22,7 @@ from harness.report.style import SERIES, bare, cells, fade
 MOST_CLASSES = 24  # drawn one by one; of more, the worst, and a confusion matrix without numbers
 
 
-def confusion(scores: Scores, names: Sequence[str] = ()) -> Figure:
+def confusion(scores: Scores) -> Figure:
     """The confusion matrix: right answers on the diagonal, wrong ones shaded by their number."""
     counts = scores.confusion
     classes = len(counts)
@@ -40,11 +39,11 @@ def confusion(scores: Scores, names: Sequence[str] = ()) -> Figure:
         for truth, answer in np.argwhere(counts):
             weight = "normal" if truth == answer else "bold"
             axes.text(answer, truth, str(counts[truth, answer]), ha="center", va="center", size=7.5, weight=weight)
-    cells(axes, class_names.of(names, classes) if few else None, classes)
+    cells(axes, scores.class_names if few else None, classes)
     return figure
 
 
-def by_class(scores: Scores, names: Sequence[str] = ()) -> Figure:
+def by_class(scores: Scores) -> Figure:
     """Precision, recall and F1 of each class on one line; of many classes, those of the lowest F1."""
     return _lines(
         {
@@ -52,14 +51,13 @@ def by_class(scores: Scores, names: Sequence[str] = ()) -> Figure:
             "recall": [c.recall for c in scores.classes],
             "F1": [c.f1 for c in scores.classes],
         },
-        names,
+        scores.class_names,
     )
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Figure:
     """F1 of each class, several models of equal class count on one line."""
-    first = evaluations[0]
-    names = class_names.read(first.data, len(first.scores.classes))
+    names = evaluations[0].scores.class_names
     return _lines({str(one.model): [c.f1 for c in one.scores.classes] for one in evaluations}, names, "F1")
 
 
@@ -79,22 +77,19 @@ def gallery(evaluation: Evaluation, images: Sequence[int], columns: int = 8) -> 
 
 
 def _image(axes: Axes, evaluation: Evaluation, index: int) -> None:
-    truth, answer = int(evaluation.data.labels[index]), int(evaluation.answers[index])
-    image = evaluation.data.images[index]
-    axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-    names = class_names.read(evaluation.data, len(evaluation.scores.classes))
-    title, colour = f"{names[truth]} → {names[answer]}", rcParams["text.color"]
+    truth, answer = evaluation.name(evaluation.data.labels[index]), evaluation.name(evaluation.answers[index])
+    axes.imshow(evaluation.data.images[index], cmap="gray", vmin=0, vmax=255)
+    title, colour = f"{truth} → {answer}", rcParams["text.color"]
     if truth != answer:
         title, colour = f"{title}\n{evaluation.confidences[index]:.2f}", "C1"
     axes.set_title(title, size=9, color=colour)
 
 
-def _lines(series: Mapping[str, Sequence[float | None]], names: Sequence[str], label: str = "") -> Figure:
+def _lines(series: Mapping[str, Sequence[float | None]], class_names: Sequence[str], label: str = "") -> Figure:
     """A line a class, a marker a series; the axis begins below the lowest share."""
     values = np.array([[np.nan if share is None else share for share in shares] for shares in series.values()])
     worst = np.argsort(np.fmin.reduce(values), kind="stable")  # classes without a share come last
     total, shown = len(worst), np.sort(worst[:MOST_CLASSES])
-    all_names = class_names.of(names, total)
     values = values[:, shown]
     low, high = np.fmin.reduce(values), np.fmax.reduce(values)
     columns = 3 if max(map(len, series)) < 12 else 1
@@ -108,7 +103,7 @@ def _lines(series: Mapping[str, Sequence[float | None]], names: Sequence[str], l
         axes.plot(shares, rows + offset, marker, color=colour, label=name, clip_on=False, markersize=5, alpha=0.9)
     lowest = float(np.nanmin(low))
     which = "class" if values.shape[1] == total else f"class (the {MOST_CLASSES} weakest of {total})"
-    axes.set(yticks=rows, yticklabels=[all_names[i] for i in shown], ylabel=which, xlabel=label)
+    axes.set(yticks=rows, yticklabels=[class_names[i] for i in shown], ylabel=which, xlabel=label)
     axes.set_xlim(lowest - max(0.04 * (1 - lowest), 0.002), 1)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}%")

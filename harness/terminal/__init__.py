@@ -10,6 +10,7 @@ from harness.terminal.evaluation import evaluation as evaluation
 from harness.terminal.evaluation import predictions as predictions
 from harness.terminal.explanation import cases as cases
 from harness.terminal.explanation import explanation as explanation
+from harness.terminal.fleet import fleet as fleet
 from harness.terminal.progress import Bars as Bars
 from harness.terminal.progress import step as step
 from harness.terminal.variants import converted as converted

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness import drift
 from harness.flips import Flip
 from harness.formats import figures
+from harness.formats.runs import device_name
 from harness.record import Record
 from harness.terminal.style import coloured, grid
 from harness.verdict import Verdict, points
@@ -50,7 +51,7 @@ def table(record: Record) -> str:
     lines += record.notes
     data, machine = record.data, record.machine
     lines.append(
-        f"{data['images']} images of {data['folder']}, {len(data['skipped'])} skipped; "
+        f"{data['images']} images of {data['folder']}, {len(data['skipped'])} skipped; {device_name(record)}: "
         f"{machine.get('runtime', 'runtime unavailable')}, {machine.get('machine', '')}, "
         f"{record.plan['threads']} thread{'s' if record.plan['threads'] > 1 else ''} for latency"
     )
@@ -91,16 +92,16 @@ def runs(found: Comparison) -> str:
     return "\n".join(lines)
 
 
-def flips(found: Sequence[Flip], called: Sequence[str]) -> str:
-    """The images whose answer changed: broken, fixed and others, of each variant; classes by name."""
+def flips(found: Sequence[Flip]) -> str:
+    """The images whose answer changed: broken, fixed and others, of each variant."""
     rows = [
         (
             flip.kind,
             flip.sort,
             flip.name,
-            called[flip.truth],
-            f"{called[flip.expected]} at {flip.expected_confidence:.2f}",
-            f"{called[flip.answer]} at {flip.answer_confidence:.2f}",
+            flip.truth,
+            f"{flip.expected} at {flip.expected_confidence:.2f}",
+            f"{flip.answer} at {flip.answer_confidence:.2f}",
         )
         for flip in found
     ]

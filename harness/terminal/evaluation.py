@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness import names
 from harness.evaluate import Evaluation
 from harness.formats.figures import megabytes, percent
 from harness.metrics import Scores
@@ -18,19 +17,22 @@ WIDEST_MATRIX = 16  # classes; a wider confusion matrix does not fit a terminal
 def evaluation(done: Evaluation) -> str:
     """An evaluation for a person: each class, the confusion matrix, the worst misses, the accuracy last."""
     scores = done.scores
-    called = names.read(done.data, len(scores.classes))
-    parts = [by_class(scores, called)]
+    parts = [by_class(scores)]
     if len(scores.confusion) <= WIDEST_MATRIX:
-        rows = [
-            (name, *(str(n or ".") for n in row)) for name, row in zip(called, scores.confusion.tolist(), strict=True)
-        ]
+        counts = zip(scores.class_names, scores.confusion.tolist(), strict=True)
+        rows = [(truth, *(str(n or ".") for n in row)) for truth, row in counts]
         parts.append("answers by class (rows: truth)\n" + grid(rows, ("", *(row[0] for row in rows))))
     elif scores.confusions:
-        pairs = [(called[truth], called[answer], str(n)) for truth, answer, n in scores.confusions[:MISSES_SHOWN]]
+        pairs = [(truth, answer, str(n)) for truth, answer, n in scores.confusions[:MISSES_SHOWN]]
         parts.append("most frequent confusions\n" + grid(pairs, ("truth", "answer", "images")))
     if misses := done.misses:
         worst = [
-            (done.data.names[i], called[done.data.labels[i]], called[done.answers[i]], f"{done.confidences[i]:.2f}")
+            (
+                done.data.names[i],
+                done.name(done.data.labels[i]),
+                done.name(done.answers[i]),
+                f"{done.confidences[i]:.2f}",
+            )
             for i in misses[:MISSES_SHOWN]
         ]
         shown = f", the {MISSES_SHOWN} most confident" if len(misses) > MISSES_SHOWN else ""
@@ -57,11 +59,11 @@ def predictions(done: Predictions) -> str:
     return "\n".join([grid(rows, headers), *done.notes, f"{done.model.path}: {done.runtime}"])
 
 
-def by_class(scores: Scores, called: Sequence[str] = ()) -> str:
+def by_class(scores: Scores) -> str:
     """Precision, recall and F1: one row a class."""
     rows = [
-        (name, str(c.images), str(c.answers), percent(c.precision), percent(c.recall), percent(c.f1))
-        for name, c in zip(names.of(called, len(scores.classes)), scores.classes, strict=True)
+        (c.name, str(c.images), str(c.answers), percent(c.precision), percent(c.recall), percent(c.f1))
+        for c in scores.classes
     ]
     return grid(rows, ("class", "images", "answers", "precision", "recall", "F1"))
 

@@ -113,7 +113,7 @@ def test_check_judges_the_other_kinds(extra: Path, tiny_model: Path, few_images:
     record = tmp_path / "check.json"
     kinds = ["float16", "int8_float_io", "int16x8", MIXED]
     arguments = ["check", "--models", str(extra), "--reference", str(tiny_model), "--data", str(few_images)]
-    arguments += ["--variants", ",".join(kinds)]
+    arguments += ["--variants", ",".join(kinds), "--quick"]
     assert main([*arguments, "--json", str(record)]) in (0, 1)
     rows = json.loads(record.read_text())["variants"]
     assert sorted(row["kind"] for row in rows) == sorted(kinds)

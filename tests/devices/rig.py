@@ -17,12 +17,12 @@ from harness import on_devices, policy
 from harness.check import Subject
 from harness.devices import uri
 from harness.devices.virtual import Virtual
-from harness.job import LatencyPlan
+from harness.job import QUICK
 from harness.record import Record
 from tests.conftest import FEW_IMAGES_POLICY
 
 Progress = Callable[[str, int, int], None]
-PLAN = LatencyPlan()
+PLAN = QUICK
 
 
 def silent(task: str, done: int, total: int) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ import numpy as np
 import pytest
 
 from converters.manifest import SCHEMA
+from harness import job
 from harness.cli import main
 from tests.conftest import FEW_IMAGES_POLICY, ROOT, refusal, save_model
 
 
 def check(models: Path, reference: Path, data: Path, record: Path, *more: str) -> int:
+    if not {"--quick", "--mlperf"} & set(more):
+        more = ("--no-latency", *more)
     return main(
         [
             "check",
@@ -55,7 +59,7 @@ def test_a_faithful_conversion_passes(
 ) -> None:
     """Three variants, each with its figures in the table and in the record; raw samples and outputs beside it."""
     record = tmp_path / "run" / "check.json"
-    code = check(tiny_variants, tiny_model, few_images, record)
+    code = check(tiny_variants, tiny_model, few_images, record, "--quick")
     shown = capsys.readouterr().out
     stored = read(record)
     assert (code, stored["verdict"]) in ((0, "PASS"), (1, "FAIL"), (3, "INCONCLUSIVE"))  # an untrained int8 may flip
@@ -68,10 +72,10 @@ def test_a_faithful_conversion_passes(
     for variant in stored["variants"]:
         kind = variant["kind"]
         assert kind in shown
-        assert set(variant["latency_s"]) >= {"median", "p90"}
-        samples = arrays[f"latency.{kind}.samples"]
+        samples = np.concatenate([arrays[f"latency.{process}.{kind}.samples"].ravel() for process in (1, 2, 3)])
         assert variant["latency_s"]["median"] == pytest.approx(np.median(samples))
-        assert samples.size == stored["latency_plan"]["rounds"] * stored["latency_plan"]["block"]
+        assert (variant["latency_s"]["samples"], variant["latency_s"]["processes"]) == (samples.size, 3)
+        assert variant["latency_s"]["memory"]["peak_bytes"] >= variant["latency_s"]["memory"]["steady_bytes"] > 0
         outputs = arrays[f"{kind}.outputs"].astype(float)
         if arrays[f"{kind}.scale"]:
             outputs = (outputs - arrays[f"{kind}.zero_point"]) * arrays[f"{kind}.scale"]
@@ -80,6 +84,36 @@ def test_a_faithful_conversion_passes(
         assert variant["accuracy"] == pytest.approx((outputs.argmax(1) == arrays["labels"]).mean())
     assert arrays["int8.outputs"].dtype == np.int8
     assert f"verdict: {stored['verdict']}" in shown
+    timing = stored["latency"]
+    assert (timing["control"]["kind"], timing["gated"], timing["processes"]) == ("int8", False, 3)
+    assert [ratio["kind"] for ratio in timing["ratios"]] == ["dynamic_range", "int8"]
+    assert timing["blocks"] == 3 * 4 * 8
+
+
+def test_a_latency_limit_counts(tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path: Path) -> None:
+    """A budget of a nanosecond: FAIL, or INCONCLUSIVE on a machine too noisy to say so; without it, PASS."""
+    policy, record = tmp_path / "policy.toml", tmp_path / "c.json"
+    policy.write_text(FEW_IMAGES_POLICY.read_text() + '[[latency]]\nkind = "float32"\np90_s = 1e-9\n')
+    only = ("--variants", "float32", "--quick", "--processes", "2")
+    assert check(tiny_variants, tiny_model, few_images, record, *only, "--policy", str(policy)) in (1, 3)
+    assert read(record)["latency"]["gated"]
+    assert read(record)["variants"][0]["verdict"] == "PASS"
+    assert check(tiny_variants, tiny_model, few_images, record, *only) == 0
+
+
+def test_mlperfs_single_stream(tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path: Path) -> None:
+    """Each variant alone in its process: no control and no ratios. (Its 60 s are cut down here.)"""
+    record = tmp_path / "c.json"
+    plan = replace(job.MLPERF, least_s=0.1, cooldown_s=0, warmup_s=0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "MLPERF", plan)
+        code = check(
+            tiny_variants, tiny_model, few_images, record, "--mlperf", "--variants", "float32,int8", "--cooldown", "0"
+        )
+    stored = read(record)
+    assert code in (0, 1)
+    assert (stored["latency"]["control"], stored["latency"]["ratios"], stored["latency"]["processes"]) == (None, [], 2)
+    assert all(variant["latency_s"]["samples"] >= 1024 for variant in stored["variants"])
 
 
 def test_a_swapped_variant_fails(tiny_model: Path, own_variants: Path, few_images: Path, tmp_path: Path) -> None:
@@ -170,7 +204,7 @@ def test_a_variant_the_interpreter_refuses_fails_alone(
             entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (own_variants / "manifest.json").write_text(json.dumps(stored))
     record = tmp_path / "c.json"
-    assert check(own_variants, tiny_model, few_images, record) == 1
+    assert check(own_variants, tiny_model, few_images, record, "--quick") == 1
     by_kind = {variant["kind"]: variant for variant in read(record)["variants"]}
     assert by_kind["int8"]["verdict"] == "FAIL"
     assert "exit code" in by_kind["int8"]["reasons"][0]

@@ -25,13 +25,13 @@ def test_figures_counted_by_hand() -> None:
     assert (one.precision, one.recall, one.f1) == (0.5, 0.5, 0.5)
     assert (two.precision, two.recall, two.f1) == (0.0, None, 0.0)
     assert (three.precision, three.recall, three.f1) == (None, None, None)
-    assert scores.confusions == [(0, 1, 1), (1, 2, 1)]
+    assert scores.confusions == [("0", "1", 1), ("1", "2", 1)]
 
 
 def test_the_most_frequent_confusion_comes_first() -> None:
     """Pairs are ordered by their number, not by class."""
     scores = score(outputs([1, 0, 0, 0], 3), np.array([0, 2, 2, 1]))
-    assert scores.confusions == [(2, 0, 2), (0, 1, 1), (1, 0, 1)]
+    assert scores.confusions == [("2", "0", 2), ("0", "1", 1), ("1", "0", 1)]
 
 
 def test_a_tie_counts_as_the_lower_class() -> None:
