@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 RECORD, PAGE = ROOT / "runs" / "check.json", ROOT / "runs" / "check.html"
 WINDOW = (1180, 1250)  # of the report's screenshot, in CSS pixels
-COLOURS = 128
+COLOURS = 256
 
 _ANSI = [(60, 60, 60), (255, 120, 110), (90, 210, 130), (235, 190, 80), (110, 168, 254), (182, 156, 255)]
 THEME = TerminalTheme((20, 23, 27), (230, 233, 237), [*_ANSI, (79, 209, 197), (200, 205, 210)])
@@ -73,8 +73,8 @@ def in_terminal(command: list[str]) -> str:
 
 
 def svg(shown: str) -> str:
-    text = Text.from_ansi(shown.rstrip("\n"))
-    width = max(map(len, text.plain.splitlines())) + 2
+    text = Text.from_ansi(f"{shown.rstrip()}\n ")
+    width = max(map(len, text.plain.splitlines())) + 3
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
     console.print(text, soft_wrap=True)
     return console.export_svg(title="", theme=THEME, code_format=SVG, unique_id="terminal")

@@ -173,7 +173,7 @@ def run(written: Job, progress: Progress, device: Device | None = None, **option
             if not began:
                 raise
             for task in _missing_results(written):
-                failures[task] = Verdict(Outcome.INCONCLUSIVE, (str(error),))
+                failures[task] = Verdict(Outcome.INCONCLUSIVE, (f"{error}; what it has finished is kept there",))
             break
         still = _missing_results(written)
         if not still:

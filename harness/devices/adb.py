@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 from harness.devices import shell
@@ -15,16 +16,17 @@ NONE = (
     "no device is connected; plug one in, allow USB debugging in its developer options, "
     "or start one without hardware: harness virtual phone"
 )
+SETTLES_WITHIN_S = 5.0
 REMEDIES = {
     "unauthorized": "unauthorized; unlock it, accept 'Allow USB debugging?' on its screen, and run again",
-    "authorizing": "still authorizing; unlock it, accept 'Allow USB debugging?' on its screen, and run again",
-    "offline": "offline; plug it out and in again, or: adb reconnect offline",
+    "authorizing": "still unauthorized; unlock it, accept 'Allow USB debugging?' on its screen, and run again",
+    "offline": "offline; plug it out and in again, or: adb reconnect offline; and run again",
     "no permissions": "this user may not open the USB device; install android-sdk-platform-tools-common, join plugdev",
     "bootloader": "in its bootloader; start Android on it",
     "recovery": "in recovery; start Android on it",
     "sideload": "waiting for a sideload; start Android on it",
 }
-GONE = "not connected, or no longer; see harness devices, connect it, and run again: what was finished is kept there"
+GONE = "not connected, or no longer; see harness devices, connect it, and run again"
 
 
 def connected() -> dict[str, str]:
@@ -67,6 +69,10 @@ class Adb:
             shell.local(["adb", "disconnect", serial], 20)
             shell.local(["adb", "connect", serial], 20)
             states = connected()
+        deadline = time.monotonic() + SETTLES_WITHIN_S
+        while states.get(serial) in ("authorizing", "connecting") and time.monotonic() < deadline:
+            time.sleep(0.2)
+            states = connected()
         if (state := states.get(serial)) != "device":
             raise UnreachableError(f"{self.name}: {remedy(state) if state else self._unknown(states)}")
 
@@ -95,13 +101,13 @@ class Adb:
         if state != "device":
             return remedy(state)
         last = error.strip().splitlines()[-1:] or ["the connection was cut in mid-command"]
-        return f"{last[0]}; run again: what was finished is kept there"
+        return f"{last[0]}; run again"
 
     def _copy(self, arguments: list[str], timeout_s: float) -> Executed:
         done = shell.local(["adb", "-s", self.serial, *arguments], timeout_s)
         if done is None:
             raise UnreachableError(f"{self.name}: a transfer took more than {timeout_s:.0f} s; {self.why('')}")
-        return Executed(done.code, done.out, done.error + done.out)
+        return done
 
     def _unknown(self, states: dict[str, str]) -> str:
         known = ", ".join(f"adb://{name}" for name in states)

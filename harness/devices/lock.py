@@ -30,6 +30,7 @@ class Lock:
             _, _, owner = answer.partition(" ")
             far_pid, _, owner = owner.partition(" ")
             if not _gone(owner):
+                self.release()
                 raise SetupError(
                     f"{self._machine.name}: in use by another harness ({owner or 'unknown'}); run again when it has "
                     "ended"

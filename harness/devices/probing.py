@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.devices.base import Probe
 
+ABIS = {"arm64-v8a": "aarch64", "armeabi-v7a": "armv7l", "x86_64": "x86_64", "x86": "i686"}
 UNAVAILABLE = "unavailable"
 VIRTUAL_MARK = "/etc/harness-virtual"  # of our own virtual devices
 
@@ -27,6 +28,7 @@ if have getprop; then
     say maker "$(getprop ro.product.manufacturer)"
     say model "$(getprop ro.product.model)"
     say android "$(getprop ro.build.version.release)"
+    say abi "$(getprop ro.product.cpu.abi)"
     say soc "$(getprop ro.soc.model)"
     say qemu "$(getprop ro.kernel.qemu)$(getprop ro.boot.qemu)"
 fi
@@ -49,7 +51,9 @@ true
 def parse(out: str) -> dict[str, str]:
     """Answers by key."""
     pairs = (line.partition("=") for line in out.splitlines())
-    return {key: value.strip() for key, found, value in pairs if found and value.strip()}
+    answers = {key: value.strip() for key, found, value in pairs if found and value.strip()}
+    # A phone's processor may be of 64 bits and its Android of 32.
+    return answers | ({"machine": ABIS.get(answers["abi"], answers["abi"])} if "abi" in answers else {})
 
 
 def probe(uri: str, answers: Mapping[str, str]) -> Probe:

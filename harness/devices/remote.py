@@ -91,18 +91,21 @@ class Remote:
         """A lost connection is waited for, and the worker goes on from the results that it has."""
         assert self._runtime is not None
         runtime, root = self._runtime
-        argv, environment = runtime.at(root)
-        environment |= {
+        environment = {
+            **runtime.environment,
             "PYTHONPYCACHEPREFIX": f"{self._folder}/pycache",
             "PYTHONNOUSERSITE": "1",
             "TMPDIR": self._folder,
         }
         settings = " ".join(f"{name}={quoted(value)}" for name, value in environment.items())
-        command = quoted(*argv, "-u", self._worker, f"{self._folder}/{self._job}", "--tied")
+        command = quoted(*runtime.argv, "-u", self._worker, f"{self._folder}/{self._job}", "--tied")
         # The worker reads our standard input, and ends when that does.
-        script = f'exec 3<&0; {settings} {command} <&3 3<&- & wait $!; echo "{{\\"ended\\": $?}}"'
+        script = (
+            f"cd {quoted(root or self._folder)} || exit; exec 2>&1 3<&0; {settings} {command} <&3 3<&- &"
+            ' wait $!; echo "{\\"ended\\": $?}"'
+        )
         for _ in range(LOSSES_BORNE):
-            process = worker_process.start(self._shell.command(f"exec 2>&1; {script}"))
+            process = worker_process.start(self._shell.command(script))
             said = worker_process.follow(process, progress, silence_limit_s)
             if said.silent:
                 if said.pid:
@@ -138,22 +141,22 @@ class Remote:
         self._take()
         self._must("rm -rf files runtime jobs pycache")
 
-    def _do(self, script: str) -> Executed:
+    def _do(self, script: str, timeout_s: float = shell.TIMEOUT_S) -> Executed:
         """A script in our folder, once it is known; waits for a lost device to come back, and tries again."""
-        return recovered(lambda: shell.execute(self._shell, self._within(script)), self._recover)
+        return recovered(lambda: shell.execute(self._shell, self._within(script), timeout_s), self._recover)
 
     def _within(self, script: str) -> str:
         return f"cd {quoted(self._folder)} || exit\n{script}" if self._lock else script
 
-    def _must(self, script: str) -> Executed:
-        done = self._do(script)
+    def _must(self, script: str, timeout_s: float = shell.TIMEOUT_S) -> Executed:
+        done = self._do(script, timeout_s)
         if done.code:
             raise self._failed(done)
         return done
 
     def _failed(self, done: Executed) -> SetupError:
         said = (done.error.strip() or done.out.strip() or f"exit code {done.code}").splitlines()[-1]
-        if "No space left" in said:
+        if "No space left" in done.error + done.out:
             free = self._do("df -h . | tail -n 1").out.split()[3:4] or ["?"]
             return SetupError(
                 f"{self.uri}: its disk is full ({free[0]} free in {self._folder}); make room there, or remove what the "
@@ -204,17 +207,19 @@ class Remote:
         root = f"runtime/{bundle.tree_sha256[:16]}"
         # The loader is started by name; a lost x-bit is put right here.
         tree = (
-            f"cd {root} 2>/dev/null && find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum"
+            f"cd {root} 2>/dev/null && touch . && find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum"
             " && chmod -R u+x lib 2>/dev/null; true"
         )
-        if bundle.tree_sha256 not in self._do(tree).out:
+        slow = shell.transfer_timeout(bundle.size_bytes)
+        if bundle.tree_sha256 not in self._do(tree, slow).out:
             self._send({bundle.archive: "runtime"})
             part = f"{root}.part"
             self._must(
                 f"rm -rf {root} {part} && mkdir -p {part} && tar -xzf files/{bundle.sha256} -C {part} && "
-                f"mv {part} {root} && rm files/{bundle.sha256}"
+                f"mv {part} {root} && rm files/{bundle.sha256}",
+                slow,
             )
-            if bundle.tree_sha256 not in self._do(tree).out:
+            if bundle.tree_sha256 not in self._do(tree, slow).out:
                 raise SetupError(
                     f"{self.uri}: the runtime does not arrive whole in {self._folder}; is its storage sound?"
                 )
@@ -246,7 +251,7 @@ class Remote:
 
     def _put(self, path: Path, remote: str, size: int) -> Executed:
         done = self._shell.put(path, remote, shell.transfer_timeout(size))
-        if done.code and "No space left" not in done.error:
+        if done.code and "No space left" not in done.error + done.out:
             shell.execute(self._shell, "true")  # raises where the device is gone
         return done
 

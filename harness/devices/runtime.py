@@ -68,17 +68,14 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Runtime:
-    """How Python is started on a device. {root} stands for the folder where the bundle is unpacked."""
+    """How Python is started on a device, in the folder where the bundle is unpacked.
+
+    Relative paths only: glibc's loader and Python give colons, semicolons and dollars in theirs a meaning.
+    """
 
     bundle: Bundle | None
     argv: tuple[str, ...]
     environment: Mapping[str, str]
-
-    def at(self, root: str) -> tuple[list[str], dict[str, str]]:
-        return (
-            [word.replace("{root}", root) for word in self.argv],
-            {name: value.replace("{root}", root) for name, value in self.environment.items()},
-        )
 
 
 def cache() -> Path:
@@ -97,8 +94,8 @@ def complete(machine: str) -> Runtime:
     bundle = _cached(f"complete-{machine}", packages, lambda root: _fill_complete(root, names, packages))
     return Runtime(
         bundle,
-        (f"{{root}}/lib/{names.loader}", "--library-path", "{root}/lib", "{root}/python3"),
-        {"PYTHONHOME": "{root}/python", "PYTHONPATH": "{root}/site"},
+        (f"lib/{names.loader}", "--library-path", "lib", "./python3"),
+        {"PYTHONHOME": "python", "PYTHONPATH": "site"},
     )
 
 
@@ -110,7 +107,7 @@ def wheels(machine: str, python: str, program: str) -> Runtime:
         _install(packages, machine, python, root / "site")
 
     bundle = _cached(f"wheels-{machine}-{python}", packages, fill)
-    return Runtime(bundle, (program,), {"PYTHONPATH": "{root}/site"})
+    return Runtime(bundle, (program,), {"PYTHONPATH": "site"})
 
 
 def own(program: str) -> Runtime:

@@ -113,7 +113,7 @@ class Ssh:
         for pattern, meaning in _REASONS:
             if re.search(pattern, error):
                 return meaning.format(host=host, target=target, said=said)
-        return f"{said}; run again: what was finished is kept there"
+        return f"{said}; run again"
 
     def _ssh(self, *more: str) -> list[str]:
         words = ["ssh", *more, "-T"]

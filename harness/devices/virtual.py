@@ -1,6 +1,6 @@
 """ARM without hardware: Debian's packages of another architecture under qemu-user, with the real adbd or sshd.
 
-The phone has adbd's libraries kept apart, a static shell with uid 2000, and no Python, glibc, /proc or /dev/shm. Both
+The phone has adbd's libraries kept apart, a static shell with uid 2000, and no Python, glibc or /dev/shm. Both
 answer like ARM and are as slow as emulation: nothing about speed can be learnt from them.
 """
 
@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.devices import runtime, shell
-from harness.devices.probing import VIRTUAL_MARK
+from harness.devices.probing import ABIS, VIRTUAL_MARK
 from harness.devices.runtime import MACHINES, SUITE
 from harness.errors import SetupError
 
-RECIPE = 1  # counted up when roots are made otherwise
+RECIPE = 3  # counted up when roots are made otherwise
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 BINFMT_CONFIGS = Path("/usr/lib/binfmt.d")
 START_WITHIN_S = 60.0
@@ -39,6 +39,12 @@ PROPERTIES = {
     "ro.build.version.release": "14",
     "ro.soc.model": "qemu-user",
 }
+# A Cortex-A76, as in a Raspberry Pi 5. With all that qemu 7.2 can imitate, XNNPACK takes kernels that it gets wrong.
+EMULATED = {"QEMU_CPU": "cortex-a76"}
+CORE = (
+    "processor\t: {}\nFeatures\t: fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp asimdrdm lrcpc asimddp\n"
+    "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: 0xd0b\nCPU revision\t: 1\n\n"
+)
 DUMPS = {"thermalservice": "Thermal Status: 0", "battery": "  level: 100"}
 
 
@@ -62,6 +68,7 @@ class Virtual:
         self._folder = folder or runtime.cache() / "virtual" / kind
         self.root = self._folder / "root"
         self._state = self._folder / "state.json"
+        self._process: subprocess.Popen[bytes] | None = None  # where it was started from here
 
     def start(self, port: int | None = None) -> str:
         """Build where need be, start, and its address. Raises SetupError: what is missing on this machine."""
@@ -75,7 +82,7 @@ class Virtual:
         self._prepare(port)
         command, environment = self._kind.daemon(self.root, port)
         with (self._folder / "log").open("wb") as log:
-            process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         state = {"pid": process.pid, "started": _started(process.pid), "port": port}
@@ -95,10 +102,9 @@ class Virtual:
         running = self._running()
         if running:
             os.killpg(running["pid"], signal.SIGKILL)
-            try:
-                os.waitpid(running["pid"], 0)
-            except ChildProcessError:
-                pass  # started by another program
+        if self._process:
+            self._process.wait()
+            self._process = None
         self._state.unlink(missing_ok=True)
         return running is not None
 
@@ -204,10 +210,17 @@ def _fill_phone(packages: Path, root: Path, machine: str) -> None:
         if library.is_file() and "gconv" not in library.parts:
             shutil.copy(library, libraries / library.name)
     shutil.copy(packages / "usr/lib/android-sdk/platform-tools/adbd", root / ADBD[1:] / "adbd")
+    shutil.copy(packages / "usr/bin/flock", root / ADBD[1:] / "flock")  # Android's toybox has it, busybox has not
+    loader = f"{ADBD}/lib/{MACHINES[machine].loader}"
+    _script(binaries / "flock", f'exec {loader} --library-path {ADBD}/lib {ADBD}/flock "$@"')
     _devices(root)
+    _processor(root, machine)
     _write(root / "etc/passwd", f"shell:x:{PHONE_UID}:{PHONE_UID}:shell:/{PHONE_FOLDER}:/system/bin/sh\n")
     os.chown(root / PHONE_FOLDER, PHONE_UID, PHONE_UID)
-    properties = PROPERTIES | ({"ro.kernel.qemu": "1"} if _how(machine) == "emulated" else {})
+    abi = {machine: abi for abi, machine in ABIS.items()}[machine]
+    properties = (
+        PROPERTIES | {"ro.product.cpu.abi": abi} | ({"ro.kernel.qemu": "1"} if _how(machine) == "emulated" else {})
+    )
     _write(root / "system/build.prop", "".join(f"{name}={value}\n" for name, value in properties.items()))
     for name, content in DUMPS.items():
         _write(root / "system/dumps" / name, f"{content}\n")
@@ -218,10 +231,9 @@ def _fill_phone(packages: Path, root: Path, machine: str) -> None:
 
 
 def _fill_pi(packages: Path, root: Path, machine: str) -> None:
-    del machine
     packages.replace(root)
-    for name in ("bin", "sbin", "lib"):
-        if not (root / name).exists():
+    for name in ("bin", "sbin", "lib", "lib64"):
+        if (root / "usr" / name).exists() and not (root / name).exists():
             (root / name).symlink_to(f"usr/{name}")
     if not (root / "usr/bin/sh").exists():
         (root / "usr/bin/sh").symlink_to("dash")
@@ -230,6 +242,7 @@ def _fill_pi(packages: Path, root: Path, machine: str) -> None:
     (root / "tmp").mkdir(exist_ok=True)
     (root / "tmp").chmod(0o1777)
     _devices(root)
+    _processor(root, machine)
     _write(
         root / "etc/passwd",
         "root:*:0:0:root:/root:/bin/sh\nsshd:*:100:65534::/run/sshd:/usr/sbin/nologin\n"
@@ -238,6 +251,17 @@ def _fill_pi(packages: Path, root: Path, machine: str) -> None:
     _write(root / "etc/group", f"root:x:0:\nnogroup:x:65534:\npi:x:{PI_UID}:\n")
     _write(root / "etc/os-release", 'PRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n')
     _script(root / "usr/bin/vcgencmd", "echo throttled=0x0")
+
+
+def _processor(root: Path, machine: str) -> None:
+    """What XNNPACK reads of a processor: without it, it is silently left out, and other kernels answer."""
+    system = Path("sys/devices/system/cpu")
+    for name in ("possible", "present", "online", "kernel_max"):
+        _write(root / system / name, (Path("/") / system / name).read_text())
+    if _how(machine) == "native":
+        _write(root / "proc/cpuinfo", Path("/proc/cpuinfo").read_text())
+    else:
+        _write(root / "proc/cpuinfo", "".join(CORE.format(number) for number in range(os.cpu_count() or 1)))
 
 
 def _devices(root: Path) -> None:
@@ -251,14 +275,15 @@ def _adbd(root: Path, port: int) -> tuple[list[str], dict[str, str]]:
     (loader,) = (root / ADBD[1:] / "lib").glob("ld-linux-*")
     command = ["chroot", f"--userspec={PHONE_UID}:{PHONE_UID}", str(root), f"{ADBD}/lib/{loader.name}",
                "--library-path", f"{ADBD}/lib", f"{ADBD}/adbd"]  # fmt: skip
-    return command, {"ADBD_PORT": str(port), "PATH": "/system/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    return command, {"ADBD_PORT": str(port), "PATH": "/system/bin:/usr/sbin:/usr/bin:/sbin:/bin", **EMULATED}
 
 
 def _sshd(root: Path, port: int) -> tuple[list[str], dict[str, str]]:
     _write(
         root / "etc/ssh/harness_sshd_config",
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey /etc/ssh/host_key\nUsePAM no\nPidFile none\n"
-        "PasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxSessions 20\n",
+        "PasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxSessions 20\n"
+        + "".join(f"SetEnv {name}={value}\n" for name, value in EMULATED.items()),
     )
     (root / "etc/ssh/host_key").chmod(0o600)
     command = ["chroot", str(root), "/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/harness_sshd_config"]
@@ -266,7 +291,7 @@ def _sshd(root: Path, port: int) -> tuple[list[str], dict[str, str]]:
 
 
 KINDS = {
-    "phone": Kind(("adbd", "busybox-static"), _fill_phone, _adbd, 6555),
+    "phone": Kind(("adbd", "busybox-static", "util-linux"), _fill_phone, _adbd, 6555),
     "pi": Kind(
         ("openssh-server", "python3", "dash", "coreutils", "findutils", "tar", "gzip", "sed", "grep", "util-linux",
          "libstdc++6"),

@@ -11,6 +11,8 @@ from typing import IO
 
 from harness.devices.base import Progress
 
+LINGERS_S = 2.0
+
 
 @dataclass
 class Said:
@@ -52,11 +54,10 @@ def follow(process: subprocess.Popen[str], progress: Progress, silence_limit_s: 
     except (queue.Empty, subprocess.TimeoutExpired):
         said.silent = True
     finally:
+        process.stdin.close()
         process.kill()
         process.wait()
-        reader.join()
-        process.stdout.close()
-        process.stdin.close()
+        reader.join(LINGERS_S)  # ssh's master holds the other end, too, as long as the far worker lives
     return said
 
 
@@ -75,6 +76,7 @@ def _hear(line: str, said: Said, progress: Progress) -> None:
 
 
 def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:
-    for line in stream:
-        lines.put(line)
+    with stream:
+        for line in stream:
+            lines.put(line)
     lines.put(None)

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.evaluate import Evaluation
 from harness.metrics import Scores
@@ -104,7 +105,8 @@ def _lines(series: Mapping[str, Sequence[float | None]], class_names: Sequence[s
     lowest = float(np.nanmin(low))
     which = "class" if values.shape[1] == total else f"class (the {MOST_CLASSES} weakest of {total})"
     axes.set(yticks=rows, yticklabels=[class_names[i] for i in shown], ylabel=which, xlabel=label)
-    axes.set_xlim(lowest - max(0.04 * (1 - lowest), 0.002), 1)
+    axes.set_xlim(lowest - max(0.04 * (1 - lowest), 0.005), 1)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}%")
     bare(axes, "x")

@@ -40,8 +40,9 @@ def table(record: Record) -> str:
     for variant in record.variants:
         lines += _reasons(variant.kind, variant.verdict)
         if worst := drift.lost_most(variant.hops):
+            flipped = f"{worst.flips} flip{'' if worst.flips == 1 else 's'}"
             lines.append(
-                f"  lost most at {worst.source} -> {worst.target}: {worst.flips} flips, "
+                f"  lost most at {worst.source} -> {worst.target}: {flipped}, "
                 f"mean |dp| {worst.mean_probability_difference:.4f}"
             )
     if record.timing:
