@@ -101,7 +101,7 @@ def flips(found: Sequence[Flip]) -> str:
             flip.kind,
             flip.sort,
             flip.name,
-            str(flip.truth),
+            flip.truth,
             f"{flip.expected} at {flip.expected_confidence:.2f}",
             f"{flip.answer} at {flip.answer_confidence:.2f}",
         )
