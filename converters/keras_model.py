@@ -8,6 +8,7 @@ import re
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -100,16 +101,24 @@ def predict_folded_too(
     path: Path, images: npt.NDArray[np.uint8], classes: int, imports: Sequence[str] = ()
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Outputs [N, classes] for uint8 images [N, size, size, 1]: the model's, and with its batch norms folded."""
+    inputs = to_input(images)
+    pair = _with_folded(path, path.stat().st_mtime_ns, images.shape[1], classes, tuple(imports))
+    outputs, folded = (
+        np.asarray(each.predict(inputs, batch_size=PREDICT_BATCH, verbose=0), np.float32) for each in pair
+    )
+    return outputs, folded
+
+
+@lru_cache(maxsize=1)
+def _with_folded(
+    path: Path, modified_ns: int, image_size: int, classes: int, imports: tuple[str, ...]
+) -> tuple[Any, Any]:
+    """The model, and with its batch norms folded: loaded and traced once for all shards of a set."""
     from converters.fold import fold
 
     model = load(path, imports)
-    check_shapes(model, path, images.shape[1], classes)
-    inputs = to_input(images)
-    outputs, folded = (
-        np.asarray(each.predict(inputs, batch_size=PREDICT_BATCH, verbose=0), np.float32)
-        for each in (model, fold(as_graph(model, images.shape[1])).model)
-    )
-    return outputs, folded
+    check_shapes(model, path, image_size, classes)
+    return model, fold(as_graph(model, image_size)).model
 
 
 def as_graph(model: Any, image_size: int) -> Any:
