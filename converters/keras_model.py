@@ -191,10 +191,17 @@ def predict(path: Path, data: Dataset, imports: tuple[str, ...] = ()) -> Outputs
 
 def predict_folded_too(path: Path, data: Dataset, imports: tuple[str, ...] = ()) -> tuple[Outputs, Outputs]:
     """The model's outputs [N, classes], and those with its batch norms folded."""
+    graph, folded = _with_folded(path, data.spec, imports)
+    return _predict(graph, data), _predict(folded, data)
+
+
+@lru_cache(maxsize=1)
+def _with_folded(path: Path, spec: ModelSpec, imports: tuple[str, ...]) -> tuple[Any, Any]:
+    """Made and traced once for all shards of a set."""
     from converters.fold import fold
 
-    graph = classifier(path, data.spec, imports).graph
-    return _predict(graph, data), _predict(fold(graph).model, data)
+    graph = classifier(path, spec, imports).graph
+    return graph, fold(graph).model
 
 
 def _predict(graph: Any, data: Dataset) -> Outputs:
