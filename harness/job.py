@@ -173,7 +173,7 @@ def without(job: Job, task: str, variant: str | None = None) -> Job:
             gone = entry["control"] if variant == worker.CONTROL else variant or task
             entry["variants"].pop(gone, None)
             if entry["control"] and entry["control"] not in entry["variants"]:
-                entry["control"] = next(iter(entry["variants"]), None)
+                entry["control"] = min(entry["variants"], default=None)  # the same in every process
         if entry["variants"] and (variant or entry["name"] != task):
             kept.append(entry)
     return _write_plan(job.folder, plan | {"tasks": kept})

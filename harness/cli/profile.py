@@ -22,7 +22,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from converters import manifest
-    from harness import classifier, dataset, profile, profile_text, terminal
+    from harness import classifier, dataset, profile, terminal
+    from harness.terminal import profile as shown
 
     if options.layers < 0:
         raise SetupError(f"--layers {options.layers}: expected 0 or more")
@@ -39,5 +40,5 @@ def run(options: argparse.Namespace) -> int:
     pixels = dataset.load(options.data, takes, skip_bad=options.skip_bad).images[::20][:MOST_IMAGES]
     with terminal.step(f"profiling {path.name}"):
         found = profile.measure(path, takes.to_input(pixels), kind)
-    print(profile_text.profile(found, options.layers))
+    print(shown.table(found, options.layers))
     return Exit.PASS
