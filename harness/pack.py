@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from converters import manifest
 from harness import dataset, policy
@@ -26,7 +27,7 @@ ABOUT, ARRAYS = "pack.json", "arrays.npz"
 def write(subject: Subject, limits: Policy, path: Path) -> None:
     """Raises SetupError where it cannot be written."""
     data, expected = subject.data, subject.expected
-    arrays = {
+    arrays: dict[str, npt.NDArray[Any]] = {
         "images": data.images,
         "labels": data.labels,
         "names": np.array(data.names),

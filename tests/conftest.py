@@ -20,6 +20,13 @@ CALIBRATION = ROOT / "data" / "calibration"
 FEW_IMAGES_POLICY = ROOT / "tests" / "few_images.toml"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes one takes a whole file, for its fixtures; one all that runs virtual devices."""
+    for item in items:
+        room = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group("devices" if room in ("devices", "lab") else str(item.path)))
+
+
 @contextmanager
 def quiet_step(name: str) -> Iterator[None]:
     yield

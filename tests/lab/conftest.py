@@ -127,7 +127,7 @@ class Check:
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def check(tiny_variants: Path, tiny_model: Path, few_images: Path) -> Check:
     return Check(tiny_variants, tiny_model, few_images)
 
