@@ -23,11 +23,13 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from harness.errors import Exit
+
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 RECORD, PAGE = ROOT / "runs" / "check.json", ROOT / "runs" / "check.html"
 WINDOW = (1180, 1250)  # of the report's screenshot, in CSS pixels
-COLOURS = 128
+COLOURS = 256
 
 _ANSI = [(60, 60, 60), (255, 120, 110), (90, 210, 130), (235, 190, 80), (110, 168, 254), (182, 156, 255)]
 THEME = TerminalTheme((20, 23, 27), (230, 233, 237), [*_ANSI, (79, 209, 197), (200, 205, 210)])
@@ -48,8 +50,8 @@ def main() -> None:
     parser.add_argument("--stored", action="store_true", help="draw runs/check.json instead of checking again")
     stored = parser.parse_args().stored
     PICTURES.mkdir(exist_ok=True)
-    shown = in_terminal(["report", str(RECORD.relative_to(ROOT))] if stored else ["check"])
-    (PICTURES / "terminal.svg").write_text(svg(f"$ harness check\n{shown}"))
+    command = ["report", str(RECORD.relative_to(ROOT))] if stored else ["check"]
+    (PICTURES / "terminal.svg").write_text(svg(f"$ harness {' '.join(command)}\n{in_terminal(command)}"))
     in_terminal(["report", str(RECORD), "--format", "html", "--out", str(PAGE)])
     for scheme, number in (("light", 1), ("dark", 0)):
         (PICTURES / f"report-{scheme}.png").write_bytes(screenshot(PAGE, number))
@@ -68,13 +70,14 @@ def in_terminal(command: list[str]) -> str:
         except OSError:  # the other end is closed
             break
         said += part
-    process.wait()
+    if process.wait() == Exit.SETUP:
+        raise SystemExit("nothing to draw; see above")
     return said.decode().replace("\r\n", "\n")
 
 
 def svg(shown: str) -> str:
-    text = Text.from_ansi(shown.rstrip("\n"))
-    width = max(map(len, text.plain.splitlines())) + 2
+    text = Text.from_ansi(f"{shown.rstrip()}\n ")
+    width = max(map(len, text.plain.splitlines())) + 3
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
     console.print(text, soft_wrap=True)
     return console.export_svg(title="", theme=THEME, code_format=SVG, unique_id="terminal")

@@ -79,6 +79,7 @@ def _subject(
         arrays["images"],
         arrays["labels"].tolist(),
         [str(name) for name in arrays["names"]],
+        manifest.spec_of(variants, folder),
         skipped=about["data"]["skipped"],
     )
     if data.sha256 != about["data"]["sha256"]:
@@ -86,5 +87,5 @@ def _subject(
     model_sha256 = about["model"]["sha256"]
     for variant in variants.values():
         manifest.verify(folder, variant, model_sha256)
-    expected = Reference(arrays["reference"], model_sha256, data.sha256, arrays.get("folded"))
+    expected = Reference(arrays["reference"], model_sha256, data.sha256, data.spec, arrays.get("folded"))
     return Subject(variants, folder, data, expected, about["model"]["file"], about["data"]["folder"])

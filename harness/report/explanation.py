@@ -34,7 +34,7 @@ def page(explanation: Explanation, kind: str, model: str) -> str:
 def profile(explanation: Explanation) -> Figure:
     """Signal to noise, and the clipped share beneath it, from the first layer to the last."""
     layers = explanation.layers
-    figure = Figure(figsize=(8.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     above, beneath = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     positions = [layer.position for layer in layers]
     snr = np.minimum([layer.snr_db for layer in layers], 60)
@@ -42,7 +42,7 @@ def profile(explanation: Explanation) -> Figure:
     for rank, layer in enumerate(explanation.ranked[:MARKED], start=1):
         at = (layer.position, min(layer.snr_db, 60))
         above.plot(*at, "o", color="C1", markersize=5)
-        above.annotate(str(rank), at, xytext=(5, 5), textcoords="offset points", size=8)
+        above.annotate(str(rank), at, xytext=(5, 5 if rank % 2 else -11), textcoords="offset points", size=8)
     above.set(ylabel="signal to noise, dB", ylim=(min(0.0, float(snr.min()) - 3), max(float(snr.max()) * 1.15, 10)))
     clipped = [100 * (layer.clipped or 0) for layer in layers]
     beneath.fill_between(positions, clipped, step="mid", color="C1", alpha=0.7)
