@@ -60,11 +60,11 @@ def test_every_output_of_the_arm_kernels(arm_phone: Virtual, arm_pi: Virtual, ri
 
 
 def test_the_shipped_model_on_the_phone(arm_phone: Virtual, shipped_variants: Path, images: Path) -> None:
-    """ResNet-164, 55 images x 3 variants: the verdicts and the answers of the ARM kernels are this machine's."""
+    """ResNet-164 in int8, 55 images: verdict and answers of the ARM kernels are this machine's."""
     limits = policy.load(None)
-    subject = check.prepare(shipped_variants, SHIPPED, images, quiet_step, silent, limits=limits)
+    subject = check.prepare(shipped_variants, SHIPPED, images, quiet_step, silent, kinds=("int8",), limits=limits)
     devices = [Local(), uri.device(arm_phone.start())]
-    here, there = on_devices.run(devices, subject, silent, plan=PLAN, limits=limits)
+    here, there = on_devices.run(devices, subject, silent, plan=None, limits=limits)
     assert here.run
     assert there.run, there.problem
     for ours, theirs in zip(here.run.record.variants, there.run.record.variants, strict=True):
