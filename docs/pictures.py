@@ -48,8 +48,8 @@ def main() -> None:
     parser.add_argument("--stored", action="store_true", help="draw runs/check.json instead of checking again")
     stored = parser.parse_args().stored
     PICTURES.mkdir(exist_ok=True)
-    shown = in_terminal(["report", str(RECORD.relative_to(ROOT))] if stored else ["check"])
-    (PICTURES / "terminal.svg").write_text(svg(f"$ harness check\n{shown}"))
+    command = ["report", str(RECORD.relative_to(ROOT))] if stored else ["check"]
+    (PICTURES / "terminal.svg").write_text(svg(f"$ harness {' '.join(command)}\n{in_terminal(command)}"))
     in_terminal(["report", str(RECORD), "--format", "html", "--out", str(PAGE)])
     for scheme, number in (("light", 1), ("dark", 0)):
         (PICTURES / f"report-{scheme}.png").write_bytes(screenshot(PAGE, number))

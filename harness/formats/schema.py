@@ -24,6 +24,7 @@ from harness.formats import json_report
 from harness.latency import Latency, Timing
 from harness.parity import Parity
 from harness.policy import Policy
+from harness.shard_evidence import ShardFile
 from harness.verdict import Check, Outcome, Statistics
 
 FOLDER = Path(__file__).parent.parent / "schemas"
@@ -112,6 +113,7 @@ def _record() -> dict[str, Schema]:
         "variants": {"type": "array", "items": _object(variant)},
         "arrays": TEXT,
         "arrays_sha256": SHA256,
+        "shards": {"type": "array", "items": of(ShardFile)},
     }
 
 
@@ -140,7 +142,7 @@ def _evaluation() -> dict[str, Schema]:
 
 def _top(schema: str, title: str, properties: dict[str, Schema]) -> Schema:
     made = _object({"schema": {"const": schema}, **properties})
-    made["required"] = [key for key in made["required"] if not key.startswith("arrays")]  # in the file alone
+    made["required"] = [key for key in made["required"] if not key.startswith(("arrays", "shards"))]  # in the file
     return {"$schema": DRAFT, "$id": f"{schema.split('-')[1].split('/')[0]}.json", "title": title, **made}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -10,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from harness.errors import SetupError
 from harness.lab import work
@@ -77,7 +79,17 @@ class Cluster:
 
     def _connect(self, timeout_s: float) -> Any:
         distributed = import_distributed()
+        self._knock(timeout_s)
         return distributed.Client(self.address, timeout=timeout_s, security=self._keys.security(), set_as_default=False)
+
+    def _knock(self, timeout_s: float) -> None:
+        """Raise OSError or ValueError where nothing listens: a Dask client that cannot connect lingers."""
+        where = urlsplit(self.address)
+        if where.scheme not in ("tcp", "tls") or not where.hostname or not where.port:
+            raise ValueError("expected tcp://HOST:PORT")
+        if (where.scheme == "tls") != bool(self._keys.ca):
+            raise ValueError("tls:// needs --tls-ca, --tls-cert and --tls-key, and they need tls://")
+        socket.create_connection((where.hostname, where.port), timeout_s).close()
 
     def _disconnect(self) -> None:
         """Jobs that were given are cancelled on this side."""

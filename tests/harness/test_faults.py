@@ -16,6 +16,7 @@ from harness.errors import SetupError
 from harness.job import LATENCY, Job, LatencyPlan
 from harness.verdict import Outcome
 from harness.worker import STATE
+from tests.conftest import DIGITS
 
 QUICK = LatencyPlan(processes=2, turns=1, block_s=0.002, warmup_s=0.01)
 TIMED = {f"{LATENCY}-1", f"{LATENCY}-2"}
@@ -24,7 +25,9 @@ TIMED = {f"{LATENCY}-1", f"{LATENCY}-2"}
 @pytest.fixture
 def tiny_job(tiny_variants: Path, few_images: Path, tmp_path: Path) -> Job:
     """A job of three variants in a folder of its own."""
-    return job.write(tmp_path, tiny_variants, manifest.read(tiny_variants), dataset.load(few_images), QUICK, parallel=2)
+    return job.write(
+        tmp_path, tiny_variants, manifest.read(tiny_variants), dataset.load(few_images, DIGITS), QUICK, parallel=2
+    )
 
 
 def signal_at(written: Job, task: str, number: signal.Signals) -> Callable[[str, int, int], None]:

@@ -116,7 +116,7 @@ class Check:
         what = sharded.subject(self.models, self.model, None, policy.load(FEW_IMAGES_POLICY), None)
         return sharded.run(
             what,
-            shards.open_source(self.data),
+            shards.open_source(self.data, what.spec),
             size,
             engine,
             devices,
@@ -127,7 +127,7 @@ class Check:
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def check(tiny_variants: Path, tiny_model: Path, few_images: Path) -> Check:
     return Check(tiny_variants, tiny_model, few_images)
 

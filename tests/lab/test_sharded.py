@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def test_what_is_finished_is_not_done_again(check: Check, done: Path) -> None:
 
 def test_bad_images_are_refused_or_counted(check: Check, tmp_path: Path) -> None:
     """By name, exit code 2; with --skip-bad the others are judged, and they are listed."""
-    check.data = Path(shutil.copytree(check.data, tmp_path / "images"))
+    check = replace(check, data=Path(shutil.copytree(check.data, tmp_path / "images")))
     (check.data / "3_4.jpg").write_bytes(b"")
     (check.data / "x.jpg").write_bytes(b"")
     with LocalEngine(LOCAL) as engine:
@@ -192,7 +193,7 @@ def test_a_variant_that_crashes_fails_alone(check: Check, tmp_path: Path) -> Non
         if entry["kind"] == "int8":
             entry["sha256"] = subprocess.check_output(["sha256sum", path], text=True).split()[0]
     (models / "manifest.json").write_text(json.dumps(stored))
-    check.models = models
+    check = replace(check, models=models)
     with LocalEngine(LOCAL) as engine:
         found = check.run(engine, LOCAL, tmp_path / "c.json", SIZE).record
     by_kind = {variant.kind: variant for variant in found.variants}
