@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from harness.errors import Exit
+
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 RECORD, PAGE = ROOT / "runs" / "check.json", ROOT / "runs" / "check.html"
@@ -68,7 +70,8 @@ def in_terminal(command: list[str]) -> str:
         except OSError:  # the other end is closed
             break
         said += part
-    process.wait()
+    if process.wait() == Exit.SETUP:
+        raise SystemExit("nothing to draw; see above")
     return said.decode().replace("\r\n", "\n")
 
 

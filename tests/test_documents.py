@@ -22,7 +22,15 @@ from tests.harness.test_evidence import a_run, stored
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("*/*.md")})
 PROGRAMS = ("harness", "python", "python3", "pytest", "tox")
 CHEAP = ("verdict", "report", "compare", "flips", "policy", "inspect", "evaluate", "completion")
-MADE_ELSEWHERE = ("my", "old", "runs", "baseline", "my-policy.toml", "job.zip")  # by the reader, or by a command before
+MADE_ELSEWHERE = (
+    "fleet.toml",
+    "my",
+    "old",
+    "runs",
+    "baseline",
+    "my-policy.toml",
+    "job.zip",
+)  # by the reader, or by a command before
 
 
 @dataclass(frozen=True)
@@ -57,9 +65,10 @@ def commands() -> Iterator[Command]:
 def examples() -> Iterator[Command]:
     """What each verb's --help gives as an example."""
     for verb in VERBS:
-        words = shlex.split(importlib.import_module(f"harness.cli.{verb}").EXAMPLE, comments=True)
-        if words[0] == "harness":
-            yield Command(f"harness {verb} --help", tuple(words[: words.index(">")] if ">" in words else words))
+        for part in importlib.import_module(f"harness.cli.{verb}").EXAMPLE.split(" && "):
+            words = shlex.split(part)
+            if words[0] == "harness":
+                yield Command(f"harness {verb} --help", tuple(words[: words.index(">")] if ">" in words else words))
 
 
 COMMANDS = [*commands(), *examples()]
