@@ -196,6 +196,8 @@ def test_what_is_left_there(address: str, rig: Rig, phone: Virtual, pi: Virtual)
     if address == "local":
         pytest.skip("nothing is brought there")
     folder = harness_folder(phone if address.startswith("adb") else pi)
+    with uri.remote(address) as device:
+        device.clean()  # of what other tests left unfinished
     rig.same(rig.check(address))
     assert not list((folder / "jobs").iterdir())
     rig.same(rig.check(address, keep=True))
