@@ -124,8 +124,8 @@ folder, data, record, address, *devices = sys.argv[1:]
 what = sharded.subject(Path(folder) / "variants", Path(folder) / "tiny.keras", None, policy.load(), None)
 begin = time.monotonic()
 with (Cluster(address) if address else LocalEngine(devices)) as engine:
-    run = sharded.run(what, shards.open_source(Path(folder) / data), 4096, engine, devices, Path(record), quiet_step,
-                      lambda *_: None, parallel=1)
+    source = shards.open_source(Path(folder) / data, what.spec)
+    run = sharded.run(what, source, 4096, engine, devices, Path(record), quiet_step, lambda *_: None, parallel=1)
 peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())  # of this program alone
 print(json.dumps({"s": time.monotonic() - begin, "peak_kb": int(peak[1]),
                   "record": json.dumps(run.record.to_json() | {"started": None})}))

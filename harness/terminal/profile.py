@@ -30,6 +30,8 @@ def table(found: Profile, layers: int) -> str:
         f"the variant reaches {reached / 1e9:.1f} GMAC/s, {reached / peak:.0%} of the peak; "
         f"the roofline allows {found.least_s * 1e3:.2f} ms, {found.least_s / found.latency_s:.0%} of what it takes"
     )
+    if found.profiled_s < found.latency_s:
+        parts.append("slower without the profiler than with it: the machine was busy meanwhile; profile again")
     return "\n\n".join(parts)
 
 
