@@ -14,6 +14,7 @@ from converters.convert import Images, convert
 from harness import dataset, terminal
 from harness.dataset import Dataset
 from harness.errors import SetupError
+from models.config import DIGITS
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "models" / "resnet164.keras"
@@ -37,4 +38,4 @@ def variants() -> dict[str, manifest.Variant]:
 @pytest.fixture(scope="session")
 def data() -> Dataset:
     """data/test."""
-    return dataset.load(ROOT / "data" / "test")
+    return dataset.load(ROOT / "data" / "test", DIGITS)

@@ -23,7 +23,8 @@ from converters import calibration
 from converters.convert import CALIBRATION_SIZE
 from converters.manifest import KINDS, Variant
 from harness import dataset, parity, reference, terminal, worker
-from harness.dataset import Dataset, to_input
+from harness.dataset import Dataset
+from models.config import DIGITS
 
 CALIBRATION = ROOT / "data" / "calibration"
 ROUNDS, BLOCK = 15, 20
@@ -65,14 +66,14 @@ sys.exit(code)
 @pytest.fixture(scope="module")
 def chosen() -> Dataset:
     """The calibration images that both sides use."""
-    return calibration.choose(dataset.load(CALIBRATION), CALIBRATION_SIZE)
+    return calibration.choose(dataset.load(CALIBRATION, DIGITS), CALIBRATION_SIZE)
 
 
 @pytest.fixture(scope="module")
 def plain(chosen: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tuple[float, int]]]:
     """TFLiteConverter's three files of the model as trained, and what each cost."""
     folder = tmp_path_factory.mktemp("plain")
-    np.save(folder / "images.npy", to_input(chosen.images))
+    np.save(folder / "images.npy", chosen.inputs())
     costs = {}
     for kind in KINDS:
         out = folder / f"{kind}.tflite"
@@ -87,7 +88,7 @@ def further(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     count = str(FURTHER_PER_CLASS)
     command = [sys.executable, "-m", "data.make", "calibration", "--per-class", count, "--out", str(folder)]
     subprocess.run([*command, "--seed", str(SEED)], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    return dataset.load(folder)
+    return dataset.load(folder, DIGITS)
 
 
 def latency_ratio(ours: bytes, theirs: bytes, images: Any) -> tuple[float, float, float]:
@@ -119,7 +120,7 @@ def test_latency(
     """One inference of one image, ours beside TFLiteConverter's."""
     ours = variants[kind].path(VARIANTS).read_bytes()
     theirs = (plain[0] / f"{against}.tflite").read_bytes()
-    arguments = (ours, theirs, to_input(data.images[::10]))
+    arguments = (ours, theirs, data.inputs()[::10])
     quotient, mine, other = benchmark.pedantic(latency_ratio, args=arguments, rounds=1)
     benchmark.extra_info |= {"ratio": quotient, "target": target, "ours_s": mine, "plain_s": other, **worker.machine()}
     assert quotient <= target
@@ -128,7 +129,7 @@ def test_latency(
 def answers(content: bytes, images: Dataset) -> parity.FloatArray:
     """Probabilities [N, classes]."""
     task = {"name": "answers", "parallel": os.cpu_count() or 1}
-    found = worker.answers({"file": content}, to_input(images.images), task)
+    found = worker.answers({"file": content}, images.inputs(), task)
     return parity.dequantize(found["outputs"], float(found["scale"]), int(found["zero_point"]))
 
 

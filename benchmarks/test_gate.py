@@ -13,7 +13,7 @@ from benchmarks.conftest import VARIANTS
 from benchmarks.test_speed import seconds
 from converters.manifest import Variant
 from harness import evidence, policy, worker
-from harness.dataset import Dataset, to_input
+from harness.dataset import Dataset
 from harness.evidence import Predictions
 
 
@@ -54,7 +54,7 @@ def test_judging_beside_inference(variants: dict[str, Variant], data: Dataset, b
     from harness import statistics
 
     content = variants["int8"].path(VARIANTS).read_bytes()
-    answers = worker.answers({"int8": content}, to_input(data.images), {"name": "int8", "parallel": 1})
+    answers = worker.answers({"int8": content}, data.inputs(), {"name": "int8", "parallel": 1})
     real = (answers["outputs"].astype(float) - answers["zero_point"]) * answers["scale"]
     answered, limits = Predictions(data.labels, real, real, {"float32": real, "int8": real}), policy.load()
     evidence.judge("int8", answered, limits)  # imports
@@ -66,7 +66,7 @@ def test_judging_beside_inference(variants: dict[str, Variant], data: Dataset, b
         evidence.flipped(answered)
         judging = time.perf_counter() - begin
         task = {"name": "int8", "parallel": 2}
-        return judging / seconds(lambda: worker.answers({"int8": content}, to_input(data.images), task))
+        return judging / seconds(lambda: worker.answers({"int8": content}, data.inputs(), task))
 
     share = benchmark.pedantic(lambda: median(turn() for _ in range(3)), rounds=1)
     benchmark.extra_info |= {"ratio": share, "target": target}

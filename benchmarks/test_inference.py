@@ -18,7 +18,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.conftest import VARIANTS
 from converters.manifest import KINDS, Variant
 from harness import worker
-from harness.dataset import Dataset, to_input
+from harness.dataset import Dataset
 
 THREADS = sorted({1, min(2, os.cpu_count() or 1)})
 
@@ -48,7 +48,7 @@ def test_load(load: Load, benchmark: BenchmarkFixture) -> None:
 
 def test_first_inference(load: Load, data: Dataset, benchmark: BenchmarkFixture) -> None:
     """The first invoke of an interpreter."""
-    image = load().quantize(to_input(data.images[:1]))[0]
+    image = load().quantize(data.inputs()[:1])[0]
 
     def fresh() -> tuple[tuple[worker.Model], dict[str, object]]:
         model = load()
@@ -61,7 +61,7 @@ def test_first_inference(load: Load, data: Dataset, benchmark: BenchmarkFixture)
 def test_inference(load: Load, data: Dataset, benchmark: BenchmarkFixture) -> None:
     """One invoke, the input set beforehand."""
     model = load()
-    images = cycle(model.quantize(to_input(data.images[::10])))
+    images = cycle(model.quantize(data.inputs()[::10]))
     benchmark.pedantic(model.invoke, setup=lambda: model.set(next(images)), rounds=300, warmup_rounds=50)
 
 
@@ -69,4 +69,6 @@ def test_preprocessing(load: Load, data: Dataset, benchmark: BenchmarkFixture) -
     """One decoded image to the tensor that the variant takes."""
     model = load()
     images = cycle(data.images[::10, None])
-    benchmark.pedantic(lambda image: model.quantize(to_input(image)), setup=lambda: ((next(images),), {}), rounds=300)
+    benchmark.pedantic(
+        lambda image: model.quantize(data.spec.to_input(image)), setup=lambda: ((next(images),), {}), rounds=300
+    )

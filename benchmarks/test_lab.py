@@ -29,6 +29,7 @@ from harness.dataset import Dataset
 from harness.devices.local import Local
 from harness.lab import work
 from harness.lab.cluster import Cluster
+from models.config import DIGITS
 from tests.conftest import CALIBRATION, save_model
 from tests.lab.conftest import Lab
 
@@ -53,14 +54,14 @@ def test_engine_overhead(
     target = 1.05
     lab.worker("one")
     lab.ready("one")
-    (shard,) = shards.shards(shards.open_source(ROOT / "data" / "test"), len(data))
+    (shard,) = shards.shards(shards.open_source(ROOT / "data" / "test", DIGITS), len(data))
 
     def here() -> float:
         folder = tmp_path / f"job-{time.monotonic_ns()}"
         folder.mkdir()
 
         def whole() -> None:
-            read = shards.decode(shard)  # a check reads its images, too
+            read = shards.decode(shard, DIGITS)  # a check reads its images, too
             written = job.write(folder, VARIANTS, variants, read, None, job.ALL_CORES)
             assert not check.run(written, lambda *_: None, Local()).failures
 
@@ -123,8 +124,8 @@ folder, data, record, address, *devices = sys.argv[1:]
 what = sharded.subject(Path(folder) / "variants", Path(folder) / "tiny.keras", None, policy.load(), None)
 begin = time.monotonic()
 with (Cluster(address) if address else LocalEngine(devices)) as engine:
-    run = sharded.run(what, shards.open_source(Path(folder) / data), 4096, engine, devices, Path(record), quiet_step,
-                      lambda *_: None, parallel=1)
+    source = shards.open_source(Path(folder) / data, what.spec)
+    run = sharded.run(what, source, 4096, engine, devices, Path(record), quiet_step, lambda *_: None, parallel=1)
 peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())  # of this program alone
 print(json.dumps({"s": time.monotonic() - begin, "peak_kb": int(peak[1]),
                   "record": json.dumps(run.record.to_json() | {"started": None})}))

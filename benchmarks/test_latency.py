@@ -16,7 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.conftest import VARIANTS
 from converters.manifest import Variant
 from harness import check, job, latency_verdict, peers, worker
-from harness.dataset import Dataset, to_input
+from harness.dataset import Dataset
 from harness.job import LatencyPlan
 from harness.latency import Control, Ratio, Timing
 
@@ -146,7 +146,7 @@ def test_the_workers_own_overhead(variants: dict[str, Variant], data: Dataset, b
     """A block's time per inference as the worker reports it is within 1 % of a bare loop's of nothing but invokes."""
     target = 0.01
     model = worker.Model(variants[KIND].path(VARIANTS).read_bytes(), 1)
-    prepared = model.quantize(to_input(data.images[::10]))
+    prepared = model.quantize(data.inputs()[::10])
     warmup, _ = worker.warm_up(model, prepared, {"warmup_s": 0.5, "block_s": 0.04})
     subject = worker.Subject(model, prepared, warmup, 0.04)
     gauges = worker.Gauges([])

@@ -20,8 +20,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.conftest import MODEL, ROOT, VARIANTS
 from converters.manifest import KINDS, Variant
 from harness import job, worker
-from harness.dataset import Dataset, to_input
+from harness.dataset import Dataset
 from harness.devices import local
+from models.config import DIGITS
 
 CORES = os.cpu_count() or 1
 
@@ -44,7 +45,7 @@ def test_accuracy_path(
 ) -> None:
     """The worker's pass over data/test reaches 85 % of a bare invoke loop's images per second times the cores."""
     target = 0.85
-    images = to_input(data.images)
+    images = data.inputs()
     written = job.write(tmp_path, VARIANTS, {kind: variants[kind]}, data, None, parallel=CORES)
     content = variants[kind].path(VARIANTS).read_bytes()
 
@@ -71,7 +72,7 @@ def test_reference_is_batched(data: Dataset, benchmark: BenchmarkFixture) -> Non
     from converters import keras_model
 
     model = keras_model.load(MODEL)
-    images = to_input(data.images)
+    images = data.inputs()
     model.predict(images[:1], verbose=0)
     model.predict(images[:256], batch_size=keras_model.PREDICT_BATCH, verbose=0)
 
@@ -137,7 +138,7 @@ def test_training_input(benchmark: BenchmarkFixture) -> None:
 
     batch, steps = 128, 20
     settings = TrainConfig(batch_size=batch)
-    drawn = Batches(dataset.load(ROOT / "data" / "calibration"), settings, steps)
+    drawn = Batches(dataset.load(ROOT / "data" / "calibration", DIGITS), settings, steps)
     images, labels = drawn[0]
     constant = tf.data.Dataset.from_tensors((images, labels)).cache().repeat(steps)
     model = compile_model(settings, steps=100)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.dataset import Dataset, take, to_input
+from harness.dataset import Dataset, take
+from harness.spec import ModelSpec
 
 Ranges = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 BATCH = 4
@@ -28,17 +29,17 @@ def choose(data: Dataset, size: int) -> Dataset:
     return take(data, chosen)
 
 
-def batches(images: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Images [N, H, W, C] in parts of BATCH."""
-    return iter([images[start : start + BATCH] for start in range(0, len(images), BATCH)])
+def parts(data: Dataset) -> Iterator[npt.NDArray[np.uint8]]:
+    """The images by BATCH; threads may share the iterator."""
+    return iter([data.images[start : start + BATCH] for start in range(0, len(data), BATCH)])
 
 
-def invoked(interpreter: Any, parts: Iterator[npt.NDArray[np.uint8]]) -> Iterator[None]:
+def invoked(interpreter: Any, spec: ModelSpec, pixels: Iterator[npt.NDArray[np.uint8]]) -> Iterator[None]:
     """After each batch of uint8 images that an interpreter with a float input has run."""
     entry = interpreter.get_input_details()[0]["index"]
     shape: tuple[int, ...] = ()
-    for part in parts:
-        batch = to_input(part)
+    for part in pixels:
+        batch = spec.to_input(part)
         if batch.shape != shape:
             interpreter.resize_tensor_input(entry, batch.shape)
             interpreter.allocate_tensors()
@@ -48,16 +49,19 @@ def invoked(interpreter: Any, parts: Iterator[npt.NDArray[np.uint8]]) -> Iterato
         yield
 
 
-def measure(float32: bytes, images: npt.NDArray[np.uint8]) -> Ranges:
-    """The least and greatest value of every float tensor of a float32 .tflite over uint8 images [N, H, W, 1].
+def measure(float32: bytes, data: Dataset) -> Ranges:
+    """The least and greatest value of every float tensor of a float32 .tflite over a set of images.
 
     Min-max over the set, not ai-edge-quantizer's moving average, which flips ten times as many answers (FACTS). Each
-    core has an interpreter; which images share a batch does not depend on how many there are.
+    core has an interpreter; which images share a batch does not depend on how many there are. The input's range is that
+    of all pixels there can be, whichever these images have.
     """
-    parts = batches(images)
+    shared = parts(data)
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        found = [future.result() for future in [pool.submit(_measure, float32, parts) for _ in range(workers)]]
+        found = [
+            future.result() for future in [pool.submit(_measure, float32, data.spec, shared) for _ in range(workers)]
+        ]
     ranges = found[0]
     for other in found[1:]:
         for name, (low, high) in other.items():
@@ -65,7 +69,7 @@ def measure(float32: bytes, images: npt.NDArray[np.uint8]) -> Ranges:
     return ranges
 
 
-def _measure(float32: bytes, parts: Iterator[npt.NDArray[np.uint8]]) -> Ranges:
+def _measure(float32: bytes, spec: ModelSpec, pixels: Iterator[npt.NDArray[np.uint8]]) -> Ranges:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
@@ -74,7 +78,7 @@ def _measure(float32: bytes, parts: Iterator[npt.NDArray[np.uint8]]) -> Ranges:
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     ranges: Ranges = {}
-    for _ in invoked(interpreter, parts):
+    for _ in invoked(interpreter, spec, pixels):
         for tensor in interpreter.get_tensor_details():
             if tensor["dtype"] is not np.float32:
                 continue
@@ -85,6 +89,8 @@ def _measure(float32: bytes, parts: Iterator[npt.NDArray[np.uint8]]) -> Ranges:
             if values.size:
                 _widen(ranges, tensor["name"], values.min().reshape(1), values.max().reshape(1))
             del values  # a view into the interpreter must be gone before it runs again
+    low, high = (np.full(1, end, np.float32) for end in spec.input_range)
+    ranges[interpreter.get_input_details()[0]["name"]] = low, high
     return ranges
 
 

@@ -24,10 +24,11 @@ from converters import (
 )
 from converters.keras_process import KerasProcess
 from converters.manifest import CALIBRATED, KINDS, KNOWN_KINDS, MIXED, Loaded, Mixed, Quantization, Variant
-from harness import dataset
+from harness import dataset, spec
 from harness.dataset import Dataset
 from harness.errors import SetupError
 from harness.files import check_writable, sha256, write_atomic_together
+from harness.spec import ModelSpec
 
 CALIBRATION_SIZE = 220
 TRIED_IMAGES = 55  # given to each runtime
@@ -47,13 +48,6 @@ class Images:
     tuning: Path | Dataset | None = None
     test: Path | Dataset | None = None
     calibration_size: int = CALIBRATION_SIZE
-    image_size: int = dataset.IMAGE_SIZE
-    classes: int = dataset.CLASSES
-
-    def load(self, source: Path | Dataset, *, skip_bad: bool = False) -> Dataset:
-        if isinstance(source, Dataset):
-            return source
-        return dataset.load(source, classes=self.classes, image_size=self.image_size, skip_bad=skip_bad)
 
 
 @dataclass(frozen=True)
@@ -75,28 +69,36 @@ def convert(
     max_flips: int | None = None,
     imports: Sequence[str] = (),
     pythons: Sequence[str] = (),
+    config: Path | None = None,
 ) -> dict[str, Variant]:
     """Write the variants of the given kinds and the folder's manifest; the manifest's content.
 
     step: called with each step's name; its context spans the step. Images are read only for kinds that need them.
     max_flips: of the mixed variant, made too where this is given; imports: modules that register the model's own
-    layers; pythons: other Pythons, whose runtimes the variants are tried in.
+    layers; pythons: other Pythons, whose runtimes the variants are tried in. config: of the model, if not beside it.
     Raises SetupError; then no file is left half-written, and the manifest names only files that are there.
     """
     kinds = _check_kinds(kinds, max_flips)
     source_sha256 = keras_model.sha256(source)
+    told = spec.config_of(source, config)
+    if images.calibration_size < 1:
+        raise SetupError(f"--calibration-size {images.calibration_size}: expected at least 1")
+
     made: dict[str, bytes] = {}
     choice: mixed.Choice | None = None
-    ranges = None
+    chosen = ranges = None
     # Calibration has a process of its own: its activations and the converter's graph are never in memory together.
     with KerasProcess() as keras, KerasProcess(preload="ai_edge_litert.interpreter") as apart:
-        chosen = _choose(images, tuning=MIXED in kinds) if any(kind in CALIBRATED for kind in kinds) else None
+        with step(f"reading {source.name}"):
+            takes = spec.combine(keras.call(keras_model.ends, source, tuple(imports)), told, source)
+        if any(kind in CALIBRATED for kind in kinds):
+            chosen = _choose(images, takes, tuning=MIXED in kinds)
         check_writable(out)
         with step(f"{source.name} to float32"):
-            base = keras.call(float32.convert, source, images.image_size, images.classes, tuple(imports))
+            base = keras.call(float32.convert, source, takes, tuple(imports))
         if chosen is not None:
             with step(f"activation ranges of {len(chosen.calibration)} calibration images"):
-                ranges = apart.call(calibration.measure, base.content, chosen.calibration.images)
+                ranges = apart.call(calibration.measure, base.content, chosen.calibration)
         for kind in kinds:
             with step(f"float32 to {kind}") if kind != "float32" else nullcontext():
                 if kind == "float32":
@@ -105,14 +107,15 @@ def convert(
                     assert chosen is not None
                     assert max_flips is not None
                     assert ranges is not None
-                    choice = keras.call(mixed.choose, base.content, ranges, chosen.tuning.images, max_flips)
+                    choice = keras.call(mixed.choose, base.content, ranges, chosen.tuning, max_flips)
                     made[kind] = keras.call(versions.declare, choice.content)
                 else:
                     made[kind] = keras.call(quantize.make, kind, base.content, ranges)
     with step("loading each variant once"):
-        tried = _try(made, chosen, images.image_size, pythons)
+        tried = _try(made, chosen, takes, pythons)
         origin = {
             "source_sha256": source_sha256,
+            "spec": takes,
             "batch_norms_folded": base.batch_norms_folded,
             "batch_norms_kept": base.batch_norms_kept,
             "notes": base.notes,
@@ -145,28 +148,31 @@ def _check_kinds(kinds: Sequence[str], max_flips: int | None) -> tuple[str, ...]
     return tuple(dict.fromkeys((*kinds, *([] if max_flips is None else [MIXED]))))
 
 
-def _choose(images: Images, *, tuning: bool) -> _Chosen:
-    if images.calibration_size < 1:
-        raise SetupError(f"--calibration-size {images.calibration_size}: expected at least 1")
-    whole = images.load(images.calibration)
+def _choose(images: Images, takes: ModelSpec, *, tuning: bool) -> _Chosen:
+    whole = _load(images.calibration, takes)
     chosen = calibration.choose(whole, images.calibration_size)
-    test = None if images.test is None else images.load(images.test, skip_bad=True)
-    warnings = lint.check(chosen, test, images.classes, images.image_size)
+    test = None if images.test is None else _load(images.test, takes, skip_bad=True)
+    warnings = lint.check(chosen, test, takes)
     tuned = chosen
     if tuning:
-        tuned = whole if images.tuning is None else images.load(images.tuning)
-        lint.check(tuned, test, images.classes, images.image_size, "tuning set")
+        tuned = whole if images.tuning is None else _load(images.tuning, takes)
+        lint.check(tuned, test, takes, "tuning set")
     return _Chosen(chosen, tuned, warnings)
 
 
+def _load(source: Path | Dataset, takes: ModelSpec, *, skip_bad: bool = False) -> Dataset:
+    return source if isinstance(source, Dataset) else dataset.load(source, takes, skip_bad=skip_bad)
+
+
 def _try(
-    made: Mapping[str, bytes], chosen: _Chosen | None, image_size: int, pythons: Sequence[str]
+    made: Mapping[str, bytes], chosen: _Chosen | None, takes: ModelSpec, pythons: Sequence[str]
 ) -> dict[str, tuple[Loaded, ...]]:
     """Each variant in this Python's runtime, which must run it, and in the others'."""
     if chosen is not None:
-        inputs = dataset.to_input(chosen.calibration.images[:: -(-len(chosen.calibration) // TRIED_IMAGES)])
+        pixels = chosen.calibration.images[:: -(-len(chosen.calibration) // TRIED_IMAGES)]
     else:
-        inputs = np.random.default_rng(0).random((TRIED_IMAGES, image_size, image_size, 1), np.float32)
+        pixels = np.random.default_rng(0).integers(0, 256, (TRIED_IMAGES, *takes.shape), np.uint8)
+    inputs = takes.to_input(pixels)
     here = runtimes.answer(made, inputs)
     found = {kind: [_compare(answers, answers)] for kind, answers in here.items()}
     for kind, answers in here.items():

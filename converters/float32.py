@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from converters import flatbuffer, keras_model
+from harness.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -19,24 +20,20 @@ class Float32:
     notes: tuple[str, ...]  # what a person should know of how it was made
 
 
-def convert(source: Path, image_size: int, classes: int, imports: tuple[str, ...] = ()) -> Float32:
+def convert(source: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Float32:
     """A .keras file as a float32 .tflite. Runs where TensorFlow is; raises SetupError."""
-    model = keras_model.load(source, imports)
-    keras_model.check_shapes(model, source, image_size, classes)
+    model = keras_model.classifier(source, spec, imports)
     from converters.fold import fold
 
-    notes = []
-    graph = keras_model.as_graph(model, image_size)
-    if graph is not model:
-        notes.append("a subclassed model: converted as it is, nothing inside is folded")
-    folded = fold(graph)
-    content = _lower(folded.model, image_size)
+    notes = list(model.notes)
+    folded = fold(model.graph)
+    content = _lower(folded.model, spec)
     if len(flatbuffer.read(content).subgraphs) > 1:
         notes.append("loops or branches: what they compute stays float32 in every variant that calibrates")
     return Float32(content, len(folded.folded), dict(folded.kept), tuple(notes))
 
 
-def _lower(model: Any, image_size: int) -> bytes:
+def _lower(model: Any, spec: ModelSpec) -> bytes:
     """The model by TFLiteConverter, with the file's signature that `from_keras_model` would give it.
 
     Frozen in memory: `from_keras_model` saves a SavedModel and loads it again, which takes ten times as long and ends
@@ -44,8 +41,8 @@ def _lower(model: Any, image_size: int) -> bytes:
     """
     import tensorflow as tf
 
-    name = model.inputs[0].name if getattr(model, "inputs", None) else "image"
-    image = tf.TensorSpec([None, image_size, image_size, 1], tf.float32, name=name)
+    name = model.inputs[0].name
+    image = tf.TensorSpec([None, *spec.shape], tf.float32, name=name)
     function = tf.function(lambda images: model(images, training=False), input_signature=[image])
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], model)
     converter.experimental_lower_to_saved_model = False

@@ -187,7 +187,7 @@ def _run(content: bytes, graph: Any, pythons: Sequence[str]) -> tuple[runtimes.A
         return ()
     shape = [max(1, int(size)) for size in graph.tensors[graph.inputs[0]].shape]
     inputs = np.random.default_rng(0).random((TRIED_INPUTS, *shape[1:]), np.float32)
-    return tuple(runtimes.answer({"": content}, inputs, python)[""] for python in (sys.executable, *pythons))
+    return tuple(runtimes.answer({"file": content}, inputs, python)["file"] for python in (sys.executable, *pythons))
 
 
 def _slow(model: Any, taken: list[bool] | None, parts: int | None) -> Iterator[str]:

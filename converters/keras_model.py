@@ -1,4 +1,4 @@
-"""The trained model: opened safely, checked against the data, and asked. Runs where Keras is."""
+"""The trained model: opened safely, checked to be a classifier of images, and asked. Runs where Keras is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import zipfile
 from collections.abc import Sequence
-from contextlib import suppress
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import files
-from harness.dataset import to_input
+from harness.dataset import Dataset
 from harness.errors import SetupError
+from harness.parity import are_logits, are_probabilities
+from harness.spec import COLOURS, Ends, ModelSpec
+
+Shape = tuple[int | None, ...] | None
+Outputs = npt.NDArray[np.float32]
 
 PREDICT_BATCH = 128
+PREDICT_AT_ONCE = 4096  # images held as floats
+PROBED = 8  # random images that show what the outputs are
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -71,61 +78,132 @@ def load(path: Path, imports: Sequence[str] = ()) -> Any:
         raise SetupError(f"{path}: Keras cannot load it ({type(error).__name__}: {text})") from error
 
 
-def _symbolic(shape: tuple[int | None, ...]) -> Any:
-    import keras
-
-    return keras.KerasTensor(shape)
-
-
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def check_shapes(model: Any, path: Path, image_size: int, classes: int) -> None:
-    """Raise SetupError unless the model maps [N, size, size, 1] to [N, classes]."""
-    wanted = (None, image_size, image_size, 1), (None, classes)
-    received = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
-    ends = [len(getattr(model, name, None) or [()]) for name in ("inputs", "outputs")]
-    if ends != [1, 1]:
+@lru_cache(maxsize=1)  # in a process of its own, a model is loaded once
+def _opened(path: Path, imports: tuple[str, ...]) -> Any:
+    return load(path, imports)
+
+
+def ends(path: Path, imports: tuple[str, ...] = ()) -> Ends:
+    """What a model file says of its images and classes. Raises SetupError where it is no classifier of images."""
+    model = _opened(path, imports)
+    counts = [len(getattr(model, name, None) or [()]) for name in ("inputs", "outputs")]
+    if counts != [1, 1]:
         raise SetupError(
-            f"{path}: has {ends[0]} inputs and {ends[1]} outputs; the data are single images with one label"
+            f"{path}: has {counts[0]} inputs and {counts[1]} outputs; expected one of single images and one of classes"
         )
-    if received[0] is None:  # subclassed: it does not know its shapes
-        with suppress(Exception):  # whatever the user's own code raises on this shape
-            received = wanted[0], tuple(model(_symbolic(wanted[0])).shape)
-    if received != wanted:
-        raise SetupError(f"{path}: maps {received[0]} to {received[1]}; the data needs {wanted[0]} to {wanted[1]}")
+    taken, given = _shapes(model)
+    _, height, width, channels = taken if taken is not None and len(taken) == 4 else (None,) * 4
+    if channels is None or channels not in COLOURS:
+        raise SetupError(
+            f"{path}: takes {_shape(taken)}; expected [N, height, width, channels], channels 1 (grey) or 3 (RGB)"
+        )
+    if given is None or len(given) != 2 or given[1] is None or given[1] < 2:
+        raise SetupError(f"{path}: gives {_shape(given)}; expected [N, classes], of 2 or more classes")
+    return Ends(None if height is None or width is None else (height, width), channels, given[1])
 
 
-def predict_folded_too(
-    path: Path, images: npt.NDArray[np.uint8], classes: int, imports: Sequence[str] = ()
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Outputs [N, classes] for uint8 images [N, size, size, 1]: the model's, and with its batch norms folded."""
-    inputs = to_input(images)
-    pair = _with_folded(path, path.stat().st_mtime_ns, images.shape[1], classes, tuple(imports))
-    outputs, folded = (
-        np.asarray(each.predict(inputs, batch_size=PREDICT_BATCH, verbose=0), np.float32) for each in pair
-    )
-    return outputs, folded
+def _shapes(model: Any) -> tuple[Shape, Shape]:
+    """Of input and output; none where the model does not know."""
+    import keras
+
+    if getattr(model, "inputs", None):
+        return tuple(model.inputs[0].shape), tuple(model.outputs[0].shape)
+    taken = (model.get_build_config() or {}).get("input_shape")  # subclassed: it knows what it was built for
+    if taken is None:
+        return None, None
+    try:
+        return tuple(taken), tuple(model(keras.KerasTensor(tuple(taken))).shape)
+    except Exception:  # whatever the user's own code raises
+        return tuple(taken), None
+
+
+def _shape(shape: Shape) -> str:
+    return "an unknown shape" if shape is None else f"[{', '.join('N' if n is None else str(n) for n in shape)}]"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A Keras graph of one image input and probabilities; notes: what was done to make it one."""
+
+    graph: Any
+    notes: tuple[str, ...]
+
+
+def classifier(path: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Classifier:
+    """The model as it is converted and asked: a subclassed one as a graph of one opaque layer, logits with a softmax.
+
+    Raises SetupError where it is not what the spec says, or gives neither probabilities nor logits.
+    """
+    import keras
+
+    own = ends(path, imports)
+    if (own.image_size or spec.image_size, own.channels, own.classes) != astuple(spec.ends):
+        raise SetupError(f"{path}: is for {own}; expected {spec.ends}: another model than the one converted?")
+    model, notes = _opened(path, imports), []
+    if not isinstance(model, keras.Sequential | keras.Function):
+        image = keras.Input(spec.shape)
+        model = keras.Model(image, model(image))
+        notes.append("a subclassed model: converted as it is, nothing inside is folded")
+    elif own.image_size is None:
+        weights = model.get_weights()
+        model = keras.models.clone_model(model, input_tensors=keras.Input(spec.shape))
+        model.set_weights(weights)
+    if isinstance(model, keras.Function) and list in (type(model.input), type(model.output)):  # of one each
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    if not _ends_in_softmax(model) and _gives_logits(model, path, spec):
+        softmax = keras.layers.Softmax(name="softmax_added")
+        model = keras.Model(model.inputs[0], softmax(model.outputs[0]), name=model.name)
+        notes.append("the model gives logits: a softmax was added, in the reference as in the variants")
+    return Classifier(model, tuple(notes))
+
+
+def _ends_in_softmax(model: Any) -> bool:
+    import keras
+
+    last = model.layers[-1]
+    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax
+
+
+def _gives_logits(model: Any, path: Path, spec: ModelSpec) -> bool:
+    """Logits, or else probabilities, by what it answers to random images. Raises SetupError where it gives neither."""
+    import keras
+
+    pixels = np.random.default_rng(0).integers(0, 256, (PROBED, *spec.shape), np.uint8)
+    outputs = np.asarray(keras.ops.convert_to_numpy(model(spec.to_input(pixels), training=False)), np.float64)
+    if not np.isfinite(outputs).all() or are_probabilities(outputs):  # what is not finite is refused when it answers
+        return False
+    if not are_logits(outputs):
+        raise SetupError(
+            f"{path}: gives 0 to 1 for each class, together {outputs.sum(axis=1).max():.2f}; expected one class an "
+            "image: a softmax at the end, or logits"
+        )
+    return True
+
+
+def predict(path: Path, data: Dataset, imports: tuple[str, ...] = ()) -> Outputs:
+    """The model's outputs [N, classes]."""
+    return _predict(classifier(path, data.spec, imports).graph, data)
+
+
+def predict_folded_too(path: Path, data: Dataset, imports: tuple[str, ...] = ()) -> tuple[Outputs, Outputs]:
+    """The model's outputs [N, classes], and those with its batch norms folded."""
+    graph, folded = _with_folded(path, data.spec, imports)
+    return _predict(graph, data), _predict(folded, data)
 
 
 @lru_cache(maxsize=1)
-def _with_folded(
-    path: Path, modified_ns: int, image_size: int, classes: int, imports: tuple[str, ...]
-) -> tuple[Any, Any]:
-    """The model, and with its batch norms folded: loaded and traced once for all shards of a set."""
+def _with_folded(path: Path, spec: ModelSpec, imports: tuple[str, ...]) -> tuple[Any, Any]:
+    """Made and traced once for all shards of a set."""
     from converters.fold import fold
 
-    model = load(path, imports)
-    check_shapes(model, path, image_size, classes)
-    return model, fold(as_graph(model, image_size)).model
+    graph = classifier(path, spec, imports).graph
+    return graph, fold(graph).model
 
 
-def as_graph(model: Any, image_size: int) -> Any:
-    """The model as a graph of layers: a subclassed one becomes a graph of one opaque layer."""
-    import keras
-
-    if isinstance(model, keras.Sequential | keras.Function):
-        return model
-    image = keras.Input((image_size, image_size, 1))
-    return keras.Model(image, model(image))
+def _predict(graph: Any, data: Dataset) -> Outputs:
+    parts = [graph.predict(inputs, batch_size=PREDICT_BATCH, verbose=0) for inputs in data.batches(PREDICT_AT_ONCE)]
+    return np.concatenate(parts).astype(np.float32)

@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from harness.dataset import Dataset, content_hashes
 from harness.errors import SetupError
+from harness.spec import ModelSpec
 
 FEWEST = 100  # images, below which ranges still move
 FEWEST_OF_CLASS = 5
 TOLERATED = 0.1  # share of the set that may be repeated or constant
-LEAST_SPAN = 64  # grey levels from the darkest to the brightest pixel of the set
+LEAST_SPAN = 64  # levels from the darkest to the brightest pixel of the set
 USUAL = (1, 99)  # percentiles of the test images between which the set's typical image must lie
 
 
@@ -31,27 +32,27 @@ class Findings:
 
 
 def check(
-    calibration: Dataset, test: Dataset | None, classes: int, image_size: int, what: str = "calibration set"
+    calibration: Dataset, test: Dataset | None, spec: ModelSpec, what: str = "calibration set"
 ) -> tuple[str, ...]:
     """The warnings. Raises SetupError, one line, for a set that must not be used.
 
     test: the images that variants will be judged on; none where there are none to compare with.
     """
-    found = lint(calibration, test, classes, image_size)
+    found = lint(calibration, test, spec)
     if found.errors:
         raise SetupError(f"{what}: {'; '.join(found.errors)}")
     return found.warnings
 
 
-def lint(calibration: Dataset, test: Dataset | None, classes: int, image_size: int) -> Findings:
+def lint(calibration: Dataset, test: Dataset | None, spec: ModelSpec) -> Findings:
     """All that is wrong or odd about a calibration set."""
-    if unusable := _form(calibration, image_size):
+    if unusable := _form(calibration, spec):
         return Findings((unusable,), ())
     errors: list[str] = []
-    warnings: list[str] = []
+    warnings = list(calibration.notes)
     images = calibration.images
     count = len(images)
-    constant = np.ptp(images.reshape(count, -1), axis=1) == 0
+    constant = (np.ptp(images, axis=(1, 2)) == 0).all(axis=1)
     hashes = content_hashes(images)
     repeated = count - len(set(hashes))
 
@@ -59,18 +60,18 @@ def lint(calibration: Dataset, test: Dataset | None, classes: int, image_size: i
         if number:
             (errors if number > TOLERATED * count else warnings).append(f"{number} of {count} images {what}; {then}")
 
-    present = np.bincount(calibration.labels, minlength=classes)
-    if missing := np.flatnonzero(present[:classes] == 0).tolist():
+    present = dict(zip(spec.class_names, np.bincount(calibration.labels, minlength=len(spec.class_names)), strict=True))
+    if missing := [name for name, number in present.items() if number == 0]:
         errors.append(f"no image of class {_listed(missing)}; add some of every class, or raise --calibration-size")
-    if rare := np.flatnonzero((present[:classes] > 0) & (present[:classes] < FEWEST_OF_CLASS)).tolist():
+    if rare := [name for name, number in present.items() if 0 < number < FEWEST_OF_CLASS]:
         warnings.append(f"fewer than {FEWEST_OF_CLASS} images of class {_listed(rare)}")
     if count < FEWEST:
         warnings.append(f"{count} images, fewer than {FEWEST}: ranges may be too narrow")
     share(repeated, "repeat another", "each should show something new")
-    share(int(constant.sum()), "are of one grey throughout", "they say nothing of the ranges")
+    share(int(constant.sum()), "are of one colour throughout", "they say nothing of the ranges")
     span = int(np.ptp(images))
     if span < LEAST_SPAN:
-        errors.append(f"its pixels span {span} of 255 grey levels; expected 0-255: were they scaled before?")
+        errors.append(f"its pixels span {span} of 255 levels; expected 0-255: were they scaled before?")
     if test is None:
         warnings.append("not compared with the test images: there are none here")
     else:
@@ -86,15 +87,15 @@ def lint(calibration: Dataset, test: Dataset | None, classes: int, image_size: i
     return Findings(tuple(errors), tuple(warnings))
 
 
-def _form(data: Dataset, size: int) -> str:
+def _form(data: Dataset, spec: ModelSpec) -> str:
     """What forbids looking at the pixels at all; empty: nothing."""
     images = data.images
-    if images.ndim != 4 or images.shape[1:] != (size, size, 1) or not len(images):
-        return f"images of shape {images.shape}; expected [N, {size}, {size}, 1]"
+    if images.ndim != 4 or images.shape[1:] != spec.shape or not len(images):
+        return f"images of shape {images.shape}; expected [N, {', '.join(map(str, spec.shape))}]"
     if images.dtype != np.uint8:
         broken = int((~np.isfinite(images)).any(axis=(1, 2, 3)).sum())
         what = f"{broken} images with NaN or infinity" if broken else f"values {images.min():g} to {images.max():g}"
-        return f"{images.dtype} pixels, {what}; expected uint8 0-255, which evaluation scales to 0-1 itself"
+        return f"{images.dtype} pixels, {what}; expected uint8 0-255, which evaluation scales itself"
     return ""
 
 
@@ -112,5 +113,5 @@ def _unlike(images: npt.NDArray[np.uint8], tested: npt.NDArray[np.uint8]) -> lis
     return [f"{', '.join(problems)}: inverted, or scaled otherwise than in evaluation?"]
 
 
-def _listed(items: list[int] | list[str]) -> str:
-    return ", ".join(str(item) for item in items)
+def _listed(items: list[str]) -> str:
+    return ", ".join(items)

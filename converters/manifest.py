@@ -9,14 +9,17 @@ takes and gives float32.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import spec
 from harness.errors import SetupError
 from harness.files import sha256
+from harness.spec import ModelSpec
 
-SCHEMA = "harness-manifest/2"
+SCHEMA = "harness-manifest/3"
 FILE = "manifest.json"
 KINDS = ("float32", "dynamic_range", "int8")  # made unless others are asked for
 MIXED = "int8_mixed_float_io"
@@ -65,6 +68,7 @@ class Variant:
     sha256: str
     size_bytes: int
     source_sha256: str  # of the .keras file
+    spec: ModelSpec
     batch_norms_folded: int
     batch_norms_kept: dict[str, str]  # layer -> why it could not be folded exactly
     notes: tuple[str, ...]  # what a person should know of how it was made
@@ -99,7 +103,7 @@ def read(folder: Path) -> dict[str, Variant]:
         raise SetupError(f"{path}: schema {schema!r}, expected {SCHEMA!r}; convert again")
     try:
         return {entry["kind"]: _variant(entry) for entry in stored["variants"]}
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, SetupError) as error:
         raise SetupError(f"{path}: an entry is damaged ({error}); convert again") from error
 
 
@@ -107,6 +111,21 @@ def encode(variants: dict[str, Variant]) -> bytes:
     """A manifest's content."""
     content = {"schema": SCHEMA, "variants": [asdict(variants[kind]) for kind in sorted(variants)]}
     return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def spec_of(variants: Mapping[str, Variant], folder: Path) -> ModelSpec:
+    """What all of them take and give. Raises SetupError where there are none, or they were made for different ones."""
+    found: dict[ModelSpec, str] = {}
+    for kind, variant in variants.items():
+        found.setdefault(variant.spec, kind)
+    if not found:
+        raise SetupError(f"{folder}: its manifest names no variants; convert again")
+    if len(found) > 1:
+        first, second = list(found.values())[:2]
+        raise SetupError(
+            f"{folder}: {first} and {second} were made for other class names, sizes or pixels; convert all again"
+        )
+    return next(iter(found))
 
 
 def verify(folder: Path, variant: Variant, source_sha256: str) -> None:
@@ -130,6 +149,7 @@ def verify(folder: Path, variant: Variant, source_sha256: str) -> None:
 
 def _variant(entry: dict[str, Any]) -> Variant:
     parts = dict(entry)
+    parts["spec"] = spec.build(entry["spec"], "spec")
     parts["input"], parts["output"] = Quantization(**entry["input"]), Quantization(**entry["output"])
     parts["runtimes"] = tuple(Loaded(**one) for one in entry["runtimes"])
     parts["notes"] = tuple(entry["notes"])

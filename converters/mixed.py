@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from converters import flatbuffer, quantize
-from converters.calibration import Ranges, batches, invoked
+from converters.calibration import Ranges, invoked, parts
 from converters.manifest import MIXED
+from harness.dataset import Dataset, take
 
 WITH_WEIGHTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
 RANKING_IMAGES = 44
@@ -34,10 +35,10 @@ class Choice:
     flips_all_int8: int
 
 
-def choose(float32: bytes, ranges: Ranges, images: npt.NDArray[np.uint8], max_flips: int) -> Choice:
-    """Search on uint8 images [N, H, W, 1] of the training side. Runs where TensorFlow is."""
+def choose(float32: bytes, ranges: Ranges, data: Dataset, max_flips: int) -> Choice:
+    """Search on images of the training side. Runs where TensorFlow is."""
     units = layers(float32)
-    reference = run(float32, images)
+    reference = run(float32, data)
     expected = reference.argmax(axis=1)
 
     unmeasured = quantize.unmeasured(float32, ranges)
@@ -47,16 +48,17 @@ def choose(float32: bytes, ranges: Ranges, images: npt.NDArray[np.uint8], max_fl
         return quantize.apply(quantize.recipe(MIXED, [*names, *unmeasured]), float32, ranges)
 
     def flips(float_units: list[tuple[str, ...]]) -> int:
-        return int((run(variant(float_units), images).argmax(axis=1) != expected).sum())
+        return int((run(variant(float_units), data).argmax(axis=1) != expected).sum())
 
     everything = flips([])
     ranked = units
     if everything > max_flips:
-        few = np.linspace(0, len(images) - 1, min(RANKING_IMAGES, len(images))).astype(int)
+        chosen = np.linspace(0, len(data) - 1, min(RANKING_IMAGES, len(data))).astype(int)
+        few = take(data, chosen)
         harm = {}
         for unit in units:
             alone = variant([other for other in units if other != unit])
-            harm[unit] = np.abs(run(alone, images[few]) - reference[few]).mean()
+            harm[unit] = np.abs(run(alone, few) - reference[chosen]).mean()
         ranked = sorted(units, key=lambda unit: -harm[unit])
     too_few, enough, left = -1, 0, everything
     if everything > max_flips:
@@ -67,8 +69,8 @@ def choose(float32: bytes, ranges: Ranges, images: npt.NDArray[np.uint8], max_fl
                 enough, left = middle, count
             else:
                 too_few = middle
-    chosen = ranked[:enough]
-    return Choice(variant(chosen), tuple(unit[0] for unit in chosen), len(units), left, everything)
+    left_float = ranked[:enough]
+    return Choice(variant(left_float), tuple(unit[0] for unit in left_float), len(units), left, everything)
 
 
 def layers(float32: bytes) -> list[tuple[str, ...]]:
@@ -86,13 +88,13 @@ def layers(float32: bytes) -> list[tuple[str, ...]]:
     return [tuple(unit) for unit in units]
 
 
-def run(content: bytes, images: npt.NDArray[np.uint8]) -> Probabilities:
+def run(content: bytes, data: Dataset) -> Probabilities:
     """The outputs [N, classes] of a .tflite with float ends."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content)
     (answer,) = interpreter.get_output_details()
     outputs = [
-        interpreter.get_tensor(answer["index"]).astype(np.float64) for _ in invoked(interpreter, batches(images))
+        interpreter.get_tensor(answer["index"]).astype(np.float64) for _ in invoked(interpreter, data.spec, parts(data))
     ]
     return np.concatenate(outputs)

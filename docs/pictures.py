@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from harness.errors import Exit
+
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 RECORD, PAGE = ROOT / "runs" / "check.json", ROOT / "runs" / "check.html"
@@ -48,8 +50,8 @@ def main() -> None:
     parser.add_argument("--stored", action="store_true", help="draw runs/check.json instead of checking again")
     stored = parser.parse_args().stored
     PICTURES.mkdir(exist_ok=True)
-    shown = in_terminal(["report", str(RECORD.relative_to(ROOT))] if stored else ["check"])
-    (PICTURES / "terminal.svg").write_text(svg(f"$ harness check\n{shown}"))
+    command = ["report", str(RECORD.relative_to(ROOT))] if stored else ["check"]
+    (PICTURES / "terminal.svg").write_text(svg(f"$ harness {' '.join(command)}\n{in_terminal(command)}"))
     in_terminal(["report", str(RECORD), "--format", "html", "--out", str(PAGE)])
     for scheme, number in (("light", 1), ("dark", 0)):
         (PICTURES / f"report-{scheme}.png").write_bytes(screenshot(PAGE, number))
@@ -68,7 +70,8 @@ def in_terminal(command: list[str]) -> str:
         except OSError:  # the other end is closed
             break
         said += part
-    process.wait()
+    if process.wait() == Exit.SETUP:
+        raise SystemExit("nothing to draw; see above")
     return said.decode().replace("\r\n", "\n")
 
 

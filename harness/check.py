@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters import manifest
+from converters import keras_model, manifest
 from converters.manifest import Variant
-from harness import agreement, dataset, evidence, job, latency_gate, latency_verdict, policy, reference, worker
+from harness import agreement, dataset, evidence, job, latency_gate, latency_verdict, policy, reference, spec, worker
 from harness.dataset import Dataset
 from harness.devices import benchmark_model, local
 from harness.devices.base import Device, Progress, UnreachableError
@@ -31,6 +31,7 @@ from harness.latency_gate import Baseline
 from harness.policy import Policy
 from harness.record import Record, VariantRecord
 from harness.reference import Reference
+from harness.spec import ModelSpec
 from harness.verdict import Outcome, Verdict
 
 Step = Callable[[str], AbstractContextManager[None]]
@@ -78,11 +79,20 @@ def prepare(
     """A folder's variants, the images, and the reference. Raises SetupError."""
     variants = select(manifest.read(models), kinds, models)
     policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
-    data = dataset.load(data_folder, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
+    takes = spec_of(variants, models, reference_model)
+    data = dataset.load(data_folder, takes, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
     expected = reference.obtain(reference_model, data, models, step)
-    for variant in variants.values():
-        manifest.verify(models, variant, expected.model_sha256)
     return Subject(variants, models, data, expected, str(reference_model), str(data_folder))
+
+
+def spec_of(variants: Mapping[str, Variant], models: Path, reference_model: Path) -> ModelSpec:
+    """What the variants take and give. Raises SetupError: damaged, stale, or made for other class names or pixels."""
+    source_sha256 = keras_model.sha256(reference_model)
+    for variant in variants.values():
+        manifest.verify(models, variant, source_sha256)
+    takes = manifest.spec_of(variants, models)
+    spec.check_stands(takes, reference_model)
+    return takes
 
 
 def with_host(subject: Subject, progress: Progress) -> Subject:
@@ -240,8 +250,9 @@ def _record(
         "images": len(data),
         "skipped": list(data.skipped),
     }
-    model = {"file": subject.reference_model, "sha256": expected.model_sha256}
-    return assemble(variants, judged, arrays, about, model, outputs, plan, limits, started, device, baseline)
+    model = {"file": subject.reference_model, "sha256": expected.model_sha256, "spec": asdict(data.spec)}
+    made = assemble(variants, judged, arrays, about, model, outputs, plan, limits, started, device, baseline)
+    return replace(made, notes=(*data.notes, *made.notes))
 
 
 def assemble(
@@ -283,6 +294,8 @@ def assemble(
     if times or failures or rules:
         timing = latency_verdict.timing(found, times, threads, rules, failures, changes)
     notes = [f"{UNMEASURED}{reason}" for failure in failures for reason in failure.reasons]
+    if known := next((one.parity for one in judged.values() if one.parity), None):
+        notes += reference.doubts(known.reference_accuracy, max(one.images for one in known.classes) / known.images)
     if device.get("emulated"):
         notes.append(
             f"{device['name']} is emulated: it answers as its processor would, and nothing of its speed is measured"

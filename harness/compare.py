@@ -57,6 +57,8 @@ def _judge(earlier: Record, later: Record, where: Path) -> dict[str, Judged]:
         elif kind not in was.variants:
             judged[kind] = Judged(Verdict(Outcome.INCONCLUSIVE, ("answered in the later run only",)))
         else:
-            pair = Predictions(now.labels, was.variants[kind], None, {kind: now.variants[kind]})
+            pair = Predictions(
+                now.labels, was.variants[kind], None, {kind: now.variants[kind]}, class_names=now.class_names
+            )
             judged[kind] = replace(evidence.judge(kind, pair, limits), hops=())
     return judged

@@ -12,7 +12,7 @@ from harness.tally import Suspect, Tally
 MOSTLY = 0.9  # of a class's images answered with one other class: the classes are renamed
 
 
-def patterns(counted: Tally) -> Iterator[str]:
+def patterns(counted: Tally, class_names: Sequence[str]) -> Iterator[str]:
     """Mistakes that a variant's answers show beside the reference's."""
     classes = len(counted.confusion)
     renamed = {}
@@ -23,7 +23,9 @@ def patterns(counted: Tally) -> Iterator[str]:
     if len(renamed) > 2 and len(shifts) == 1:
         yield f"classes shifted: {len(renamed)} classes are answered with the class {shifts.pop()} further on"
     elif renamed:
-        yield "classes renamed or collapsed: " + ", ".join(f"{old} answered as {new}" for old, new in renamed.items())
+        yield "classes renamed or collapsed: " + ", ".join(
+            f"{class_names[old]} answered as {class_names[new]}" for old, new in renamed.items()
+        )
     elif pair := _swapped(counted.suspects):
         yield f"images {pair[0]} and {pair[1]} (counted from 0) have each other's outputs: swapped"
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,17 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness import dataset, job, metrics, parity, reference
-from harness.dataset import CLASSES, IMAGE_SIZE, Dataset
-from harness.devices import local
+from harness import classifier, dataset, metrics, reference
+from harness.classifier import KERAS, TFLITE
+from harness.dataset import Dataset
 from harness.devices.base import Progress
 from harness.errors import SetupError
-from harness.files import sha256
 from harness.metrics import Scores
 
-SCHEMA = "harness-evaluation/1"
-KERAS, TFLITE = ".keras", ".tflite"
-TFLITE_MARK = slice(4, 8), b"TFL3"
+SCHEMA = "harness-evaluation/2"
 
 
 @dataclass(frozen=True)
@@ -64,6 +60,10 @@ class Evaluation:
         """The images answered wrongly, most confident first."""
         return self.order[: self.scores.images - self.scores.right]
 
+    def name(self, label: int) -> str:
+        """Of a class."""
+        return self.data.spec.class_names[label]
+
     def to_json(self) -> dict[str, Any]:
         """The published shape: shares of 1, bytes; null where a share's divisor is 0."""
         return {
@@ -80,15 +80,22 @@ class Evaluation:
             "accuracy": self.scores.accuracy,
             "ties": self.scores.ties,
             "classes": [
-                {"images": c.images, "answers": c.answers, "precision": c.precision, "recall": c.recall, "f1": c.f1}
+                {
+                    "name": c.name,
+                    "images": c.images,
+                    "answers": c.answers,
+                    "precision": c.precision,
+                    "recall": c.recall,
+                    "f1": c.f1,
+                }
                 for c in self.scores.classes
             ],
             "confusion": self.scores.confusion.tolist(),
             "misses": [
                 {
                     "image": self.data.names[i],
-                    "truth": int(self.data.labels[i]),
-                    "answer": int(self.answers[i]),
+                    "truth": self.name(self.data.labels[i]),
+                    "answer": self.name(self.answers[i]),
                     "confidence": float(self.confidences[i]),
                 }
                 for i in self.misses
@@ -103,34 +110,25 @@ def evaluate(
     step: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
     progress: Progress = lambda task, done, total: None,
     *,
-    classes: int = CLASSES,
-    image_size: int = IMAGE_SIZE,
+    config: Path | None = None,
+    imports: Sequence[str] = (),
     skip_bad: bool = False,
 ) -> Evaluation:
     """A .keras or .tflite model on a folder's images; a .tflite file needs no TensorFlow.
 
-    store: where a Keras model's outputs are kept, and found the next time.
+    store: where a Keras model's outputs are kept, and found the next time. config: of the model, if not beside it.
     Raises SetupError: no such model or images, a model that does not run, does not fit the data, or answers NaN.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    content = _read(model)
-    data = dataset.load(
-        folder,
-        classes=classes,
-        image_size=image_size,
-        skip_bad=skip_bad,
-        progress=partial(progress, f"reading {folder}"),
-    )
-    if model.suffix == KERAS:
-        outputs: npt.NDArray[np.floating] = reference.obtain(model, data, store, step, classes).outputs
+    opened = classifier.open_model(model, store, config=config, imports=imports)
+    data = dataset.load(folder, opened.spec, skip_bad=skip_bad, progress=partial(progress, f"reading {folder}"))
+    if opened.is_keras:
+        outputs: npt.NDArray[np.floating] = reference.obtain(model, data, store, step, imports).outputs
         runtime = "Keras"
     else:
-        outputs, runtime = _run(model, content, data, progress, classes)
-    try:
-        scores = metrics.score(outputs, data.labels)
-    except ValueError as error:
-        raise SetupError(f"{model}: {error}; a model must answer every image") from error
-    return Evaluation(model, sha256(content), len(content), folder, data, outputs, scores, runtime, started)
+        outputs, runtime = classifier.ask(opened, data, progress)
+    scores = metrics.score(outputs, data.labels, opened.spec.class_names)
+    return Evaluation(model, opened.sha256, len(opened.content), folder, data, outputs, scores, runtime, started)
 
 
 def evaluate_all(models: Path, folder: Path, store: Path, **options: Any) -> tuple[list[Evaluation], list[str]]:
@@ -150,39 +148,3 @@ def evaluate_all(models: Path, folder: Path, store: Path, **options: Any) -> tup
     if not done:
         raise SetupError("; ".join(refused) or f"{models}: expected {KERAS} or {TFLITE} models in it; there are none")
     return done, refused
-
-
-def _read(model: Path) -> bytes:
-    if model.suffix not in (KERAS, TFLITE):
-        raise SetupError(f"{model}: expected a model's file, named *{KERAS} or *{TFLITE}")
-    try:
-        content = model.read_bytes()
-    except OSError as error:
-        raise SetupError(f"{model}: expected a model ({error.strerror}); make one, or name another") from error
-    where, mark = TFLITE_MARK
-    if model.suffix == TFLITE and content[where] != mark:
-        raise SetupError(f"{model}: not a TFLite file (its bytes 4 to 7 are not {mark.decode()}); convert again")
-    return content
-
-
-def _run(
-    model: Path, content: bytes, data: Dataset, progress: Progress, classes: int
-) -> tuple[npt.NDArray[np.floating], str]:
-    """The real outputs of a .tflite file and its runtime, from a process of its own: a damaged file may crash it."""
-    with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
-        written = job.write_answers(Path(folder), content, data, job.ALL_CORES)
-        ended = local.run(written, lambda task, done, total: progress(model.name, done, total))
-        result = job.read_result(written, job.ANSWERS)
-    if result is None:
-        size = data.images.shape[1]
-        what = "the worker was silent too long" if ended.code is None else f"exit code {ended.code}"
-        raise SetupError(
-            f"{model}: does not run on {size}x{size} grey images ({': '.join(filter(None, (what, ended.tail)))}); "
-            "expected a whole .tflite file for such images: convert again, or name its size with --image-size"
-        )
-    raw = result.arrays["outputs"]
-    if raw.shape[1:] != (classes,):
-        answers = raw.shape[1] if raw.ndim == 2 else list(raw.shape[1:])
-        raise SetupError(f"{model}: answers with {answers} classes, expected {classes}; name the number with --classes")
-    outputs = parity.dequantize(raw, float(result.arrays["scale"]), int(result.arrays["zero_point"]))
-    return outputs, f"{result.machine['runtime']}, {result.machine['machine']}"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from converters.manifest import Variant
 from harness import agreement, diagnosis, drift, latency_gate, latency_verdict, parity, policy, record, tally, verdict
 from harness.agreement import Agreement
-from harness.dataset import Dataset, to_input
+from harness.dataset import Dataset
 from harness.drift import Chain, Hop
 from harness.errors import SetupError
 from harness.latency import UNMEASURED, Latency, Timing
@@ -59,6 +59,7 @@ class Predictions:
     pixels: FloatArray | None = None
     fed: Mapping[str, tuple[FloatArray, float]] = field(default_factory=dict)
     host: Mapping[str, tuple[FloatArray, float]] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
 
 def predictions(arrays: Mapping[str, npt.NDArray[Any]]) -> Predictions:
@@ -81,7 +82,14 @@ def predictions(arrays: Mapping[str, npt.NDArray[Any]]) -> Predictions:
         if f"{kind}.fed" in arrays
     }
     return Predictions(
-        arrays["labels"], arrays["reference"], arrays.get("folded"), real, arrays.get("pixels"), fed, host
+        labels=arrays["labels"],
+        reference=arrays["reference"],
+        folded=arrays.get("folded"),
+        variants=real,
+        pixels=arrays.get("pixels"),
+        fed=fed,
+        host=host,
+        class_names=tuple(map(str, arrays.get("class_names", range(arrays["reference"].shape[1])))),
     )
 
 
@@ -116,20 +124,21 @@ def judge(kind: str, answered: Predictions, limits: Policy) -> Judged:
         counted = count(kind, answered)
     except ValueError as error:
         return Judged(Verdict(Outcome.FAIL, (str(error),)))
-    return replace(conclude(kind, counted, limits), host=_host(kind, answered))
+    return replace(conclude(kind, counted, limits, answered.class_names), host=_host(kind, answered))
 
 
-def conclude(kind: str, counted: Counted, limits: Policy) -> Judged:
+def conclude(kind: str, counted: Counted, limits: Policy, class_names: Sequence[str] = ()) -> Judged:
     """One variant's verdict from what was counted, of however many shards."""
     try:
         _check_fed(counted)
-        figures = parity.figures(counted.answers)
+        figures = parity.figures(counted.answers, class_names)
     except ValueError as error:
         return Judged(Verdict(Outcome.FAIL, (str(error),)))
     judgement = verdict.judge(kind, figures, limits)
     judged = judgement.verdict
     if judged.outcome is Outcome.FAIL:
-        judged = Verdict(judged.outcome, (*judged.reasons, *diagnosis.patterns(counted.answers)))
+        patterns = diagnosis.patterns(counted.answers, [part.name for part in figures.classes])
+        judged = Verdict(judged.outcome, (*judged.reasons, *patterns))
     return Judged(judged, figures, judgement.statistics, counted.chain.hops, judgement.checks)
 
 
@@ -195,8 +204,8 @@ def _timing(
 
 
 def inputs(data: Dataset, variants: Mapping[str, Variant]) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of a record that say what each variant should have been given."""
-    arrays: dict[str, npt.NDArray[Any]] = {"pixels": pixels(data)}
+    """Arrays of a record: the classes' names, and what each variant should have been given."""
+    arrays: dict[str, npt.NDArray[Any]] = {"class_names": np.array(data.spec.class_names), "pixels": pixels(data)}
     for kind, variant in variants.items():
         arrays[f"{kind}.input_scale"] = np.array(variant.input.scale)
         arrays[f"{kind}.input_zero_point"] = np.array(variant.input.zero_point)
@@ -205,8 +214,7 @@ def inputs(data: Dataset, variants: Mapping[str, Variant]) -> dict[str, npt.NDAr
 
 def pixels(data: Dataset) -> npt.NDArray[np.float64]:
     """The mean of each image as float input [N]."""
-    means: npt.NDArray[np.float64] = to_input(data.images).mean(axis=(1, 2, 3), dtype=np.float64)
-    return means
+    return np.concatenate([np.empty(0), *(part.mean(axis=(1, 2, 3), dtype=np.float64) for part in data.batches())])
 
 
 def _fed(stored: FloatArray, scale: float, zero_point: int) -> tuple[FloatArray, float]:

@@ -6,7 +6,7 @@ Both files are run with all tensors kept, without a delegate: layers are paired 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,9 +97,12 @@ def explain(
     float32: bytes,
     quantized: bytes,
     images: npt.NDArray[np.float32],
+    class_names: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Explanation:
-    """Compare every layer over float images [N, H, W, C]. Raises SetupError where the files share no layers."""
+    """Compare every layer over float images [N, H, W, C]. class_names: numbers unless given.
+
+    Raises SetupError where the files share no layers."""
     before, after = _Kept(float32), _Kept(quantized)
     shared = [op for op in after.operations if (name := after.name(op)) in before.outputs and name in after.outputs]
     if not shared:
@@ -119,7 +122,8 @@ def explain(
         answers.append((before.real(before.answer)[0], after.real(after.answer)[0]))
         progress(number + 1, len(images))
     layers = tuple(_layers(after, shared, sums, entry))
-    causes = tuple(_causes(after, layers, entry, np.array([a for a, _ in answers]), np.array([b for _, b in answers])))
+    expected, given = (np.array(side) for side in zip(*answers, strict=True))
+    causes = tuple(_causes(after, layers, entry, expected, given, class_names))
     return Explanation(layers, causes, len(images))
 
 
@@ -195,7 +199,14 @@ def _layers(after: _Kept, shared: list[dict[str, Any]], sums: dict[str, _Sums], 
         )
 
 
-def _causes(after: _Kept, layers: tuple[Layer, ...], entry: _Sums, expected: Values, given: Values) -> Iterator[str]:
+def _causes(
+    after: _Kept,
+    layers: tuple[Layer, ...],
+    entry: _Sums,
+    expected: Values,
+    given: Values,
+    class_names: Sequence[str],
+) -> Iterator[str]:
     """The likeliest cause first: what is wrong before the network, in it, behind it."""
     if limits := after.limits(after.entry):
         off = entry.clipped / entry.count
@@ -228,7 +239,8 @@ def _causes(after: _Kept, layers: tuple[Layer, ...], entry: _Sums, expected: Val
         )
     dead = sorted(set(expected.argmax(axis=1).tolist()) - set(given.argmax(axis=1).tolist()))
     if dead:
-        yield f"dead class: {', '.join(map(str, dead))} never answered, by the float variant it is"
+        names = ", ".join(class_names[label] if class_names else str(label) for label in dead)
+        yield f"dead class: {names} never answered, by the float variant it is"
     integer = [layer for layer in layers if layer.used is not None]
     fallback = [layer for layer in layers if layer.used is None]
     if integer and fallback:

@@ -15,14 +15,14 @@ BROKEN, FIXED, OTHER = "broken", "fixed", "wrong before and after"
 
 @dataclass(frozen=True)
 class Flip:
-    """One image of one variant. image: uint8 [size, size, 1]; none where the record does not keep it."""
+    """One image of one variant; classes by name. image: uint8 [H, W, channels]; none where the record keeps none."""
 
     kind: str
     name: str
-    truth: int
-    expected: int
+    truth: str
+    expected: str
     expected_confidence: float
-    answer: int
+    answer: str
     answer_confidence: float
     image: npt.NDArray[np.uint8] | None
 
@@ -37,7 +37,7 @@ def of(record: Record) -> list[Flip]:
     answered = evidence.predictions(record.arrays)
     index, images = record.arrays["flipped.index"], record.arrays["flipped.images"]
     kept = dict(zip(index.tolist(), images, strict=True))
-    expected = answered.reference.argmax(axis=1)
+    names, expected = answered.class_names, answered.reference.argmax(axis=1)
     found = []
     for kind, outputs in answered.variants.items():
         if outputs.shape != answered.reference.shape or not np.isfinite(outputs).all():
@@ -49,10 +49,10 @@ def of(record: Record) -> list[Flip]:
                 Flip(
                     kind=kind,
                     name=str(record.arrays["names"][i]),
-                    truth=int(answered.labels[i]),
-                    expected=int(expected[i]),
+                    truth=names[answered.labels[i]],
+                    expected=names[expected[i]],
                     expected_confidence=float(answered.reference[i].max()),
-                    answer=int(answer[i]),
+                    answer=names[answer[i]],
                     answer_confidence=float(outputs[i].max()),
                     image=kept.get(i),
                 )

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from converters.manifest import Variant
 from harness import worker
-from harness.dataset import Dataset, to_input
+from harness.dataset import Dataset
 from harness.errors import SetupError
 from harness.files import sha256
 
@@ -149,7 +149,7 @@ def _put(folder: Path, content: bytes) -> tuple[str, str]:
 
 def _write(folder: Path, data: Dataset, tasks: list[dict[str, Any]]) -> Job:
     buffer = io.BytesIO()
-    np.save(buffer, to_input(data.images))
+    np.save(buffer, data.inputs())
     plan = {
         "schema": SCHEMA,
         "nonce": secrets.token_hex(8),
@@ -173,7 +173,7 @@ def without(job: Job, task: str, variant: str | None = None) -> Job:
             gone = entry["control"] if variant == worker.CONTROL else variant or task
             entry["variants"].pop(gone, None)
             if entry["control"] and entry["control"] not in entry["variants"]:
-                entry["control"] = next(iter(entry["variants"]), None)
+                entry["control"] = min(entry["variants"], default=None)  # the same in every process
         if entry["variants"] and (variant or entry["name"] != task):
             kept.append(entry)
     return _write_plan(job.folder, plan | {"tasks": kept})

@@ -51,18 +51,19 @@ def ratio(processes: Sequence[tuple[Array, Array]]) -> tuple[float, Interval | N
     """How much longer the one takes than the other, from blocks measured side by side, and its interval.
 
     processes: of each the samples [blocks, inferences] of the one and of the other, both with two blocks a round. Of a
-    round, the blocks' medians are averaged; of a process, the median over rounds counts; of all, the mean.
+    round, the blocks' medians are averaged; of all rounds of all processes the median counts, which those that were
+    disturbed do not move.
     """
     logs = [_round_logs(one) - _round_logs(other) for one, other in processes]
     rounds = min(len(part) for part in logs)
     quotients = np.array([part[:rounds] for part in logs])
-    estimate = math.exp(float(np.median(quotients, axis=1).mean()))
+    estimate = math.exp(float(np.median(quotients)))
     if quotients.size < 2:
         return estimate, None
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(quotients), size=(REPLICATES, len(quotients), 1))
     within = rng.integers(rounds, size=(REPLICATES, len(quotients), rounds))
-    found = np.exp(np.median(quotients[drawn, within], axis=2).mean(axis=1))
+    found = np.exp(np.median(quotients[drawn, within], axis=(1, 2)))
     return estimate, _interval(estimate, found, len(quotients))
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from harness.spec import numbers
 
 
 @dataclass(frozen=True)
 class ClassScores:
     """One class. Shares are 0..1; none where the divisor is 0: nothing of the class was shown, or answered."""
 
+    name: str
     images: int
     answers: int
     right: int
@@ -38,6 +42,7 @@ class Scores:
 
     confusion: npt.NDArray[np.int64]
     ties: int
+    class_names: tuple[str, ...]
 
     @property
     def images(self) -> int:
@@ -54,18 +59,22 @@ class Scores:
     @property
     def classes(self) -> tuple[ClassScores, ...]:
         """Each class, in order."""
-        columns = zip(self.confusion.sum(axis=1), self.confusion.sum(axis=0), self.confusion.diagonal(), strict=True)
-        return tuple(ClassScores(int(images), int(answers), int(right)) for images, answers, right in columns)
+        counts = self.confusion.sum(axis=1), self.confusion.sum(axis=0), self.confusion.diagonal()
+        return tuple(
+            ClassScores(name, int(images), int(answers), int(right))
+            for name, images, answers, right in zip(self.class_names, *counts, strict=True)
+        )
 
     @property
-    def confusions(self) -> list[tuple[int, int, int]]:
+    def confusions(self) -> list[tuple[str, str, int]]:
         """(truth, answer, images) of every pair that was confused, the most frequent first."""
-        pairs = [(int(truth), int(answer)) for truth, answer in np.argwhere(self.confusion) if truth != answer]
-        return sorted(((t, a, int(self.confusion[t, a])) for t, a in pairs), key=lambda pair: -pair[2])
+        pairs = [(truth, answer) for truth, answer in np.argwhere(self.confusion) if truth != answer]
+        names = self.class_names
+        return sorted(((names[t], names[a], int(self.confusion[t, a])) for t, a in pairs), key=lambda pair: -pair[2])
 
 
-def score(outputs: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> Scores:
-    """Scores of outputs [N, classes] for labels [N].
+def score(outputs: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], class_names: Sequence[str] = ()) -> Scores:
+    """Scores of outputs [N, classes] for labels [N]. class_names: numbers unless given.
 
     Raises ValueError: no images, numbers that do not pair, a label beyond the classes, NaN or infinite outputs.
     """
@@ -81,4 +90,4 @@ def score(outputs: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> S
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, outputs.argmax(axis=1)), 1)
     tied = (outputs == outputs.max(axis=1, keepdims=True)).sum(axis=1) > 1
-    return Scores(confusion, int(tied.sum()))
+    return Scores(confusion, int(tied.sum()), tuple(class_names) or numbers(classes))

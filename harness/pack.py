@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from converters import manifest
 from harness import dataset, policy
@@ -26,7 +27,7 @@ ABOUT, ARRAYS = "pack.json", "arrays.npz"
 def write(subject: Subject, limits: Policy, path: Path) -> None:
     """Raises SetupError where it cannot be written."""
     data, expected = subject.data, subject.expected
-    arrays = {
+    arrays: dict[str, npt.NDArray[Any]] = {
         "images": data.images,
         "labels": data.labels,
         "names": np.array(data.names),
@@ -78,6 +79,7 @@ def _subject(
         arrays["images"],
         arrays["labels"].tolist(),
         [str(name) for name in arrays["names"]],
+        manifest.spec_of(variants, folder),
         skipped=about["data"]["skipped"],
     )
     if data.sha256 != about["data"]["sha256"]:
@@ -85,5 +87,5 @@ def _subject(
     model_sha256 = about["model"]["sha256"]
     for variant in variants.values():
         manifest.verify(folder, variant, model_sha256)
-    expected = Reference(arrays["reference"], model_sha256, data.sha256, arrays.get("folded"))
+    expected = Reference(arrays["reference"], model_sha256, data.sha256, data.spec, arrays.get("folded"))
     return Subject(variants, folder, data, expected, about["model"]["file"], about["data"]["folder"])

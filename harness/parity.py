@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -9,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import tally
+from harness.spec import numbers
 from harness.tally import CHANGES, LEAST_PROBABILITY, Tally
 
 FloatArray = npt.NDArray[np.floating]
+FLOAT_TOLERANCE = 0.01  # of probabilities that were computed in float16
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class ClassParity:
     """One class: its images, how many of them are read rightly, and how many images are answered with it."""
 
     label: int
+    name: str
     images: int
     recall: float | None  # none without images
     reference_recall: float | None
@@ -79,16 +83,18 @@ def dequantize(raw: npt.NDArray[np.generic], scale: float, zero_point: int) -> F
     return (raw.astype(np.float64) - zero_point) * scale
 
 
-def compare(outputs: FloatArray, reference: FloatArray, labels: npt.NDArray[np.int64]) -> Parity:
-    """Figures for outputs [N, classes] beside the reference's, and labels [N].
+def compare(
+    outputs: FloatArray, reference: FloatArray, labels: npt.NDArray[np.int64], class_names: Sequence[str] = ()
+) -> Parity:
+    """Figures for outputs [N, classes] beside the reference's, and labels [N]. class_names: numbers unless given.
 
     Raises ValueError: nothing to compare, unequal shapes, NaN or infinite values, the same answer to every image,
     no probabilities where the reference gives probabilities.
     """
-    return figures(tally.count(outputs, reference, labels))
+    return figures(tally.count(outputs, reference, labels), class_names)
 
 
-def figures(counted: Tally) -> Parity:
+def figures(counted: Tally, class_names: Sequence[str] = ()) -> Parity:
     """Of a tally, of however many shards. Raises ValueError as `compare` does."""
     _check(counted)
     images = counted.images
@@ -111,8 +117,25 @@ def figures(counted: Tally) -> Parity:
         ece=_ece(counted.gaps, images),
         reference_ece=_ece(counted.reference_gaps, images),
         changes=Changes(**{name: totals[name] for name in CHANGES}),
-        classes=_classes(counted),
+        classes=_classes(counted, class_names or numbers(len(counted.confusion))),
     )
+
+
+def are_probabilities(outputs: FloatArray) -> bool:
+    """Whether each image's outputs [N, classes], of a float model, are a distribution."""
+    off_sum = np.abs(outputs.sum(axis=1) - 1).max()
+    return bool(max(off_sum, -outputs.min()) <= FLOAT_TOLERANCE)
+
+
+def are_logits(outputs: FloatArray) -> bool:
+    """Whether outputs leave 0..1, so that a softmax is still to come."""
+    return bool(outputs.min() < -FLOAT_TOLERANCE or outputs.max() > 1 + FLOAT_TOLERANCE)
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Probabilities [N, classes]."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _check(counted: Tally) -> None:
@@ -136,12 +159,13 @@ def _ece(gaps: tuple[Fraction, ...], images: int) -> float:
     return float(sum(map(abs, gaps), Fraction(0)) / images)
 
 
-def _classes(counted: Tally) -> tuple[ClassParity, ...]:
+def _classes(counted: Tally, class_names: Sequence[str]) -> tuple[ClassParity, ...]:
     counts = {name: by_class.tolist() for name, by_class in counted.counts.items()}
     answers, reference_answers = counted.confusion.sum(axis=0).tolist(), counted.confusion.sum(axis=1).tolist()
     return tuple(
         ClassParity(
             label=label,
+            name=class_names[label],
             images=images,
             recall=counts["right"][label] / images if images else None,
             reference_recall=counts["reference_right"][label] / images if images else None,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters import manifest
+from converters import keras_model, manifest
 from converters.manifest import Variant
 from harness import check, dataset, evidence, files, job, policy, reference, worker
 from harness.dataset import Dataset
@@ -68,9 +68,9 @@ def run(models: Path, reference_model: Path, data_folder: Path, step: Step) -> l
     kind = next((kind for kind in ("int8", *variants) if kind in variants), None)
     if kind is None:
         raise SetupError(f"{models}: its manifest names no variants; convert again")
-    data = dataset.load(data_folder)
+    manifest.verify(models, variants[kind], keras_model.sha256(reference_model))
+    data = dataset.load(data_folder, variants[kind].spec)
     expected = reference.obtain(reference_model, data, models, step)
-    manifest.verify(models, variants[kind], expected.model_sha256)
     subject = _Subject(models, kind, variants[kind], data, expected)
     cases = []
     for name, outcome, because, attempt in (*_inputs(subject), *_files(subject), *_outputs(subject), *_sets(subject)):
@@ -179,7 +179,13 @@ def _sets(subject: _Subject) -> Iterator[_Attempt]:
 
 def _judge(subject: _Subject, outputs: FloatArray, chosen: npt.NDArray[Any] | None = None) -> Verdict:
     part = slice(None) if chosen is None else chosen
-    answered = Predictions(subject.data.labels[part], subject.expected.outputs[part], None, {subject.kind: outputs})
+    answered = Predictions(
+        subject.data.labels[part],
+        subject.expected.outputs[part],
+        None,
+        {subject.kind: outputs},
+        class_names=subject.data.spec.class_names,
+    )
     return evidence.judge(subject.kind, answered, policy.load()).verdict
 
 
@@ -187,7 +193,7 @@ def _answer(subject: _Subject, content: bytes, images: npt.NDArray[np.uint8] | N
     """The verdict on a file, by a whole job in a worker of its own."""
     data = subject.data
     if images is not None:
-        data = dataset.build(images, data.labels.tolist(), data.names)
+        data = dataset.build(images, data.labels.tolist(), data.names, data.spec)
     variant = replace(subject.variant, sha256=files.sha256(content), size_bytes=len(content))
     with tempfile.TemporaryDirectory(prefix="harness-selftest-") as folder:
         models, work = Path(folder, "models"), Path(folder, "job")
@@ -237,7 +243,8 @@ def _badly_calibrated(subject: _Subject) -> bytes:
     float32 = manifest.read(subject.folder).get("float32")
     if float32 is None:
         raise SetupError(f"{subject.folder}: has no float32 variant to quantize badly; convert again")
-    white = np.full((20, *subject.data.images.shape[1:]), 255, np.uint8)
+    pixels = np.full((20, *subject.data.spec.shape), 255, np.uint8)
+    white = dataset.build(pixels, [0] * 20, ["white"] * 20, subject.data.spec)
     with KerasProcess() as keras:
         content = float32.path(subject.folder).read_bytes()
         return keras.call(quantize.make, "int8", content, keras.call(calibration.measure, content, white))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
+import types
 import typing
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
@@ -46,6 +47,8 @@ def check_name(name: str, known: Iterable[str], where: str, what: str) -> None:
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        (hint,) = (one for one in typing.get_args(hint) if one is not types.NoneType)
     if is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, dict):
             return build(hint, value, where)
@@ -54,17 +57,26 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             return value
         raise SetupError(f"{where} = {value!r}: expected {' or '.join(map(repr, typing.get_args(hint)))}")
     elif typing.get_origin(hint) is tuple:
-        if isinstance(value, list) and len(value) == 2 and all(_is_number(v) for v in value):
-            return float(value[0]), float(value[1])
-    elif Path in (hint, *typing.get_args(hint)):
+        kinds = typing.get_args(hint)
+        if isinstance(value, list):
+            kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+            if len(kinds) == len(value):
+                return tuple(_convert(one, kind, where) for one, kind in zip(value, kinds, strict=True))
+    elif hint is Path:
         if isinstance(value, str):
             return Path(value)
     elif hint is float:
         if _is_number(value):
             return float(value)
-    elif type(value) in (hint, *typing.get_args(hint)):
+    elif type(value) is hint:
         return value
-    raise SetupError(f"{where} = {value!r}: expected {getattr(hint, '__name__', hint)}")
+    raise SetupError(f"{where} = {value!r}: expected {_in_words(hint)}")
+
+
+def _in_words(hint: Any) -> str:
+    if typing.get_origin(hint) is not tuple:
+        return str(getattr(hint, "__name__", hint))
+    return f"[{', '.join('...' if kind is Ellipsis else kind.__name__ for kind in typing.get_args(hint))}]"
 
 
 def _is_number(value: Any) -> bool:

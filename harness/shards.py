@@ -21,8 +21,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from harness import dataset
-from harness.dataset import CLASSES, IMAGE_SIZE, Dataset
+from harness.dataset import Dataset
 from harness.errors import SetupError
+from harness.spec import ModelSpec
 
 SHARD_BYTES = 24_000_000  # of its images as float input
 MOST_IMAGES = 8192  # in a shard
@@ -65,16 +66,17 @@ class Source(Protocol):
         """Name, label and content of every image, in order. Raises SetupError where one cannot be read."""
 
 
-def usual_size(image_size: int = IMAGE_SIZE, channels: int = 1) -> int:
-    """How many images of a size make a shard."""
-    return max(64, min(MOST_IMAGES, SHARD_BYTES // (4 * image_size * image_size * channels)))
+def usual_size(spec: ModelSpec) -> int:
+    """How many images make a shard."""
+    height, width, channels = spec.shape
+    return max(64, min(MOST_IMAGES, SHARD_BYTES // (4 * height * width * channels)))
 
 
-def open_source(path: Path, classes: int = CLASSES) -> Source:
+def open_source(path: Path, spec: ModelSpec) -> Source:
     """A folder or Parquet. Raises SetupError: nothing there, no images, no pyarrow, other columns, another class."""
     if path.suffix == PARQUET or (path.is_dir() and any(_visible(path, f"*{PARQUET}"))):
-        return Parquet(path, classes)
-    return Folder(path, classes)
+        return Parquet(path, spec)
+    return Folder(path, spec)
 
 
 def shards(source: Source, size: int) -> Iterator[Shard]:
@@ -87,27 +89,27 @@ def shards(source: Source, size: int) -> Iterator[Shard]:
         number += 1
 
 
-def decode(shard: Shard, image_size: int = IMAGE_SIZE) -> Dataset:
+def decode(shard: Shard, spec: ModelSpec) -> Dataset:
     """The images of a shard that can be used; the others are listed in `skipped`."""
     good: list[tuple[Any, int, str]] = []
     bad: list[str] = []
     with ThreadPoolExecutor() as pool:
-        decoded = pool.map(partial(dataset.try_read, image_size=image_size), shard.contents, chunksize=64)
+        decoded = pool.map(partial(dataset.try_read, spec=spec), shard.contents, chunksize=64)
         for name, label, outcome in zip(shard.names, shard.labels, decoded, strict=True):
             if isinstance(outcome, str):
                 bad.append(f"{name} ({outcome})")
             else:
                 good.append((outcome, label, name))
-    images = np.empty((len(good), image_size, image_size, 1), np.uint8)
+    images = np.empty((len(good), *spec.shape), np.uint8)
     for i, (image, _, _) in enumerate(good):
         images[i] = image
-    return dataset.build(images, [label for _, label, _ in good], [name for _, _, name in good], skipped=bad)
+    return dataset.build(images, [label for _, label, _ in good], [name for _, _, name in good], spec, skipped=bad)
 
 
 class Folder:
     """A folder in either layout of harness.dataset. Its listing is sorted on disk, not in memory."""
 
-    def __init__(self, path: Path, classes: int = CLASSES) -> None:
+    def __init__(self, path: Path, spec: ModelSpec) -> None:
         if not path.is_dir():
             raise SetupError(
                 f"{path}: expected a folder of images or a {PARQUET} file; there is none (make one, or name another "
@@ -117,7 +119,7 @@ class Folder:
         self.bad: list[str] = []
         self._index = sqlite3.connect("")  # a temporary file, gone when closed
         self._index.execute("CREATE TABLE files (key BLOB PRIMARY KEY, label INTEGER) WITHOUT ROWID")
-        self._index.executemany("INSERT INTO files VALUES (?, ?)", self._list(classes))
+        self._index.executemany("INSERT INTO files VALUES (?, ?)", self._list(spec))
         (self.images,) = self._index.execute("SELECT count(*) FROM files").fetchone()
         if not self.images and not self.bad:
             raise SetupError(f"{path}: {dataset.EXPECTED}, or {PARQUET} files; there is none")
@@ -130,13 +132,13 @@ class Folder:
             except OSError as error:
                 raise SetupError(f"{self.path / name}: cannot be read ({error.strerror}); run again") from error
 
-    def _list(self, classes: int) -> Iterator[tuple[bytes, int]]:
+    def _list(self, spec: ModelSpec) -> Iterator[tuple[bytes, int]]:
         """Keys sort as paths do, part by part."""
         with os.scandir(self.path) as found:
             for entry in found:
                 if entry.name.startswith("."):
                     continue
-                label = dataset.label_of(entry.name, entry.is_dir(), classes)
+                label = dataset.label_of(entry.name, entry.is_dir(), spec)
                 if isinstance(label, str):
                     inner = sum(1 for _ in _visible(Path(entry.path), "**/*")) if entry.is_dir() else 0
                     what = f"{entry.name}/ ({inner} files, {label})" if entry.is_dir() else f"{entry.name} ({label})"
@@ -150,10 +152,10 @@ class Folder:
 class Parquet:
     """One Parquet file, or a folder of them; read a few rows at a time."""
 
-    def __init__(self, path: Path, classes: int = CLASSES) -> None:
+    def __init__(self, path: Path, spec: ModelSpec) -> None:
         self.path = path
         self.bad: list[str] = []
-        self._classes = classes
+        self._classes = len(spec.class_names)
         self._files = sorted(_visible(path, f"*{PARQUET}")) if path.is_dir() else [path]
         self.images = 0
         for file in self._files:

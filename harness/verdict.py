@@ -194,9 +194,9 @@ def _classes(parity: Parity, limits: Limits, alpha: float) -> Iterator[_Finding]
     strict = alpha / len(parity.classes)  # any class can fail a variant; all must hold to pass it
     for part in parity.classes:
         if part.recall is None:
-            yield _Finding(Outcome.INCONCLUSIVE, f"class {part.label}: no images")
+            yield _Finding(Outcome.INCONCLUSIVE, f"class {part.name}: no images")
             continue
-        text = f"class {part.label}: recall {part.recall:.2%} of {part.images} images"
+        text = f"class {part.name}: recall {part.recall:.2%} of {part.images} images"
         if part.reference_answers and not part.answers:
             text += " and never answered"
         for what, rule in (

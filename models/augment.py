@@ -1,4 +1,4 @@
-"""Random changes to a batch of training images: dark ink on light paper."""
+"""Random changes to a batch of training images; to grey ones as dark ink on light paper."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ _CROSS = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 
 
 def augment(images: npt.NDArray[np.uint8], settings: Augmentation, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Each image changed by its own draw: uint8 [N, H, W, 1] to the same."""
+    """Each image changed by its own draw: uint8 [N, H, W, channels] to the same."""
     if not settings.enabled:
         return images
     changed = np.empty_like(images)
     for index, image in enumerate(images):
-        view = _move(image[..., 0].astype(np.float32), settings, rng)
-        view = _light(_ink(view, settings, rng), settings, rng)
-        changed[index, ..., 0] = np.clip(np.round(view), 0, 255)
+        grey = image.shape[-1] == 1
+        view = _move((image[..., 0] if grey else image).astype(np.float32), settings, rng)
+        view = _light(_ink(view, settings, rng) if grey else view, settings, rng)
+        changed[index] = np.clip(np.round(view), 0, 255).reshape(image.shape)
     return changed
 
 
 def _move(image: Image, settings: Augmentation, rng: np.random.Generator) -> Image:
     """Rotation, shear, zoom about the centre, and shift; beyond the edge the paper goes on."""
-    height, width = image.shape
+    height, width = image.shape[:2]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     angle, shear = np.deg2rad(rng.uniform(*settings.rotation_degrees)), rng.uniform(*settings.shear)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -23,12 +23,12 @@ SPLIT_SCHEMA = "harness-split/1"
 
 def check_classes(data: Dataset, settings: TrainConfig) -> None:
     """Raise SetupError where a class has no image."""
-    counts = np.bincount(data.labels, minlength=settings.classes)
-    empty = np.flatnonzero(counts == 0)
-    if len(empty):
+    names = settings.model.class_names
+    counts = np.bincount(data.labels, minlength=len(names))
+    if empty := [name for name, count in zip(names, counts, strict=True) if not count]:
         raise SetupError(
-            f"{settings.data}: no image of class {', '.join(map(str, empty))}; expected some in each folder "
-            f"0 to {settings.classes - 1} (the key `classes` says how many there are)"
+            f"{settings.data}: no image of class {', '.join(empty)}; expected a folder with some for each of the "
+            f"{len(names)} class_names"
         )
 
 
@@ -92,7 +92,7 @@ class Batches(keras.utils.PyDataset):
         rng = np.random.default_rng([self.settings.seed, step])
         images = augment(self.data.images[chosen], self.settings.augmentation, rng)
         own = slice(self.settings.process, None, self.settings.processes)
-        return dataset.to_input(images[own]), self.data.labels[chosen[own]]
+        return self.settings.model.to_input(images[own]), self.data.labels[chosen[own]]
 
     def on_epoch_end(self) -> None:
         self.epoch += 1
@@ -109,10 +109,11 @@ class Held(keras.utils.PyDataset):
         own = slice(settings.process, count, settings.processes)
         self.images, self.labels = data.images[own], data.labels[own]
         self.size = max(1, self.SIZE // settings.processes)
+        self.to_input = settings.model.to_input
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.size)
 
     def __getitem__(self, index: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         part = slice(index * self.size, (index + 1) * self.size)
-        return dataset.to_input(self.images[part]), self.labels[part]
+        return self.to_input(self.images[part]), self.labels[part]

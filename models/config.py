@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import json
 import typing
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import settings
+from harness import settings, spec
 from harness.errors import SetupError
+from harness.spec import ModelSpec
 
 Range = tuple[float, float]
+DIGITS = ModelSpec(image_size=(28, 28), channels=1, class_names=(*"0123456789", "noise"))
 SHIPPED = Path(__file__).parent / "resnet164.keras"
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is changed at random, each time an image is seen. Ranges are drawn from evenly, shares are probabilities."""
+    """What is changed at random, each time an image is seen. Ranges are drawn from evenly, shares are probabilities.
+
+    Stroke, ink, paper and border lines are of grey images only.
+    """
 
     enabled: bool = True
     rotation_degrees: Range = (-7.0, 7.0)
@@ -42,8 +48,7 @@ class TrainConfig:
     init: Path | None = None  # weights to start from (.keras); none: from scratch
     save: Literal["last", "best", "every"] = "last"  # best: by validation accuracy; every: each epoch's file, too
     depth: int = 164
-    classes: int = 11
-    image_size: int = 28
+    model: ModelSpec = DIGITS  # what it shall take and give; written beside it, for harness convert
     validation_share: float = 0.1
     epochs: int = 18
     steps_per_epoch: int | None = None  # none: one pass over the data
@@ -65,29 +70,40 @@ class TrainConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
-def load(path: Path | None, *, augmentation: dict[str, Any] | None = None, **overrides: Any) -> TrainConfig:
-    """The settings of a file, or the defaults; overrides that are not None win.
+TABLES = {"model": ModelSpec, "augmentation": Augmentation}
+
+
+def load(path: Path | None, **overrides: Any) -> TrainConfig:
+    """The settings of a file, or the defaults; overrides that are not None win, by their key in whichever table.
 
     Raises SetupError: no such file, not TOML, an unknown key (with the nearest valid one), a wrong type or value.
     """
-    config = settings.build(TrainConfig, settings.read(path) if path else {}, str(path))
-    changed = replace(config.augmentation, **_given(augmentation or {}))
-    config = replace(config, **_given(overrides), augmentation=changed)
+    table = settings.read(path) if path else {}
+    if isinstance(table.get("model"), dict):  # its keys are the digits' where they are left out
+        table["model"] = json.loads(json.dumps(asdict(DIGITS))) | table["model"]
+    config = settings.build(TrainConfig, table, str(path))
+    for name in TABLES:
+        part = getattr(config, name)
+        own = {key: overrides.pop(key) for key in vars(part) if key in overrides}
+        config = replace(config, **{name: replace(part, **_given(own))})
+    config = replace(config, **_given(overrides))
     _check(config)
     return config
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """A flag for every setting, named like its key; absent ones are None in the parsed options."""
-    for kind in (TrainConfig, Augmentation):
+    for title, kind in {"settings (over the file's)": TrainConfig, **TABLES}.items():
         hints = typing.get_type_hints(kind)
-        group = parser.add_argument_group("augmentation" if kind is Augmentation else "settings (over the file's)")
+        group = parser.add_argument_group(title)
         for key in fields(kind):
             hint, flag = hints[key.name], f"--{key.name.replace('_', '-')}"
             if hint is Augmentation:
                 group.add_argument("--augmentation", action=argparse.BooleanOptionalAction, dest="enabled")
-            elif hint == Range:
-                group.add_argument(flag, type=float, nargs=2, metavar=("LOW", "HIGH"))
+            elif hint is ModelSpec:
+                continue
+            elif typing.get_origin(hint) is tuple:
+                _add_tuple(group, flag, hint)
             elif hint is bool:
                 if key.name != "enabled":
                     group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
@@ -98,11 +114,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
                 group.add_argument(flag, type=kinds[0], metavar=kinds[0].__name__.upper())
 
 
+def _add_tuple(group: Any, flag: str, hint: Any) -> None:
+    kind, second = typing.get_args(hint)
+    if second is Ellipsis:
+        group.add_argument(flag, type=kind, nargs="+", metavar=kind.__name__.upper())
+    else:
+        group.add_argument(flag, type=kind, nargs=2, metavar=("LOW", "HIGH") if kind is float else ("HEIGHT", "WIDTH"))
+
+
 def from_flags(path: Path | None, options: dict[str, Any]) -> TrainConfig:
     """The settings of a file and the flags of `add_flags`."""
-    ranges = {f.name for f in fields(Augmentation)}
-    augmentation = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items() if key in ranges}
-    return load(path, augmentation=augmentation, **{key: v for key, v in options.items() if key not in ranges})
+    return load(path, **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
@@ -114,8 +136,6 @@ def _check(config: TrainConfig) -> None:
         "epochs": config.epochs >= 1,
         "batch_size": config.batch_size >= 1,
         "steps_per_epoch": config.steps_per_epoch is None or config.steps_per_epoch >= 1,
-        "classes": config.classes >= 2,
-        "image_size": config.image_size >= 8,
         "depth": config.depth >= 11 and (config.depth - 2) % 9 == 0,
         "learning_rate": config.learning_rate > 0,
         "momentum": 0 <= config.momentum < 1,
@@ -130,6 +150,9 @@ def _check(config: TrainConfig) -> None:
     for key, holds in rules.items():
         if not holds:
             raise SetupError(f"{key} = {getattr(config, key)!r} is out of range; see models/config.py")
+    spec.check(config.model, "model")
+    if min(config.model.image_size) < 8:
+        raise SetupError(f"image_size = {list(config.model.image_size)}: expected at least 8 x 8 pixels to train on")
     for name, value in vars(config.augmentation).items():
         if isinstance(value, tuple) and value[0] > value[1]:
             raise SetupError(f"{name} = {list(value)}: expected [low, high]")
@@ -140,6 +163,10 @@ def _check(config: TrainConfig) -> None:
     for taken in (SHIPPED, config.init):
         if taken is not None and config.out.resolve() == taken.resolve():
             raise SetupError(f"out = {config.out}: training never overwrites the model it starts from or ships with")
+    try:
+        spec.config_of(config.out)
+    except SetupError as error:
+        raise SetupError(f"out = {config.out}: the model's config would replace another file ({error})") from error
     if config.processes > 1:
         if config.backend != "jax":
             raise SetupError(f"processes = {config.processes} on {config.backend}: expected backend = 'jax'")

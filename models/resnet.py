@@ -1,4 +1,4 @@
-"""ResNet with full pre-activation bottlenecks (He et al., arXiv:1603.05027), for small grey images."""
+"""ResNet with full pre-activation bottlenecks (He et al., arXiv:1603.05027), for small images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def build_resnet(
     depth: int = 164,
     *,
     classes: int = 11,
-    image_size: int = 28,
+    shape: tuple[int, int, int] = (28, 28, 1),
     batch_norm: type[layers.BatchNormalization] = layers.BatchNormalization,
 ) -> keras.Model:
-    """A classifier of float images [N, image_size, image_size, 1] in 0..1 into probabilities [N, classes].
+    """A classifier of float images [N, *shape] into probabilities [N, classes].
 
     depth: 9 n + 2 for n blocks in each of three stages (164 = 9 x 18 + 2).
     batch_norm: the layer class that normalises; training passes a faster equal of Keras's own.
@@ -51,9 +51,9 @@ def build_resnet(
         y = conv(normalised_relu(y, f"{name}_spatial"), channels, 1, 1, f"{name}_expand")
         return layers.Add(name=f"{name}_add")([shortcut, y])
 
-    image = keras.Input((image_size, image_size, 1), name="image")
-    margin = -image_size % 8 // 2  # 28 -> 32: two halvings divide evenly
-    x = layers.ZeroPadding2D(margin, name="pad")(image)  # [N, 32, 32, 1]
+    image = keras.Input(shape, name="image")
+    margins = tuple(-size % 8 // 2 for size in shape[:2])  # 28 -> 32: two halvings divide evenly
+    x = layers.ZeroPadding2D(margins, name="pad")(image)  # [N, 32, 32, channels]
     x = conv(x, STAGE_CHANNELS[0] // BOTTLENECK, 3, 1, "stem")  # [N, 32, 32, 16]
     for stage, channels in enumerate(STAGE_CHANNELS, start=1):
         for index in range(1, blocks + 1):

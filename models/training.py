@@ -18,7 +18,7 @@ import numpy as np
 from converters import keras_model
 from harness import dataset, terminal
 from harness.errors import SetupError
-from harness.files import check_writable
+from harness.files import check_writable, write_atomic
 from models.batches import Batches, Held, check_classes, record_split, split
 from models.callbacks import Bar, Checkpoint, Plateau, Progress, StopOnNaN, WarmUp, alone, beside, save
 from models.config import TrainConfig
@@ -37,12 +37,7 @@ def train(settings: TrainConfig) -> keras.Model:
         _join(settings)
     check_writable(settings.out.parent)
     with terminal.Bars() as bars:
-        data = dataset.load(
-            settings.data,
-            classes=settings.classes,
-            image_size=settings.image_size,
-            progress=partial(bars, f"reading {settings.data}"),
-        )
+        data = dataset.load(settings.data, settings.model, progress=partial(bars, f"reading {settings.data}"))
     check_classes(data, settings)
     learn, held = split(data, settings.validation_share, settings.seed)
     training, validation = dataset.take(data, learn), dataset.take(data, held)
@@ -80,6 +75,7 @@ def train(settings: TrainConfig) -> keras.Model:
     shipped = plain_model(model, settings)
     if first:
         save(shipped, settings.out)
+        write_atomic(settings.out.with_suffix(".toml"), settings.model.to_toml().encode())
         print(f"{settings.out}: saved; {scales(shipped)}")
     return shipped
 
@@ -87,18 +83,18 @@ def train(settings: TrainConfig) -> keras.Model:
 def compile_model(settings: TrainConfig, steps: int) -> keras.Model:
     """The network to train, its optimizer built. steps: in an epoch."""
     keras.mixed_precision.set_dtype_policy(settings.precision)
-    model = build_resnet(
-        settings.depth,
-        classes=settings.classes,
-        image_size=settings.image_size,
-        batch_norm=FusedBatchNormalization,
-    )
+    model = _build(settings, batch_norm=FusedBatchNormalization)
     rate = learning_rate_schedule(settings, steps) if settings.schedule == "cosine" else settings.learning_rate
     optimizer = NesterovSGD(rate, momentum=settings.momentum, l2=settings.weight_decay)
     optimizer.build(model.trainable_variables)
     compiled = False if keras.backend.backend() == "tensorflow" else "auto"
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=compiled)
     return model
+
+
+def _build(settings: TrainConfig, **options: Any) -> keras.Model:
+    taken = settings.model
+    return build_resnet(settings.depth, classes=len(taken.class_names), shape=taken.shape, **options)
 
 
 def learning_rate_schedule(settings: TrainConfig, steps: int) -> Any:
@@ -119,7 +115,7 @@ def plain_model(trained: keras.Model, settings: TrainConfig) -> keras.Model:
     keras.mixed_precision.set_dtype_policy("float32")
     try:
         with alone():
-            model = build_resnet(settings.depth, classes=settings.classes, image_size=settings.image_size)
+            model = _build(settings)
             model.set_weights(trained.get_weights())
     finally:
         keras.mixed_precision.set_dtype_policy(policy)
@@ -176,7 +172,7 @@ def _take_weights(model: keras.Model, path: Path) -> None:
     if [weights.shape for weights in given] != wanted:
         raise SetupError(
             f"{path}: its {len(given)} weights, the last of shape {given[-1].shape if given else ()}, do not fit the "
-            f"{len(wanted)} of this network, the last of shape {wanted[-1]}; give its depth and classes in the config"
+            f"{len(wanted)} of this network, the last of shape {wanted[-1]}; give its depth and [model] in the config"
         )
     model.set_weights(given)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from models.config import DIGITS as DIGITS
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 ROOT = Path(__file__).parent.parent
@@ -18,12 +20,26 @@ CALIBRATION = ROOT / "data" / "calibration"
 FEW_IMAGES_POLICY = ROOT / "tests" / "few_images.toml"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes one takes a whole file, for its fixtures; one all that runs virtual devices."""
+    for item in items:
+        room = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group("devices" if room in ("devices", "lab") else str(item.path)))
+
+
 @contextmanager
 def quiet_step(name: str) -> Iterator[None]:
     yield
 
 
-def save_model(path: Path, *, seed: int = 0, depth: int = 20, classes: int = 11, image_size: int = 28) -> Path:
+def save_model(
+    path: Path,
+    *,
+    seed: int = 0,
+    depth: int = 20,
+    classes: int = 11,
+    shape: tuple[int, int, int] = (28, 28, 1),
+) -> Path:
     """An untrained ResNet whose answers differ from image to image."""
     import keras
     import numpy as np
@@ -31,7 +47,7 @@ def save_model(path: Path, *, seed: int = 0, depth: int = 20, classes: int = 11,
     from models.resnet import build_resnet
 
     keras.utils.set_random_seed(seed)
-    model = build_resnet(depth, classes=classes, image_size=image_size)
+    model = build_resnet(depth, classes=classes, shape=shape)
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

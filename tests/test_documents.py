@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import re
 import shlex
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from harness.cli import main, parser
+from harness import record
+from harness.cli import VERBS, main, parser
 from tests.conftest import CALIBRATION, ROOT
-from tests.harness.test_evidence import stored
+from tests.harness.test_evidence import a_run, stored
 
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("*/*.md")})
 PROGRAMS = ("harness", "python", "python3", "pytest", "tox")
 CHEAP = ("verdict", "report", "compare", "flips", "policy", "inspect", "evaluate", "completion")
-MADE_ELSEWHERE = ("my", "old", "runs", "baseline", "my-policy.toml", "job.zip")  # by the reader, or by a command before
+MADE_ELSEWHERE = (
+    "fleet.toml",
+    "my",
+    "old",
+    "runs",
+    "baseline",
+    "my-policy.toml",
+    "job.zip",
+)  # by the reader, or by a command before
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,16 @@ def commands() -> Iterator[Command]:
                         yield Command(where, (words[0].split("/")[-1], *words[1:]))
 
 
-COMMANDS = list(commands())
+def examples() -> Iterator[Command]:
+    """What each verb's --help gives as an example."""
+    for verb in VERBS:
+        for part in importlib.import_module(f"harness.cli.{verb}").EXAMPLE.split(" && "):
+            words = shlex.split(part)
+            if words[0] == "harness":
+                yield Command(f"harness {verb} --help", tuple(words[: words.index(">")] if ">" in words else words))
+
+
+COMMANDS = [*commands(), *examples()]
 HARNESS = [command for command in COMMANDS if command.words[0] == "harness"]
 
 
@@ -117,14 +136,16 @@ def sandbox(tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path_fa
         (folder / place).mkdir()
         stored(folder / place)
     for name in ("pi", "server"):
-        stored(folder / "runs", f"{name}.json", broken=2 if name == "pi" else 3)
+        record.write(replace(a_run(), device={"uri": name, "name": name}), folder / "runs" / f"{name}.json")
     return folder
 
 
 def cheap() -> list[Command]:
     found: dict[tuple[str, ...], Command] = {}
     for command in HARNESS:
-        if parsed(command).verb in CHEAP and not any(word.isupper() or ".toml" in word for word in command.words[1:]):
+        if parsed(command).verb in CHEAP and not any(
+            Path(word).stem.isupper() or ".toml" in word for word in command.words[1:]
+        ):
             found.setdefault(command.words, command)
     return list(found.values())
 

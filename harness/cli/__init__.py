@@ -25,6 +25,7 @@ VERBS = (
     "explain",
     "profile",
     "evaluate",
+    "predict",
     "devices",
     "virtual",
     "pack",

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     for kind in options.variants or known:
         if kind not in known:
             raise SetupError(f"{options.models}: has no variant {kind!r}; it has {', '.join(known) or 'none'}")
-    data = dataset.load(options.data, skip_bad=options.skip_bad)
+    data = dataset.load(options.data, manifest.spec_of(known, options.models), skip_bad=options.skip_bad)
     rows = []
     with terminal.Bars() as bars:
         for kind in options.variants or known:

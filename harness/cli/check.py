@@ -151,14 +151,16 @@ def _path(options: argparse.Namespace, uri: str, devices: int) -> Path:
 
 def _in_shards(options: argparse.Namespace) -> bool:
     """Whether the images are to be read in shards: on a lab, where that is asked for, and where they are many."""
+    from converters import manifest
     from harness import shards
 
     if options.packed:
         return False
     if options.scheduler or options.shards:
         return True
-    source = shards.open_source(options.data)
-    return isinstance(source, shards.Parquet) or source.images > shards.usual_size()
+    takes = manifest.spec_of(manifest.read(options.models), options.models)
+    source = shards.open_source(options.data, takes)
+    return isinstance(source, shards.Parquet) or source.images > shards.usual_size(takes)
 
 
 def _sharded(
@@ -186,8 +188,8 @@ def _sharded(
             lab.check_versions()
             groups = [cluster.choose(lab.devices(), named, options.scheduler)]
         for group in groups:
-            source = shards.open_source(options.data)
-            size = -(-source.images // options.shards) if options.shards else shards.usual_size()
+            source = shards.open_source(options.data, what.spec)
+            size = -(-source.images // options.shards) if options.shards else shards.usual_size(what.spec)
             path = _path(options, group[0], len(groups))
             run = sharded.run(
                 what, source, size, engine, group, path, terminal.step, progress, skip_bad=options.skip_bad

@@ -54,6 +54,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help=f"test images, which no calibration image may be one of (default: {flags.DATA}, where it is there)",
     )
+    flags.add_config(parser)
     flags.add_runtime(parser, "try the variants in")
     flags.add_import(parser)
 
@@ -77,6 +78,7 @@ def run(options: argparse.Namespace) -> int:
         max_flips=options.max_flips,
         imports=options.imports,
         pythons=options.runtime,
+        config=options.model_config,
     )
     print(terminal.converted(made, options.out))
     return Exit.PASS

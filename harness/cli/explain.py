@@ -44,11 +44,11 @@ def run(options: argparse.Namespace) -> int:
             raise SetupError(f"{options.models}: has no variant {kind!r}; it has {', '.join(known) or 'none'}")
         manifest.verify(options.models, known[kind], known[kind].source_sha256)
     float32, quantized = (known[kind].path(options.models).read_bytes() for kind in ("float32", options.kind))
-    images = calibration.choose(dataset.load(options.data), options.images).images
+    takes = manifest.spec_of({kind: known[kind] for kind in ("float32", options.kind)}, options.models)
+    images = calibration.choose(dataset.load(options.data, takes), options.images)
     with terminal.Bars() as bars:
-        found = explain.explain(
-            float32, quantized, dataset.to_input(images), partial(bars, f"layers of {options.kind}")
-        )
+        progress = partial(bars, f"layers of {options.kind}")
+        found = explain.explain(float32, quantized, images.inputs(), takes.class_names, progress)
     print(terminal.explanation(found))
     if options.html:
         model = str(known[options.kind].path(options.models))

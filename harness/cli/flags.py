@@ -53,9 +53,18 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=DATA,
         metavar="DIR",
-        help="images named <class>_<n>.<ext> or <class>/<name> (default: %(default)s)",
+        help="images named <class>_<n>.<ext> or <class>/<name>, a class by name or number (default: %(default)s)",
     )
     parser.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be used, and count them")
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model-config",
+        type=Path,
+        metavar="FILE",
+        help="the model's class names and pixels (default: MODEL's name ending in .toml, where it is there)",
+    )
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:

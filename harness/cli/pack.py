@@ -9,7 +9,7 @@ from harness.cli import flags
 from harness.errors import Exit
 
 DOES = "put a check into one file, for a machine without TensorFlow"
-EXAMPLE = "harness pack runs/job.zip, and there: harness check --packed job.zip"
+EXAMPLE = "harness pack runs/job.zip"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from converters import manifest
-    from harness import dataset, profile, profile_text, terminal
+    from harness import classifier, dataset, profile, terminal
+    from harness.terminal import profile as shown
 
     if options.layers < 0:
         raise SetupError(f"--layers {options.layers}: expected 0 or more")
@@ -35,8 +36,9 @@ def run(options: argparse.Namespace) -> int:
         path, kind = variants[options.kind].path(options.models), options.kind
     elif not path.exists():
         raise SetupError(f"{path}: no such file; expected a .tflite")
-    images = dataset.to_input(dataset.load(options.data, skip_bad=options.skip_bad).images[::20][:MOST_IMAGES])
+    takes = classifier.open_model(path, options.models).spec
+    pixels = dataset.load(options.data, takes, skip_bad=options.skip_bad).images[::20][:MOST_IMAGES]
     with terminal.step(f"profiling {path.name}"):
-        found = profile.measure(path, images, kind)
-    print(profile_text.profile(found, options.layers))
+        found = profile.measure(path, takes.to_input(pixels), kind)
+    print(shown.table(found, options.layers))
     return Exit.PASS

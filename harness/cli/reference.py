@@ -17,17 +17,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL.keras")
     flags.add_models(parser, "folder to store them in")
     flags.add_data(parser)
+    flags.add_config(parser)
     flags.add_import(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import dataset, reference, terminal
+    from harness import classifier, dataset, reference, terminal
     from harness.files import check_writable
 
     check_writable(options.models)
+    model = classifier.open_model(options.model, options.models, config=options.model_config, imports=options.imports)
     with terminal.Bars() as bars:
-        data = dataset.load(options.data, skip_bad=options.skip_bad, progress=partial(bars, f"reading {options.data}"))
+        progress = partial(bars, f"reading {options.data}")
+        data = dataset.load(options.data, model.spec, skip_bad=options.skip_bad, progress=progress)
     made = reference.obtain(options.model, data, options.models, terminal.step, imports=options.imports)
     accuracy = float((made.outputs.argmax(axis=1) == data.labels).mean())
     print(f"{options.model}: accuracy {accuracy:.2%} on {len(data)} images of {options.data}")
+    usual = max(data.labels.tolist().count(label) for label in set(data.labels.tolist())) / len(data)
+    for note in (*data.notes, *reference.doubts(accuracy, usual)):
+        print(note)
     return Exit.PASS

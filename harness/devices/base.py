@@ -87,8 +87,10 @@ class Device(Protocol):
     An unreachable device is an exception (UnreachableError), a failed worker is data (Ended).
     """
 
-    uri: str
     traffic: Traffic
+
+    @property
+    def uri(self) -> str: ...
 
     def __enter__(self) -> Self: ...
 

@@ -23,7 +23,7 @@ from harness.errors import SetupError
 from harness.files import sha256
 from harness.job import Job
 
-KEPT_DAYS = 7  # files and runtimes that no job has used since are removed
+KEPT_DAYS = 7  # files, runtimes and unfinished jobs that nothing has used since are removed
 LOSSES_BORNE = 5  # connections lost in one run
 Answers = Mapping[str, str]
 
@@ -276,7 +276,7 @@ class Remote:
     def _tidy(self) -> None:
         """Leave what makes the next run quick; the job itself only where it is unfinished, or is to be looked at."""
         commands: Iterable[str] = [
-            f"find files runtime -mindepth 1 -maxdepth 1 -mtime +{KEPT_DAYS} -exec rm -rf {{}} +",
+            f"find files runtime jobs -mindepth 1 -maxdepth 1 -mtime +{KEPT_DAYS} -exec rm -rf {{}} +",
         ]
         if self._complete and not self._keep:
             commands = [*commands, f"rm -rf {self._job}"]

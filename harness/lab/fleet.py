@@ -182,15 +182,16 @@ def run(
         limits = policy.load(one.entry.policy or fleet.policy)
         kinds = one.entry.variants or fleet.variants or None
         subjects[one.uri] = sharded.subject(fleet.models, fleet.reference, kinds, limits, plan)
-    shards.open_source(fleet.data)  # refused now, not device by device
+    for what in subjects.values():
+        shards.open_source(fleet.data, what.spec)  # refused now, not device by device
     stopped = threading.Event()
 
     def check(member: Member) -> Member:
         try:
             found = sharded.run(
                 subjects[member.uri],
-                shards.open_source(fleet.data),
-                shards.usual_size(),
+                shards.open_source(fleet.data, subjects[member.uri].spec),
+                shards.usual_size(subjects[member.uri].spec),
                 engine,
                 [member.uri],
                 member.path,

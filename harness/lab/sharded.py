@@ -25,7 +25,6 @@ from converters.keras_process import KerasProcess
 from converters.manifest import Variant
 from harness import check, dataset, evidence, policy, reference, shard_evidence, shards
 from harness.check import CheckedRun, Outputs, Step
-from harness.dataset import CLASSES
 from harness.devices.base import Probe, Progress, Traffic
 from harness.devices.probing import UNAVAILABLE
 from harness.errors import SetupError
@@ -42,6 +41,7 @@ from harness.record import Record
 from harness.reference import Reference
 from harness.shard_evidence import DIGESTS, MACHINE, SKIPPED, ShardedArrays, ShardFile
 from harness.shards import Shard, Source
+from harness.spec import ModelSpec
 from harness.verdict import Outcome, Verdict
 
 TIMES = "latency.npz"  # of the first shard, in the shards' folder
@@ -59,6 +59,11 @@ class Subject:
     plan: LatencyPlan | None
     baseline: Baseline | None = None
 
+    @property
+    def spec(self) -> ModelSpec:
+        """What all the variants take and give."""
+        return next(iter(self.variants.values())).spec
+
 
 def subject(
     models: Path,
@@ -71,10 +76,8 @@ def subject(
     """Raises SetupError: no such variants, stale or damaged ones, limits of an unknown kind."""
     variants = check.select(manifest.read(models), kinds, models)
     policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
-    model_sha256 = keras_model.sha256(reference_model)
-    for variant in variants.values():
-        manifest.verify(models, variant, model_sha256)
-    return Subject(models, variants, reference_model, model_sha256, limits, plan, baseline)
+    check.spec_of(variants, models, reference_model)
+    return Subject(models, variants, reference_model, keras_model.sha256(reference_model), limits, plan, baseline)
 
 
 def run(
@@ -133,9 +136,9 @@ class _References:
 
     def _of(self, shard: Shard, data_sha256: str, images: int) -> Reference:
         what = self._what
-        if found := reference.stored(what.models, what.model_sha256, data_sha256, (images, CLASSES)):
+        if found := reference.stored(what.models, what.model_sha256, data_sha256, images, what.spec):
             return found
-        data = shards.decode(shard)
+        data = shards.decode(shard, what.spec)
         if data.sha256 != data_sha256:
             raise SetupError(
                 f"shard {shard.number}: the device's host reads other pixels from its images than this one; install "
@@ -193,7 +196,15 @@ class _Run:
     def _key(self, shard: Shard, plan: LatencyPlan | None) -> str:
         """All that a shard's evidence depends on, but for the device."""
         variants = {kind: variant.sha256 for kind, variant in self.what.variants.items()}
-        parts = work.worker_sha256(), self.what.model_sha256, variants, shard.sha256, plan, self.skip_bad
+        parts = (
+            work.worker_sha256(),
+            self.what.model_sha256,
+            self.what.spec,
+            variants,
+            shard.sha256,
+            plan,
+            self.skip_bad,
+        )
         return sha256(repr(parts).encode())
 
     def take(self, shard: Shard, answer: Answer | Lost) -> None:
@@ -238,8 +249,9 @@ class _Run:
                 arrays[f"{kind}.input_zero_point"] = np.array(variant.input.zero_point)
                 arrays[MACHINE] = _about(found.machine, answer)
         changed = evidence.flipped(evidence.predictions(arrays))
-        images = [dataset.try_read(shard.contents[kept[i]]) for i in changed]
-        empty = np.empty((0, dataset.IMAGE_SIZE, dataset.IMAGE_SIZE, 1), np.uint8)
+        takes = self.what.spec
+        images = [dataset.try_read(shard.contents[kept[i]], takes) for i in changed]
+        empty = np.empty((0, *takes.shape), np.uint8)
         arrays |= {"flipped.index": changed, "flipped.images": np.array(images, np.uint8) if images else empty}
         return arrays
 
@@ -267,7 +279,7 @@ class _Run:
         found = check.assemble(
             what.variants,
             {kind: total.judge(kind, self.failures.get(kind, {})) for kind in what.variants},
-            {},
+            {"class_names": np.array(what.spec.class_names)},
             {
                 "folder": str(self.source.path),
                 "sha256": total.digest.hexdigest(),
@@ -276,7 +288,7 @@ class _Run:
                 "skipped": [*self.source.bad, *total.skipped],
                 **({"incomplete": total.incomplete} if total.incomplete else {}),
             },
-            {"file": str(what.reference_model), "sha256": what.model_sha256},
+            {"file": str(what.reference_model), "sha256": what.model_sha256, "spec": asdict(what.spec)},
             outputs,
             None if total.device.get("emulated") else what.plan,
             what.limits,
@@ -371,5 +383,5 @@ class _Total:
             return Judged(Verdict(Outcome.FAIL, (self._wrong[kind],)))
         if kind not in self._counted:
             return Judged(Verdict(Outcome.INCONCLUSIVE, (self.incomplete or "no answers",)))
-        judged = evidence.conclude(kind, self._counted[kind], self._what.limits)
+        judged = evidence.conclude(kind, self._counted[kind], self._what.limits, self._what.spec.class_names)
         return evidence.not_passed(judged, self.incomplete)

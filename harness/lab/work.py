@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from converters import manifest
 from converters.manifest import Variant
-from harness import check, dataset, evidence, job, shards, worker
+from harness import check, dataset, evidence, job, shards, spec, worker
 from harness.check import Outputs
 from harness.devices import local, uri
 from harness.devices.base import Progress
@@ -75,6 +75,7 @@ def ask(
     header = {
         "device": device,
         "worker_sha256": worker_sha256(),
+        "spec": asdict(next(iter(variants.values())).spec),
         "shard": shard.number,
         "plan": asdict(plan) if plan else None,
         "parallel": parallel,
@@ -120,7 +121,7 @@ def perform(content: bytes, progress: Progress = lambda task, done, total: None)
 def _perform(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], progress: Progress) -> bytes:
     contents = message.unblob(arrays["contents"], arrays["ends"])
     shard = Shard(header["shard"], tuple(arrays["names"].tolist()), tuple(arrays["labels"].tolist()), contents)
-    data = shards.decode(shard)
+    data = shards.decode(shard, spec.build(header["spec"], "the job"))
     found: dict[str, npt.NDArray[Any]] = {
         "kept": np.flatnonzero(np.isin(arrays["names"], np.array(data.names))),
         "digests": dataset.digests(data.images, data.labels, data.names),

@@ -134,7 +134,8 @@ def _state(timing: Timing) -> list[tuple[str, str]]:
 def _reference(record: Record) -> dict[str, Any] | None:
     """The Keras model on its own; none where it did not answer as it must."""
     try:
-        scores = metrics.score(record.arrays["reference"], record.arrays["labels"])
+        names = tuple(map(str, record.arrays.get("class_names", ())))
+        scores = metrics.score(record.arrays["reference"], record.arrays["labels"], names)
     except ValueError:
         return None
     worst = "; ".join(f"{truth} read as {answer}: {n}" for truth, answer, n in scores.confusions[:TRANSITIONS_SHOWN])

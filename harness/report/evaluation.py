@@ -18,8 +18,8 @@ def page(evaluation: Evaluation) -> str:
     misses = [
         {
             "name": evaluation.data.names[i],
-            "truth": int(evaluation.data.labels[i]),
-            "answer": int(evaluation.answers[i]),
+            "truth": evaluation.name(evaluation.data.labels[i]),
+            "answer": evaluation.name(evaluation.answers[i]),
             "confidence": f"{evaluation.confidences[i]:.2f}",
             "uri": image_uri(evaluation.data.images[i]),
         }

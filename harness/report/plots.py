@@ -40,7 +40,7 @@ def confusion(scores: Scores) -> Figure:
         for truth, answer in np.argwhere(counts):
             weight = "normal" if truth == answer else "bold"
             axes.text(answer, truth, str(counts[truth, answer]), ha="center", va="center", size=7.5, weight=weight)
-    cells(axes, tuple(map(str, range(classes))) if few else None, classes)
+    cells(axes, scores.class_names if few else None, classes)
     return figure
 
 
@@ -51,13 +51,15 @@ def by_class(scores: Scores) -> Figure:
             "precision": [c.precision for c in scores.classes],
             "recall": [c.recall for c in scores.classes],
             "F1": [c.f1 for c in scores.classes],
-        }
+        },
+        scores.class_names,
     )
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Figure:
     """F1 of each class, several models of equal class count on one line."""
-    return _lines({str(one.model): [c.f1 for c in one.scores.classes] for one in evaluations}, "F1")
+    names = evaluations[0].scores.class_names
+    return _lines({str(one.model): [c.f1 for c in one.scores.classes] for one in evaluations}, names, "F1")
 
 
 def gallery(evaluation: Evaluation, images: Sequence[int], columns: int = 8) -> Figure:
@@ -76,15 +78,15 @@ def gallery(evaluation: Evaluation, images: Sequence[int], columns: int = 8) -> 
 
 
 def _image(axes: Axes, evaluation: Evaluation, index: int) -> None:
-    truth, answer = int(evaluation.data.labels[index]), int(evaluation.answers[index])
-    axes.imshow(evaluation.data.images[index].squeeze(-1), cmap="gray", vmin=0, vmax=255)
+    truth, answer = evaluation.name(evaluation.data.labels[index]), evaluation.name(evaluation.answers[index])
+    axes.imshow(evaluation.data.images[index], cmap="gray", vmin=0, vmax=255)
     title, colour = f"{truth} → {answer}", rcParams["text.color"]
     if truth != answer:
         title, colour = f"{title}\n{evaluation.confidences[index]:.2f}", "C1"
     axes.set_title(title, size=9, color=colour)
 
 
-def _lines(series: Mapping[str, Sequence[float | None]], label: str = "") -> Figure:
+def _lines(series: Mapping[str, Sequence[float | None]], class_names: Sequence[str], label: str = "") -> Figure:
     """A line a class, a marker a series; the axis begins below the lowest share."""
     values = np.array([[np.nan if share is None else share for share in shares] for shares in series.values()])
     worst = np.argsort(np.fmin.reduce(values), kind="stable")  # classes without a share come last
@@ -102,7 +104,7 @@ def _lines(series: Mapping[str, Sequence[float | None]], label: str = "") -> Fig
         axes.plot(shares, rows + offset, marker, color=colour, label=name, clip_on=False, markersize=5, alpha=0.9)
     lowest = float(np.nanmin(low))
     which = "class" if values.shape[1] == total else f"class (the {MOST_CLASSES} weakest of {total})"
-    axes.set(yticks=rows, yticklabels=[str(label) for label in shown], ylabel=which, xlabel=label)
+    axes.set(yticks=rows, yticklabels=[class_names[i] for i in shown], ylabel=which, xlabel=label)
     axes.set_xlim(lowest - max(0.04 * (1 - lowest), 0.005), 1)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_ylim(len(shown) - 0.5, -0.5)

@@ -7,6 +7,7 @@ from harness.terminal.check import tables as tables
 from harness.terminal.evaluation import by_class as by_class
 from harness.terminal.evaluation import comparison as comparison
 from harness.terminal.evaluation import evaluation as evaluation
+from harness.terminal.evaluation import predictions as predictions
 from harness.terminal.explanation import cases as cases
 from harness.terminal.explanation import explanation as explanation
 from harness.terminal.fleet import fleet as fleet

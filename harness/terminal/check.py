@@ -51,10 +51,11 @@ def table(record: Record) -> str:
     lines += _test_set(record)
     lines += record.notes
     data, machine = record.data, record.machine
+    threads = record.plan["threads"]
+    timed = f", {threads} thread{'s' if threads > 1 else ''} for latency" if record.timing else ""
     lines.append(
         f"{data['images']} images of {data['folder']}, {len(data['skipped'])} skipped; {device_name(record)}: "
-        f"{machine.get('runtime', 'runtime unavailable')}, {machine.get('machine', '')}, "
-        f"{record.plan['threads']} thread{'s' if record.plan['threads'] > 1 else ''} for latency"
+        f"{machine.get('runtime', 'runtime unavailable')}, {machine.get('machine', 'processor unavailable')}{timed}"
     )
     lines.append(f"verdict: {coloured(record.outcome)}")
     return "\n".join(lines)
@@ -100,7 +101,7 @@ def flips(found: Sequence[Flip]) -> str:
             flip.kind,
             flip.sort,
             flip.name,
-            str(flip.truth),
+            flip.truth,
             f"{flip.expected} at {flip.expected_confidence:.2f}",
             f"{flip.answer} at {flip.answer_confidence:.2f}",
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from harness.evaluate import Evaluation
 from harness.formats.figures import megabytes, percent
 from harness.metrics import Scores
+from harness.predict import Predictions
 from harness.terminal.style import grid
 
 MISSES_SHOWN = 10
@@ -18,20 +19,27 @@ def evaluation(done: Evaluation) -> str:
     scores = done.scores
     parts = [by_class(scores)]
     if len(scores.confusion) <= WIDEST_MATRIX:
-        rows = [(str(truth), *(str(n or ".") for n in row)) for truth, row in enumerate(scores.confusion.tolist())]
+        counts = zip(scores.class_names, scores.confusion.tolist(), strict=True)
+        rows = [(truth, *(str(n or ".") for n in row)) for truth, row in counts]
         parts.append("answers by class (rows: truth)\n" + grid(rows, ("", *(row[0] for row in rows))))
     elif scores.confusions:
-        pairs = [(str(truth), str(answer), str(n)) for truth, answer, n in scores.confusions[:MISSES_SHOWN]]
+        pairs = [(truth, answer, str(n)) for truth, answer, n in scores.confusions[:MISSES_SHOWN]]
         parts.append("most frequent confusions\n" + grid(pairs, ("truth", "answer", "images")))
     if misses := done.misses:
         worst = [
-            (done.data.names[i], str(done.data.labels[i]), str(done.answers[i]), f"{done.confidences[i]:.2f}")
+            (
+                done.data.names[i],
+                done.name(done.data.labels[i]),
+                done.name(done.answers[i]),
+                f"{done.confidences[i]:.2f}",
+            )
             for i in misses[:MISSES_SHOWN]
         ]
         shown = f", the {MISSES_SHOWN} most confident" if len(misses) > MISSES_SHOWN else ""
         parts.append(f"misread{shown}\n" + grid(worst, ("image", "truth", "answer", "confidence")))
     if scores.ties:
         parts.append(f"ties: {scores.ties} (two classes share the largest output; the lower one counts as the answer)")
+    parts += done.data.notes
     skipped = f", {len(done.data.skipped)} skipped" if done.data.skipped else ""
     parts.append(
         f"{done.model}: accuracy {scores.accuracy:.2%}; "
@@ -40,11 +48,22 @@ def evaluation(done: Evaluation) -> str:
     return "\n\n".join(parts)
 
 
+def predictions(done: Predictions) -> str:
+    """What a model sees: a row an image, its likeliest classes side by side."""
+    ranks = len(done.images[0].top)
+    headers = ("image", *(head for rank in range(ranks) for head in ("or" if rank else "class", "confidence")))
+    rows = [
+        (str(one.image), *(cell for name, confidence in one.top for cell in (name, f"{confidence:.2%}")))
+        for one in done.images
+    ]
+    return "\n".join([grid(rows, headers), *done.notes, f"{done.model.path}: {done.runtime}"])
+
+
 def by_class(scores: Scores) -> str:
     """Precision, recall and F1: one row a class."""
     rows = [
-        (str(label), str(c.images), str(c.answers), percent(c.precision), percent(c.recall), percent(c.f1))
-        for label, c in enumerate(scores.classes)
+        (c.name, str(c.images), str(c.answers), percent(c.precision), percent(c.recall), percent(c.f1))
+        for c in scores.classes
     ]
     return grid(rows, ("class", "images", "answers", "precision", "recall", "F1"))
 

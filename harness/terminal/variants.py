@@ -32,7 +32,8 @@ def converted(variants: Mapping[str, Variant], out: Path) -> str:
                 notes[f"{kind}: {loaded.runtime} does not run it: {loaded.problem}"] = None
             else:
                 notes[f"{kind}: {loaded.runtime} gives {loaded.same_top1} of {loaded.images} answers alike"] = None
-    return "\n".join([*lines, *notes])
+    takes = dict.fromkeys(f"takes {variant.spec}" for variant in variants.values())
+    return "\n".join([*lines, *takes, *notes])
 
 
 def inspected(found: Inspection) -> str:

@@ -21,7 +21,8 @@ from harness import dataset
 from harness.cli import main
 from harness.errors import SetupError
 from harness.files import write_atomic_together
-from tests.conftest import CALIBRATION, TEST_IMAGES
+from harness.spec import ModelSpec
+from tests.conftest import CALIBRATION, DIGITS, TEST_IMAGES
 
 KERAS_2 = Path(__file__).parent / "keras2.h5"  # written by Keras 2.15: convolution, batch norm, ReLU, pooling, dense
 
@@ -67,10 +68,10 @@ def check_answers(model: Path, out: Path, imports: tuple[str, ...] = ()) -> None
 
     variants = manifest.read(out)
     assert set(variants) == set(manifest.KINDS)
-    images = dataset.load(CALIBRATION).images[:20]
-    expected, _ = keras_model.predict_folded_too(model, images, 11, imports)
+    data = dataset.take(dataset.load(CALIBRATION, DIGITS), np.arange(20))
+    expected, _ = keras_model.predict_folded_too(model, data, imports)
     float32 = Model((out / "float32.tflite").read_bytes(), 1)
-    for image, answer in zip(float32.quantize(dataset.to_input(images)), expected, strict=True):
+    for image, answer in zip(float32.quantize(data.inputs()), expected, strict=True):
         float32.set(image)
         float32.invoke()
         np.testing.assert_allclose(float32.get(), answer, atol=1e-5)
@@ -155,6 +156,77 @@ def test_several_inputs_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert error.count("\n") == 1
 
 
+COLOUR = ModelSpec(image_size=(12, 16), channels=3, class_names=("a", "b", "c"), pixel_range=(-1.0, 1.0))
+
+
+def pooled(shape: tuple[int | None, ...], *end: keras.Layer) -> keras.Model:
+    return keras.Sequential([keras.Input(shape), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), *end])
+
+
+def save(model: keras.Model, path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 1, weights.shape) for weights in model.get_weights()])
+    model.save(path)
+    return path
+
+
+def test_logits_are_given_a_softmax(tmp_path: Path) -> None:
+    """In the reference as in the variants, and that is said; a model that gives probabilities stays as it is."""
+    from harness.parity import softmax
+    from harness.worker import Model
+
+    source = save(pooled(COLOUR.shape, layers.Dense(3)), tmp_path / "logits.keras")
+    (tmp_path / "logits.toml").write_text(COLOUR.to_toml())
+    assert convert(source, tmp_path / "out", "--variants", "float32") == 0
+    variant = manifest.read(tmp_path / "out")["float32"]
+    assert variant.spec == COLOUR
+    assert variant.notes == ("the model gives logits: a softmax was added, in the reference as in the variants",)
+    pixels = np.random.default_rng(1).integers(0, 256, (5, *COLOUR.shape), np.uint8)
+    data = dataset.build(pixels, [0] * 5, list("vwxyz"), COLOUR)
+    logits = keras.saving.load_model(source).predict(data.inputs(), verbose=0)
+    expected = softmax(logits.astype(np.float64))
+    np.testing.assert_allclose(keras_model.predict(source, data), expected, atol=1e-5)
+    float32 = Model((tmp_path / "out" / "float32.tflite").read_bytes(), 1)
+    for image, answer in zip(float32.quantize(data.inputs()), expected, strict=True):
+        float32.set(image)
+        float32.invoke()
+        np.testing.assert_allclose(float32.get(), answer, atol=1e-5)
+    plain = save(pooled(COLOUR.shape, layers.Dense(3, activation="softmax")), tmp_path / "plain.keras")
+    assert keras_model.classifier(plain, COLOUR).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("shape", "end", "says"),
+    [
+        ((12, 16, 3), layers.Dense(3, activation="sigmoid"), "gives 0 to 1 for each class"),
+        ((12, 16, 3), layers.Dense(1, activation="sigmoid"), "gives [N, 1]; expected [N, classes], of 2 or more"),
+        ((12, 16, 4), layers.Dense(3, activation="softmax"), "takes [N, 12, 16, 4]; expected [N, height, width"),
+        ((12, 16, 3), layers.Reshape((2, 2)), "gives [N, 2, 2]"),
+        ((16, 16, 3), layers.Dense(3, activation="softmax"), "another model than the one converted?"),
+    ],
+)
+def test_what_is_no_classifier_of_images_is_refused(
+    shape: tuple[int, ...], end: keras.Layer, says: str, tmp_path: Path
+) -> None:
+    """Several labels an image, one number, four channels, a matrix: one line says what it is and what was expected."""
+    source = save(pooled(shape, end), tmp_path / "odd.keras")
+    with pytest.raises(SetupError) as caught:
+        keras_model.classifier(source, COLOUR)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_any_size_takes_the_one_it_is_told(tmp_path: Path) -> None:
+    """Its graph is made anew for that size, with the same weights."""
+    source = save(pooled((None, None, 3), layers.Dense(3, activation="softmax")), tmp_path / "any.keras")
+    assert keras_model.ends(source).image_size is None
+    graph = keras_model.classifier(source, COLOUR).graph
+    assert graph.input_shape == (None, *COLOUR.shape)
+    images = np.random.default_rng(0).random((2, *COLOUR.shape), np.float32)
+    given = keras.saving.load_model(source).predict(images, verbose=0)
+    np.testing.assert_allclose(graph.predict(images, verbose=0), given, atol=1e-6)
+
+
 def test_a_file_of_keras_2_loads(tmp_path: Path) -> None:
     """An .h5 file converts, its batch norm folded."""
     assert convert(KERAS_2, tmp_path / "out") == 0
@@ -175,7 +247,7 @@ def test_broken_and_misnamed_files_of_keras_2(tmp_path: Path, capsys: pytest.Cap
 
 def test_arrays_that_do_not_fit_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     """A dataset at hand with NaN, floats or another size never reaches the converter."""
-    good = dataset.load(CALIBRATION)
+    good = dataset.load(CALIBRATION, DIGITS)
     floats = good.images.astype(np.float32)
     floats[0] = np.nan
     cases: tuple[tuple[Any, str], ...] = (
@@ -183,7 +255,7 @@ def test_arrays_that_do_not_fit_are_refused(tiny_model: Path, tmp_path: Path) ->
         (good.images[:, 2:], "expected \\[N, 28, 28, 1\\]"),
     )
     for images, says in cases:
-        spoilt = dataset.build(images, good.labels.tolist(), good.names)
+        spoilt = dataset.build(images, good.labels.tolist(), good.names, DIGITS)
         with pytest.raises(SetupError, match=says):
             conversion.convert(tiny_model, tmp_path / "out", Images(spoilt))
     assert not (tmp_path / "out").exists()

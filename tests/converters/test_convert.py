@@ -20,8 +20,7 @@ from ai_edge_litert.interpreter import Interpreter
 from converters import calibration, manifest
 from harness import dataset
 from harness.cli import main
-from harness.dataset import to_input
-from tests.conftest import CALIBRATION, ROOT, save_model
+from tests.conftest import CALIBRATION, DIGITS, ROOT, save_model
 
 
 def interpreter(path: Path) -> Interpreter:
@@ -73,14 +72,14 @@ def test_the_manifest_describes_the_files(tiny_model: Path, tiny_variants: Path)
         assert (variant.output.scale, variant.output.zero_point) == answer["quantization"]
         assert (variant.calibration_size == 220) == (kind == "int8")
         assert (variant.batch_norms_folded, variant.batch_norms_kept) == (19, {})
-    assert variants["int8"].calibration_sha256 == calibration.choose(dataset.load(CALIBRATION), 220).sha256
+    assert variants["int8"].calibration_sha256 == calibration.choose(dataset.load(CALIBRATION, DIGITS), 220).sha256
 
 
 def test_float32_answers_like_keras(tiny_model: Path, tiny_variants: Path) -> None:
     """On real images no output moves by more than 0.0001."""
     import keras
 
-    images = to_input(dataset.load(CALIBRATION).images[::11])
+    images = dataset.load(CALIBRATION, DIGITS).inputs()[::11]
     expected = keras.saving.load_model(tiny_model, compile=False).predict(images, verbose=0)
     loaded = interpreter(tiny_variants / "float32.tflite")
     for image, answer in zip(images, expected, strict=True):
@@ -98,7 +97,7 @@ def test_the_same_model_gives_the_same_bytes(tiny_model: Path, tiny_variants: Pa
 
 def test_calibration_images_are_stratified_and_fixed() -> None:
     """44 of 220 images are 4 of each class, the same ones each time; asked for more than there are, all."""
-    data = dataset.load(CALIBRATION)
+    data = dataset.load(CALIBRATION, DIGITS)
     chosen = calibration.choose(data, 44)
     assert np.bincount(chosen.labels).tolist() == [4] * 11
     assert chosen.sha256 == calibration.choose(data, 44).sha256
@@ -107,10 +106,10 @@ def test_calibration_images_are_stratified_and_fixed() -> None:
 
 def test_ranges_are_the_extremes_over_all_batches(tiny_variants: Path) -> None:
     """Calibrating on 30 images is the union of calibrating on its parts."""
-    images = dataset.load(CALIBRATION).images
+    data = dataset.load(CALIBRATION, DIGITS)
     content = (tiny_variants / "float32.tflite").read_bytes()
-    whole = calibration.measure(content, images[:30])
-    parts = [calibration.measure(content, images[part]) for part in (slice(0, 7), slice(7, 30))]
+    whole = calibration.measure(content, dataset.take(data, np.arange(30)))
+    parts = [calibration.measure(content, dataset.take(data, np.arange(*part))) for part in ((0, 7), (7, 30))]
     assert len(whole) > 40
     for name, (low, high) in whole.items():
         np.testing.assert_allclose(low, min(part[name][0] for part in parts), rtol=1e-4, atol=1e-5)
@@ -127,7 +126,7 @@ def test_one_variant_joins_those_that_are_there(tiny_model: Path, tiny_variants:
 
 
 def test_the_converter_is_silent(tiny_model: Path, tmp_path: Path) -> None:
-    """Piped, `harness convert` prints three lines, one a variant, and nothing else on either stream."""
+    """Piped, `harness convert` prints a line a variant and one of what they take, and nothing else on either stream."""
     done = subprocess.run(
         [sys.executable, "-m", "harness", "convert", str(tiny_model), "--out", str(tmp_path)],
         cwd=ROOT,
@@ -136,7 +135,9 @@ def test_the_converter_is_silent(tiny_model: Path, tmp_path: Path) -> None:
         check=True,
     )
     assert done.stderr == ""
-    assert [Path(line.split()[0]).name for line in done.stdout.splitlines()] == [f"{k}.tflite" for k in manifest.KINDS]
+    *variants, takes = done.stdout.splitlines()
+    assert [Path(line.split()[0]).name for line in variants] == [f"{k}.tflite" for k in manifest.KINDS]
+    assert takes == "takes 28x28 grey images, pixels 0 to 1; 0-10"
 
 
 def refusal(capsys: pytest.CaptureFixture[str], out: Path, *arguments: str) -> str:
@@ -179,7 +180,7 @@ def test_other_refusals(tiny_model: Path, tmp_path: Path, capsys: pytest.Capture
     assert "--calibration-size" in refusal(capsys, out, str(tiny_model), "--calibration-size", "0")
     assert "there is none" in refusal(capsys, out, str(tiny_model), "--calibration", str(tmp_path / "none"))
     ten = save_model(tmp_path / "ten.keras", classes=10)
-    assert "the data needs" in refusal(capsys, out, str(ten))
+    assert "says class 10; the classes are 0-9" in refusal(capsys, out, str(ten))
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refusal(capsys, tmp_path / "file" / "out", str(tiny_model))
 

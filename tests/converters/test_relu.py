@@ -10,17 +10,18 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from converters import calibration, quantize, relu
 from harness import dataset
+from harness.dataset import Dataset
 from harness.worker import Model
-from tests.conftest import CALIBRATION
+from tests.conftest import CALIBRATION, DIGITS
 
 
-def run(content: bytes, images: np.ndarray) -> tuple[np.ndarray, Counter[str]]:
+def run(content: bytes, data: Dataset) -> tuple[np.ndarray, Counter[str]]:
     """Raw int8 outputs by the reference kernels, which round alike for both operations, and the operations."""
     loaded = Interpreter(
         model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     )
     loaded.allocate_tensors()
-    prepared = Model(content, 1).quantize(dataset.to_input(images))
+    prepared = Model(content, 1).quantize(data.inputs())
     outputs = []
     for image in prepared:
         loaded.set_tensor(loaded.get_input_details()[0]["index"], image)
@@ -31,11 +32,11 @@ def run(content: bytes, images: np.ndarray) -> tuple[np.ndarray, Counter[str]]:
 
 def test_the_rewritten_file_answers_alike(tiny_variants: Path) -> None:
     """On every calibration image the int8 outputs are the same, step for step, and no RELU is left."""
-    images = dataset.load(CALIBRATION).images
+    data = dataset.load(CALIBRATION, DIGITS)
     float32 = (tiny_variants / "float32.tflite").read_bytes()
-    plain = quantize.plain(quantize.recipe("int8"), float32, calibration.measure(float32, images))
-    before, operations_before = run(plain, images)
-    after, operations_after = run(relu.as_quantize(plain), images)
+    plain = quantize.plain(quantize.recipe("int8"), float32, calibration.measure(float32, data))
+    before, operations_before = run(plain, data)
+    after, operations_after = run(relu.as_quantize(plain), data)
     assert operations_before["RELU"] == operations_after["QUANTIZE"] > 0
     assert operations_after["RELU"] == 0
     assert len(np.unique(before)) >= 8

@@ -14,7 +14,7 @@ from PIL import Image
 from data import ink, make, mnist
 from data.make import main
 from harness import dataset
-from tests.conftest import CALIBRATION, TEST_IMAGES
+from tests.conftest import CALIBRATION, DIGITS, TEST_IMAGES
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +115,7 @@ def test_the_committed_sets_are_what_the_command_makes(idx_folder: Path, tmp_pat
 
 def test_the_committed_sets_are_complete() -> None:
     """2,200 test images, 200 of each class; 220 for calibration, 20 of each; grey, 28x28, and no image in both."""
-    test, calibration = dataset.load(TEST_IMAGES), dataset.load(CALIBRATION)
+    test, calibration = dataset.load(TEST_IMAGES, DIGITS), dataset.load(CALIBRATION, DIGITS)
     assert np.bincount(test.labels).tolist() == [200] * 11
     assert np.bincount(calibration.labels).tolist() == [20] * 11
     with Image.open(TEST_IMAGES / test.names[0]) as image:

@@ -25,6 +25,7 @@ from harness.devices.virtual import Virtual
 from harness.errors import SetupError
 from harness.job import Job
 from harness.verdict import Outcome
+from models.config import DIGITS
 from tests.devices.rig import Rig, harness_folder, pushed, silent
 
 KINDS = ("local", "ssh", "adb")
@@ -51,7 +52,7 @@ def tiny_job(tiny_variants: Path, images: Path, tmp_path: Path) -> Job:
     """Answers of three variants; the nonce is new, so no other test's job is taken up."""
     folder = tmp_path / "job"
     folder.mkdir()
-    data = dataset.take(dataset.load(images), np.random.default_rng(time.time_ns()).permutation(55))
+    data = dataset.take(dataset.load(images, DIGITS), np.random.default_rng(time.time_ns()).permutation(55))
     return job.write(folder, tiny_variants, manifest.read(tiny_variants), data, None, 2)
 
 
@@ -185,7 +186,7 @@ def test_odd_kinds_and_files_arrive(device: Device, tiny_variants: Path, images:
     folder = tmp_path / "job"
     folder.mkdir()
     device.probe()
-    written = job.write(folder, odd, renamed, dataset.load(images), None, 2)
+    written = job.write(folder, odd, renamed, dataset.load(images, DIGITS), None, 2)
     outputs = check.run(written, silent, device)
     assert set(outputs.results) == {ODD}, outputs.failures
 
@@ -195,6 +196,8 @@ def test_what_is_left_there(address: str, rig: Rig, phone: Virtual, pi: Virtual)
     if address == "local":
         pytest.skip("nothing is brought there")
     folder = harness_folder(phone if address.startswith("adb") else pi)
+    with uri.remote(address) as device:
+        device.clean()  # of what other tests left unfinished
     rig.same(rig.check(address))
     assert not list((folder / "jobs").iterdir())
     rig.same(rig.check(address, keep=True))

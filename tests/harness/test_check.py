@@ -257,14 +257,30 @@ def test_unknown_variants_threads_and_unwritable_records_are_refused(
     assert "cannot be written" in refusal(capsys, check(*base, tmp_path / "file" / "c.json"))
 
 
-def test_a_model_of_another_shape_is_refused(
-    own_variants: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_config_changed_after_the_conversion_is_refused(
+    tiny_model: Path, own_variants: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ten classes do not fit eleven; 32 pixels do not fit 28."""
-    for model in (save_model(tmp_path / "ten.keras", classes=10), save_model(tmp_path / "big.keras", image_size=32)):
-        said = refusal(capsys, main(["reference", str(model), "--data", str(few_images), "--models", str(tmp_path)]))
-        assert "maps" in said
-        assert "the data needs (None, 28, 28, 1) to (None, 11)" in said
+    """Variants made for other pixels are stale; what the config beside the model says as they were made for, is not."""
+    model = Path(shutil.copy(tiny_model, tmp_path / "own.keras"))
+    arguments = (own_variants, model, few_images, tmp_path / "c.json", "--variants", "float32")
+    (tmp_path / "own.toml").write_text("pixel_range = [-1, 1]")
+    assert "own.toml: the variants were made when it said otherwise" in refusal(capsys, check(*arguments))
+    (tmp_path / "own.toml").write_text("pixel_range = [0, 1]")
+    assert check(*arguments) == 0
+
+
+def test_a_reference_that_only_guesses_is_said(
+    tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images of the wrong classes, or pixels of another range: variants may PASS, but the record notes it."""
+    mislabelled = tmp_path / "mislabelled"
+    mislabelled.mkdir()
+    for number, path in enumerate(sorted(few_images.iterdir())):
+        shutil.copy(path, mislabelled / f"{int(number == 0)}_{number}.jpg")
+    check(tiny_variants, tiny_model, mislabelled, tmp_path / "c.json", "--variants", "float32")
+    (note,) = read(tmp_path / "c.json")["notes"]
+    assert "no more often than one answer to all" in note
+    assert note in capsys.readouterr().out
 
 
 def test_ctrl_c_keeps_what_was_measured(tiny_model: Path, tiny_variants: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from harness.cli import main
 from harness.errors import SetupError
 from harness.evaluate import evaluate, evaluate_all
 from harness.reference import obtain
-from tests.conftest import ROOT, quiet_step, refusal, save_model
+from tests.conftest import DIGITS, ROOT, quiet_step, refusal, save_model
 
 
 def run(model: Path, data: Path, *more: str) -> int:
@@ -43,10 +43,10 @@ def test_a_keras_model_is_evaluated(
     assert run(tiny_model, few_images, "--json", str(stored), "--models", str(tmp_path)) == 0
     shown = capsys.readouterr().out
     assert len(list(tmp_path.glob("reference-*.npz"))) == 1
-    data = dataset.load(few_images)
+    data = dataset.load(few_images, DIGITS)
     outputs = obtain(tiny_model, data, tmp_path, quiet_step).outputs
     found, answers = read(stored), outputs.argmax(axis=1)
-    assert found["schema"] == "harness-evaluation/1"
+    assert found["schema"] == "harness-evaluation/2"
     assert found["accuracy"] == pytest.approx((answers == data.labels).mean())
     assert found["confusion"][3][5] == int(((data.labels == 3) & (answers == 5)).sum())
     assert found["classes"][3]["recall"] == pytest.approx((answers[data.labels == 3] == 3).mean())
@@ -127,7 +127,8 @@ def test_classes_without_an_image_have_no_recall(
     ("name", "content", "said"),
     [
         ("m.tflite", None, "expected a model"),
-        ("m.h5", b"", "*.keras or *.tflite"),
+        ("m.pb", b"", "*.keras, *.h5 or *.tflite"),
+        ("m.h5", b"", "not a .keras file"),
         ("m.keras", b"no", "not a .keras file"),
         ("m.tflite", b"no model at all", "not a TFLite file"),
         ("m.tflite", b"\x1c\0\0\0TFL3" + bytes(500), "does not run"),
@@ -151,28 +152,25 @@ def test_a_truncated_variant_is_refused(
     assert "half.tflite: does not run" in refusal(capsys, run(tmp_path / "half.tflite", few_images))
 
 
-def test_another_class_count_or_image_size_is_refused(
-    tiny_variants: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_images_of_a_class_that_the_model_has_not_are_refused(
+    few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The line names what the model has, and the flag that says so."""
-    model = tiny_variants / "float32.tflite"
-    assert "11 classes, expected 12" in refusal(capsys, run(model, few_images, "--classes", "12"))
-    assert "the classes are 0-4" in refusal(capsys, run(model, few_images, "--classes", "5"))
-    assert "--image-size" in refusal(capsys, run(model, few_images, "--image-size", "32"))
-    assert "--classes 0" in refusal(capsys, run(model, few_images, "--classes", "0"))
-    wide = save_model(tmp_path / "ten.keras", classes=10)
-    assert "(None, 10)" in refusal(capsys, run(wide, few_images, "--models", str(tmp_path)))
+    """The line names the file, and the classes that there are."""
+    ten = save_model(tmp_path / "ten.keras", classes=10)
+    said = refusal(capsys, run(ten, few_images, "--models", str(tmp_path)))
+    assert "10_1.jpg (name says class 10; the classes are 0-9)" in said
 
 
-def test_a_model_of_another_shape_is_evaluated_when_told(few_images: Path, tmp_path: Path) -> None:
-    """Twelve classes, 32 pixels: as --classes and --image-size say."""
+def test_a_models_own_size_and_classes_are_read_from_it(few_images: Path, tmp_path: Path) -> None:
+    """Twelve classes, 32x20 pixels, logits: nothing need be told of a bare .tflite file, confidences are shares."""
     import keras
 
-    model = keras.Sequential([keras.Input((32, 32, 1)), keras.layers.Flatten(), keras.layers.Dense(12)])
+    model = keras.Sequential([keras.Input((20, 32, 1)), keras.layers.Flatten(), keras.layers.Dense(12)])
     stored = tmp_path / "e.json"
     file = convert(model, tmp_path / "m.tflite")
-    assert run(file, few_images, "--classes", "12", "--image-size", "32", "--json", str(stored)) == 0
+    assert run(file, few_images, "--json", str(stored)) == 0
     assert len(read(stored)["confusion"]) == 12
+    assert all(1 / 12 <= miss["confidence"] <= 1 for miss in read(stored)["misses"])
 
 
 def test_a_model_that_answers_nan_is_refused(

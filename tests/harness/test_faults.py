@@ -16,6 +16,7 @@ from harness.errors import SetupError
 from harness.job import LATENCY, Job, LatencyPlan
 from harness.verdict import Outcome
 from harness.worker import STATE
+from tests.conftest import DIGITS
 
 QUICK = LatencyPlan(processes=2, turns=1, block_s=0.002, warmup_s=0.01)
 TIMED = {f"{LATENCY}-1", f"{LATENCY}-2"}
@@ -24,7 +25,9 @@ TIMED = {f"{LATENCY}-1", f"{LATENCY}-2"}
 @pytest.fixture
 def tiny_job(tiny_variants: Path, few_images: Path, tmp_path: Path) -> Job:
     """A job of three variants in a folder of its own."""
-    return job.write(tmp_path, tiny_variants, manifest.read(tiny_variants), dataset.load(few_images), QUICK, parallel=2)
+    return job.write(
+        tmp_path, tiny_variants, manifest.read(tiny_variants), dataset.load(few_images, DIGITS), QUICK, parallel=2
+    )
 
 
 def signal_at(written: Job, task: str, number: signal.Signals) -> Callable[[str, int, int], None]:
@@ -51,7 +54,7 @@ def test_a_killed_worker_leaves_one_variant_inconclusive(tiny_job: Job) -> None:
     for task in TIMED:
         arrays = outputs.results[task].arrays
         assert "int8.samples" not in arrays
-        assert str(arrays["control"]) == "float32"
+        assert str(arrays["control"]) == "dynamic_range"
         assert len(arrays["float32.samples"]) == len(arrays["control.samples"]) == 6
 
 
@@ -68,8 +71,8 @@ def test_every_process_that_measures_latency_is_a_fresh_one(tiny_job: Job) -> No
     outputs = check.run(tiny_job, lambda *_: None)
     assert set(outputs.results) == {"float32", "dynamic_range", "int8", *TIMED}
     first, second = (outputs.results[f"{LATENCY}-{number}"].arrays for number in (1, 2))
-    assert first["kinds"].tolist() == ["float32", "dynamic_range", "int8", "control"]
-    assert second["kinds"].tolist() == ["dynamic_range", "control", "int8", "float32"]
+    assert first["kinds"].tolist() == ["dynamic_range", "float32", "int8", "control"]
+    assert second["kinds"].tolist() == ["float32", "control", "int8", "dynamic_range"]
     assert first["order"].tolist()[:16] == [0, 1, 2, 3, 3, 2, 1, 0, 1, 2, 3, 0, 0, 3, 2, 1]
     assert first["state"].shape == (32, 3, len(STATE))
 

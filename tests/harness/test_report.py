@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from harness.cli import main
 from harness.evaluate import Evaluation
 from harness.report import plots
 from harness.report.evaluation import page
+from tests.conftest import DIGITS
 from tests.harness.browser import look, needs_chromium
 
 
@@ -26,7 +28,8 @@ def evaluation(
     outputs = rng.uniform(0, 0.5, (images, classes))
     outputs[np.arange(images), labels] += rng.random(images) < right
     pixels = rng.integers(0, 256, (images, 28, 28, 1), dtype=np.uint8)
-    data = dataset.build(pixels, labels.tolist(), [f"{label}/{i}{name}.jpg" for i, label in enumerate(labels)])
+    spec = replace(DIGITS, class_names=tuple(map(str, range(classes))))
+    data = dataset.build(pixels, labels.tolist(), [f"{label}/{i}{name}.jpg" for i, label in enumerate(labels)], spec)
     scores = metrics.score(outputs, data.labels)
     model = Path("runs/some/folder") / f"{name or 'model'}.tflite"
     return Evaluation(model, "0" * 64, 1_000_000, Path("data/test"), data, outputs, scores, "a runtime", "2026-01-01")

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pyarrow import parquet
 
 from harness import dataset, shards
 from harness.errors import SetupError
-from tests.conftest import ROOT, TEST_IMAGES
+from tests.conftest import DIGITS, ROOT, TEST_IMAGES
 
 
 def table(folder: Path, *, struct: bool = False, **columns: Any) -> pyarrow.Table:
@@ -34,8 +35,8 @@ def table(folder: Path, *, struct: bool = False, **columns: Any) -> pyarrow.Tabl
 def digest(path: Path, size: int) -> str:
     """The dataset's hash, put together from shards."""
     found = hashlib.sha256()
-    for shard in shards.shards(shards.open_source(path), size):
-        data = shards.decode(shard)
+    for shard in shards.shards(shards.open_source(path, DIGITS), size):
+        data = shards.decode(shard, DIGITS)
         found.update(dataset.digests(data.images, data.labels, data.names).tobytes())
     return found.hexdigest()
 
@@ -48,26 +49,26 @@ def test_a_folder_in_shards_is_the_same_set(size: int, few_images: Path, tmp_pat
     (folder / "3-").mkdir()
     for name in ("3/a b/x.jpg", "3/a-b.jpg", "3/é.jpg", "3/.hidden"):
         shutil.copy(few_images / "3_1.jpg", folder / name)
-    assert digest(folder, size) == dataset.load(folder, skip_bad=True).sha256
-    assert shards.open_source(folder).bad == ["3-/ (0 files, folder name is not a class)"]
+    assert digest(folder, size) == dataset.load(folder, DIGITS, skip_bad=True).sha256
+    assert shards.open_source(folder, DIGITS).bad == ["3-/ (0 files, folder name says class 3-; did you mean 3?)"]
 
 
 def test_parquet_is_the_same_set(few_images: Path, tmp_path: Path) -> None:
     """One file, a folder of several, images as bytes or in a struct: the hash of the folder they were made of."""
-    whole = dataset.load(few_images).sha256
+    whole = dataset.load(few_images, DIGITS).sha256
     file, folder = tmp_path / "all.parquet", tmp_path / "parts"
     folder.mkdir()
     parquet.write_table(table(few_images, struct=True), file, row_group_size=20)
     for number, start in enumerate(range(0, 110, 40)):
         parquet.write_table(table(few_images).slice(start, 40), folder / f"{number}.parquet")
     assert digest(file, 33) == digest(folder, 50) == whole
-    assert shards.open_source(folder).images == 110
+    assert shards.open_source(folder, DIGITS).images == 110
 
 
 def test_parquet_without_names_gets_them(few_images: Path, tmp_path: Path) -> None:
     """A row is named after its file and number."""
     parquet.write_table(table(few_images, name=None), tmp_path / "set.parquet")
-    (shard,) = shards.shards(shards.open_source(tmp_path / "set.parquet"), 200)
+    (shard,) = shards.shards(shards.open_source(tmp_path / "set.parquet", DIGITS), 200)
     assert shard.names[:2] == ("set/0", "set/1")
 
 
@@ -90,36 +91,36 @@ def test_tables_that_cannot_be_used_are_refused(
     """Each by its file, and by its row where one is at fault."""
     parquet.write_table(table(few_images, **columns), tmp_path / "set.parquet")
     with pytest.raises(SetupError, match=what):
-        list(shards.shards(shards.open_source(tmp_path / "set.parquet"), 50))
+        list(shards.shards(shards.open_source(tmp_path / "set.parquet", DIGITS), 50))
 
 
 def test_unreadable_files_are_refused(few_images: Path, tmp_path: Path) -> None:
     """Not Parquet, cut short, damaged in the middle, empty, missing: one line that names the file."""
     file = tmp_path / "set.parquet"
     with pytest.raises(SetupError, match="there is none"):
-        shards.open_source(tmp_path / "nothing")
+        shards.open_source(tmp_path / "nothing", DIGITS)
     file.write_bytes(b"not a table")
     with pytest.raises(SetupError, match=r"set\.parquet: expected a whole Parquet file"):
-        shards.open_source(file)
+        shards.open_source(file, DIGITS)
     parquet.write_table(table(few_images), file, row_group_size=20)
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SetupError, match="expected a whole Parquet file"):
-        shards.open_source(file)
+        shards.open_source(file, DIGITS)
     content = bytearray(whole)
     content[4:40] = b"\xff" * 36  # the first page's header
     file.write_bytes(content)
     with pytest.raises(SetupError, match=r"set\.parquet: cannot be read to its end"):
-        list(shards.shards(shards.open_source(file), 20))
+        list(shards.shards(shards.open_source(file, DIGITS), 20))
     parquet.write_table(table(few_images).slice(0, 0), file)
     with pytest.raises(SetupError, match="no rows"):
-        shards.open_source(file)
+        shards.open_source(file, DIGITS)
 
 
 def test_images_that_cannot_be_used_are_listed(few_images: Path) -> None:
     """As dataset lists them: by name and reason."""
     good = (few_images / "1_1.jpg").read_bytes()
-    data = shards.decode(shards.Shard(0, ("1_1.jpg", "1_2.jpg", "1_3.jpg"), (1, 1, 1), (b"", good, good[:100])))
+    data = shards.decode(shards.Shard(0, ("1_1.jpg", "1_2.jpg", "1_3.jpg"), (1, 1, 1), (b"", good, good[:100])), DIGITS)
     assert data.names == ("1_2.jpg",)
     assert data.skipped[0] == "1_1.jpg (empty file)"
     assert data.skipped[1].startswith("1_3.jpg (unreadable")
@@ -129,7 +130,7 @@ def test_shards_are_read_one_at_a_time(tmp_path: Path) -> None:
     """A file that goes missing after the listing is refused when its shard is read, not before."""
     for number in (1, 2, 3):
         shutil.copy(TEST_IMAGES / f"1_{number}.jpg", tmp_path)
-    found = shards.shards(shards.open_source(tmp_path), 1)
+    found = shards.shards(shards.open_source(tmp_path, DIGITS), 1)
     assert next(found).names == ("1_1.jpg",)
     (tmp_path / "1_3.jpg").unlink()
     assert next(found).names == ("1_2.jpg",)
@@ -139,8 +140,8 @@ def test_shards_are_read_one_at_a_time(tmp_path: Path) -> None:
 
 def test_a_shard_holds_what_fits() -> None:
     """Many small images, few large ones."""
-    assert shards.usual_size(28) == 7653
-    assert shards.usual_size(224, channels=3) == 64
+    assert shards.usual_size(DIGITS) == 7653
+    assert shards.usual_size(replace(DIGITS, image_size=(224, 224), channels=3)) == 64
     assert np.prod((64, 224, 224, 3)) * 4 < 2 * shards.SHARD_BYTES
 
 
@@ -148,7 +149,9 @@ READ_ALL = """
 import re, sys
 from pathlib import Path
 from harness import shards
-images = sum(len(shards.decode(shard)) for shard in shards.shards(shards.open_source(Path(sys.argv[1])), 500))
+from tests.conftest import DIGITS
+source = shards.open_source(Path(sys.argv[1]), DIGITS)
+images = sum(len(shards.decode(shard, DIGITS)) for shard in shards.shards(source, 500))
 print(images, re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 

@@ -116,7 +116,7 @@ class Check:
         what = sharded.subject(self.models, self.model, None, policy.load(FEW_IMAGES_POLICY), None)
         return sharded.run(
             what,
-            shards.open_source(self.data),
+            shards.open_source(self.data, what.spec),
             size,
             engine,
             devices,

@@ -24,6 +24,7 @@ from PIL import Image
 from harness import dataset
 from harness.errors import SetupError
 from harness.files import sha256
+from harness.spec import ModelSpec
 from models import config
 from models.augment import augment
 from models.batches import split
@@ -31,7 +32,7 @@ from models.callbacks import Plateau
 from models.config import Augmentation
 from models.optimizer import NesterovSGD
 from models.train import main
-from tests.conftest import CALIBRATION, ROOT
+from tests.conftest import CALIBRATION, DIGITS, ROOT
 
 SMALL = ["--data", str(CALIBRATION), "--depth", "11", "--batch-size", "20", "--steps-per-epoch", "4"]
 
@@ -61,6 +62,12 @@ def test_defaults_and_overrides(tmp_path: Path) -> None:
         ("out = 'models/resnet164.keras'", "never overwrites"),
         ("out = 'a.keras'\ninit = './a.keras'", "never overwrites"),
         ("out = 'a.h5'", "ending in .keras"),
+        ("out = 'models/train.keras'", "would replace another file"),
+        ("[model]\nclass_name = ['a', 'b']", "did you mean 'class_names'"),
+        ("[model]\nclass_names = ['a']", "expected at least 2"),
+        ("[model]\nchannels = 2", "expected 1 .grey. or 3 .RGB."),
+        ("[model]\nimage_size = [4, 40]", "at least 8 x 8"),
+        ("[model]\nimage_size = 28", "expected .int, int."),
         ("processes = 2", "expected backend = 'jax'"),
         ("processes = 2\nbackend = 'jax'", "coordinator"),
         ("validation_share = 0\nsave = 'best'", "need validation images"),
@@ -90,17 +97,20 @@ def test_every_setting_has_a_flag_that_wins(tmp_path: Path) -> None:
     file.write_text("epochs = 7\n[augmentation]\nzoom = [0.8, 1.2]\n")
     parser = argparse.ArgumentParser()
     config.add_flags(parser)
-    flags = "--epochs 9 --zoom 0.7 1.3 --no-augmentation --save best --no-tensorboard --init a.keras"
+    flags = "--epochs 9 --zoom 0.7 1.3 --no-augmentation --save best --no-tensorboard --init a.keras "
+    flags += "--class-names cat dog --image-size 24 32 --channels 3 --pixel-range -1 1"
     settings = config.from_flags(file, vars(parser.parse_args(flags.split())))
     assert (settings.epochs, settings.save, settings.tensorboard, settings.init) == (9, "best", False, Path("a.keras"))
     assert settings.augmentation == Augmentation(enabled=False, zoom=(0.7, 1.3))
-    names = {f.name for kind in (config.TrainConfig, Augmentation) for f in fields(kind)} - {"augmentation"}
+    assert settings.model == ModelSpec((24, 32), 3, ("cat", "dog"), (-1.0, 1.0))
+    names = {f.name for kind in (config.TrainConfig, ModelSpec, Augmentation) for f in fields(kind)}
+    names -= {"model", "augmentation"}
     assert names == set(vars(parser.parse_args([])))
 
 
 def test_validation_images_are_never_trained_on() -> None:
     """Disjoint, every class alike, the same for the same seed."""
-    data = dataset.load(CALIBRATION)
+    data = dataset.load(CALIBRATION, DIGITS)
     learn, held = split(data, 0.2, seed=1)
     assert not set(learn) & set(held)
     assert len(learn) + len(held) == len(data)
@@ -111,9 +121,9 @@ def test_validation_images_are_never_trained_on() -> None:
 
 def test_copies_of_an_image_do_not_leak() -> None:
     """An image that lies in the folder twice, under two names, is on one side of the split."""
-    data = dataset.load(CALIBRATION)
+    data = dataset.load(CALIBRATION, DIGITS)
     double = dataset.build(
-        np.concatenate([data.images, data.images]), [*data.labels, *data.labels], [*data.names, *data.names]
+        np.concatenate([data.images, data.images]), [*data.labels, *data.labels], [*data.names, *data.names], DIGITS
     )
     learn, held = split(double, 0.3, seed=1)
     contents = [{image.tobytes() for image in double.images[part]} for part in (learn, held)]
@@ -123,7 +133,7 @@ def test_copies_of_an_image_do_not_leak() -> None:
 
 def test_a_class_with_one_image_is_trained_on() -> None:
     """The split leaves it on the training side, and says nothing about the others."""
-    data = dataset.load(CALIBRATION)
+    data = dataset.load(CALIBRATION, DIGITS)
     kept = np.flatnonzero((data.labels != 3) | (np.arange(len(data)) == np.flatnonzero(data.labels == 3)[0]))
     learn, held = split(dataset.take(data, kept), 0.2, seed=1)
     assert 3 not in data.labels[kept][held]
@@ -147,7 +157,7 @@ NEUTRAL = Augmentation(
 
 def test_augmentation_changes_every_image_and_keeps_paper() -> None:
     """Off or neutral, images stay; on, each differs, and its paper stays paper."""
-    images = dataset.load(CALIBRATION).images[:40]
+    images = dataset.load(CALIBRATION, DIGITS).images[:40]
     rng = np.random.default_rng(0)
     assert augment(images, Augmentation(enabled=False), rng) is images
     np.testing.assert_array_equal(augment(images, NEUTRAL, rng), images)
@@ -157,6 +167,18 @@ def test_augmentation_changes_every_image_and_keeps_paper() -> None:
     assert all((a != b).any() for a, b in zip(images, changed, strict=True))
     paper = np.median(images, axis=(1, 2, 3)), np.median(changed, axis=(1, 2, 3))
     assert np.all(paper[1] > 0.6 * paper[0])
+
+
+def test_colour_is_augmented_as_one_picture() -> None:
+    """Every channel by the same draw: equal channels stay equal; neither strokes, ink, paper nor lines are drawn in."""
+    grey = dataset.load(CALIBRATION, DIGITS).images[:20]
+    colour = np.repeat(grey, 3, axis=3)
+    changed = augment(colour, Augmentation(), np.random.default_rng(0))
+    assert changed.shape == colour.shape
+    assert (changed == changed[..., :1]).all()
+    assert all((a != b).any() for a, b in zip(colour, changed, strict=True))
+    inked = replace(NEUTRAL, stroke_width=(1, 1), ink_strength=(2, 2), paper_level=(0.5, 0.5), border_lines=1)
+    np.testing.assert_array_equal(augment(colour, inked, np.random.default_rng(0)), colour)
 
 
 def _ink(images: np.ndarray) -> float:
@@ -179,7 +201,7 @@ def _ink(images: np.ndarray) -> float:
 )
 def test_each_range_does_what_it_says(setting: str, low: Any, high: Any, figure: Any) -> None:
     """With all else neutral, the figure it is named for moves; zoom maps the crop's points outwards."""
-    images = dataset.load(CALIBRATION).images
+    images = dataset.load(CALIBRATION, DIGITS).images
     images = images[: len(images) * 10 // 11]  # digits
     few, much = (
         augment(images, replace(NEUTRAL, **{setting: value}), np.random.default_rng(0)) for value in (low, high)
@@ -255,7 +277,7 @@ def test_fine_tuning_starts_from_the_weights_given(
     capsys.readouterr()
     assert main([*arguments, "--out", str(tmp_path / "other.keras"), "--depth", "11"]) == 2
     error = capsys.readouterr().err
-    assert "depth and classes" in error
+    assert "depth and [model]" in error
     assert error.count("\n") == 1
 
 
@@ -327,9 +349,9 @@ def test_the_best_epoch_is_what_is_saved(tmp_path: Path) -> None:
     assert main([*arguments, "--plateau-patience", "1", "--no-tensorboard", "--validation-share", "0.4"]) == 0
     history = json.loads((tmp_path / "model.checkpoint.json").read_text())["history"]
     held = json.loads((tmp_path / "model.split.json").read_text())["validation"]["files"]
-    data = dataset.load(CALIBRATION)
+    data = dataset.load(CALIBRATION, DIGITS)
     part = dataset.take(data, np.array([i for i, name in enumerate(data.names) if name in held]))
-    answers = keras.saving.load_model(out).predict(dataset.to_input(part.images), verbose=0).argmax(axis=1)
+    answers = keras.saving.load_model(out).predict(part.inputs(), verbose=0).argmax(axis=1)
     assert (answers == part.labels).mean() == pytest.approx(max(e["val_accuracy"] for e in history), abs=0.03)
 
 

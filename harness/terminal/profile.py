@@ -1,27 +1,24 @@
-"""A profile on the terminal."""
+"""Where a variant's time goes, on the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from tabulate import tabulate
-
 from harness.profile import Profile, Step
+from harness.terminal.style import grid
 
 KERNELS_SHOWN = 8
 
 
-def profile(found: Profile, layers: int) -> str:
+def table(found: Profile, layers: int) -> str:
     """Kinds of kernels, the slowest layers, the roofline."""
     kernels = [
         (name, str(count), _ms(seconds), f"{seconds / found.latency_s:.1%}")
         for name, count, seconds in found.by_kernel()[:KERNELS_SHOWN]
     ]
-    parts = [_table(kernels, ("kernel", "number", "time", "share"))]
+    parts = [grid(kernels, ("kernel", "number", "time", "share"))]
     slowest = sorted(found.steps, key=lambda step: -step.seconds)[:layers]
     if slowest:
         rows = [_row(step, found) for step in slowest]
-        parts.append(_table(rows, ("slowest layers", "kernel", "time", "of the peak")))
+        parts.append(grid(rows, ("slowest layers", "kernel", "time", "of the peak"), left=2))
     reached = found.macs / found.latency_s
     peak, memory = found.peak_macs_per_s, found.peak.bytes_per_s
     parts.append(
@@ -33,6 +30,8 @@ def profile(found: Profile, layers: int) -> str:
         f"the variant reaches {reached / 1e9:.1f} GMAC/s, {reached / peak:.0%} of the peak; "
         f"the roofline allows {found.least_s * 1e3:.2f} ms, {found.least_s / found.latency_s:.0%} of what it takes"
     )
+    if found.profiled_s < found.latency_s:
+        parts.append("slower without the profiler than with it: the machine was busy meanwhile; profile again")
     return "\n\n".join(parts)
 
 
@@ -44,8 +43,3 @@ def _row(step: Step, found: Profile) -> tuple[str, ...]:
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.3f} ms"
-
-
-def _table(rows: Sequence[tuple[str, ...]], headers: tuple[str, ...]) -> str:
-    align = ["left" if header in ("kernel", "slowest layers") else "right" for header in headers]
-    return tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align)

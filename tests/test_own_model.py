@@ -1,0 +1,101 @@
+"""A model of the user's own, from images to a verdict, on the command line alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness.spec import ModelSpec
+from tests.conftest import ROOT
+
+CONFIG = """
+data = "raw"
+out = "fruit.keras"
+depth = 11
+epochs = 3
+steps_per_epoch = 20
+batch_size = 24
+learning_rate = 0.05
+precision = "float32"
+tensorboard = false
+
+[model]
+image_size = [16, 24]
+channels = 3
+class_names = ["apple", "lime", "plum"]
+pixel_range = [-1, 1]
+
+[augmentation]
+rotation_degrees = [-20, 20]
+"""
+COLOURS = {"apple": (200, 40, 40), "lime": (120, 200, 60), "plum": (90, 40, 140)}
+
+
+def paint(folder: Path, each: int, seed: int) -> None:
+    """Noisy pictures of a coloured disc, in a folder for each class, of several sizes."""
+    rng = np.random.default_rng(seed)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            height, width = rng.integers(16, 24), rng.integers(24, 32)
+            y, x = np.mgrid[:height, :width]
+            centre, radius = (height / 2 + rng.normal(0, 2), width / 2 + rng.normal(0, 2)), rng.uniform(5, 8)
+            inside = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
+            picture = np.where(inside[..., None], colour, rng.uniform(120, 240)) + rng.normal(0, 15, (height, width, 3))
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / name / f"{number}.png")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the user's images and settings."""
+    folder = tmp_path_factory.mktemp("home")
+    paint(folder / "raw", 60, seed=1)
+    paint(folder / "calibration", 40, seed=2)
+    paint(folder / "test", 260, seed=3)
+    (folder / "train.toml").write_text(CONFIG)
+    return folder
+
+
+def command(home: Path, *arguments: str) -> str:
+    """What a command prints; it must end with exit code 0."""
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=home, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+def test_from_training_to_a_verdict(home: Path) -> None:
+    """Colour, 24x16 pixels of -1 to 1, classes by name: trained, converted, checked, explained, asked; all PASS."""
+    command(home, "models.train", "train.toml")
+    told = ModelSpec((16, 24), 3, tuple(COLOURS), (-1.0, 1.0))
+    assert (home / "fruit.toml").read_text() == told.to_toml()
+    shown = command(
+        home, "harness", "convert", "fruit.keras", "--out", "variants", "--calibration", "calibration", "--data", "test"
+    )
+    assert "batch norms were not folded" not in shown
+
+    shared = ["--models", "variants", "--data", "test"]
+    shown = command(home, "harness", "check", *shared, "--reference", "fruit.keras", "--json", "check.json")
+    record = json.loads((home / "check.json").read_text())
+    assert record["verdict"] == "PASS"
+    assert [variant["kind"] for variant in record["variants"]] == ["float32", "dynamic_range", "int8"]
+    for variant in record["variants"]:
+        assert variant["reference_accuracy"] > 0.98
+        assert [one["name"] for one in variant["classes"]] == list(COLOURS)
+    assert "verdict: PASS" in command(home, "harness", "verdict", "check.json")
+    command(home, "harness", "flips", "check.json", "--html", "flips.html")
+    assert "layers beside float32's" in command(home, "harness", "explain", "int8", *shared, "--images", "6")
+
+    for model in ("variants/int8.tflite", "fruit.keras"):
+        command(home, "harness", "evaluate", model, *shared, "--json", "e.json", "--html", "e.html")
+        assert [one["name"] for one in json.loads((home / "e.json").read_text())["classes"]] == list(COLOURS)
+        shown = command(home, "harness", "predict", "test/lime/0.png", "--model", model, "--models", "variants")
+        assert "lime" in shown.splitlines()[2]
