@@ -158,7 +158,7 @@ def test_a_large_set(large: Path, lab: Lab, tmp_path: Path, benchmark: Benchmark
 
     def all_of_it() -> dict[str, Any]:
         reference = run(large, "all.parquet", tmp_path / "here.json", "", "local")  # computes Keras's answers, too
-        few = [run(large, "few.parquet", tmp_path / f"few{i}.json", lab.address, both[0]) for i in range(2)][1]
+        few = [run(large, "few.parquet", tmp_path / f"few{i}.json", lab.address, *both) for i in range(2)][1]
         one = run(large, "all.parquet", tmp_path / "one.json", lab.address, both[0])
         two = run(large, "all.parquet", tmp_path / "two.json", lab.address, *both)
         assert reference["record"] == one["record"] == two["record"]

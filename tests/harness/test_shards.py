@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from pyarrow import parquet
 
 from harness import dataset, shards
 from harness.errors import SetupError
-from tests.conftest import DIGITS, TEST_IMAGES
+from tests.conftest import DIGITS, ROOT, TEST_IMAGES
 
 
 def table(folder: Path, *, struct: bool = False, **columns: Any) -> pyarrow.Table:
@@ -141,3 +143,30 @@ def test_a_shard_holds_what_fits() -> None:
     assert shards.usual_size(DIGITS) == 7653
     assert shards.usual_size(replace(DIGITS, image_size=(224, 224), channels=3)) == 64
     assert np.prod((64, 224, 224, 3)) * 4 < 2 * shards.SHARD_BYTES
+
+
+READ_ALL = """
+import re, sys
+from pathlib import Path
+from harness import shards
+from tests.conftest import DIGITS
+source = shards.open_source(Path(sys.argv[1]), DIGITS)
+images = sum(len(shards.decode(shard, DIGITS)) for shard in shards.shards(source, 500))
+print(images, re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_memory_does_not_grow_with_the_number_of_images(few_images: Path, tmp_path: Path) -> None:
+    """Ten times the images, read and decoded in as large shards: the same peak within 10 %."""
+    one = pyarrow.concat_tables([table(few_images, name=None)] * 10).combine_chunks()
+    peaks = {}
+    for times in (2, 20):
+        path = tmp_path / f"{times}.parquet"
+        with parquet.ParquetWriter(path, one.schema) as file:
+            for _ in range(times):
+                file.write_table(one)
+        done = subprocess.check_output([sys.executable, "-c", READ_ALL, path], cwd=ROOT, text=True)
+        images, peaks[times] = map(int, done.split())
+        assert images == 1100 * times
+    assert peaks[20] <= 1.1 * peaks[2]

@@ -24,9 +24,9 @@ def answered(seed: int, part: slice = slice(None)) -> Predictions:
     logits = rng.normal(0, 3, (IMAGES, CLASSES))
     reference = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(np.float32)
     float32 = reference + rng.normal(0, 1e-7, reference.shape).astype(np.float32)
-    stored = np.clip(np.round(reference * 8 + rng.normal(0, 0.3, reference.shape)) * 32 - 128, -128, 127).astype(
-        np.int8
-    )
+    stored = np.clip(np.round(reference * 256 + rng.normal(0, 3, reference.shape)) - 128, -128, 127).astype(np.int8)
+    for row in stored[::10]:
+        row[np.argsort(row)[-2:]] = np.sort(row)[-2:].mean()  # a tie
     labels = rng.integers(0, CLASSES, IMAGES)
     pixels = rng.random(IMAGES)
     return Predictions(

@@ -94,7 +94,7 @@ def test_a_cut_link_leaves_one_device_inconclusive_until_it_is_mended(
     hosts: Hosts, check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both hosts' devices pass; with a link cut in mid-run one does, the other says why; mended, only that one runs."""
-    monkeypatch.setattr("harness.shards.usual_size", lambda: 11)
+    monkeypatch.setattr("harness.shards.usual_size", lambda spec: 11)
     text = f'models = "{check.models}"\nreference = "{check.model}"\ndata = "{check.data}"\nlatency = false\n'
     text += f'policy = "{FEW_IMAGES_POLICY}"\nresults = "{tmp_path / "results"}"\nvariants = ["float32"]\n'
     path = tmp_path / "fleet.toml"
