@@ -131,7 +131,7 @@ def impostor(answers: bool) -> Iterator[int]:
 
     def talk(client: socket.socket) -> None:
         with client, suppress(OSError):
-            while client.recv(1 << 16):
+            while client.recv(1 << 16) and not stop.is_set():  # else adb goes on asking, and keeps a core busy
                 if answers:
                     client.sendall(packet(b"AUTH", 1, os.urandom(20)))
 
