@@ -145,10 +145,10 @@ def latency_plan(options: argparse.Namespace) -> LatencyPlan | None:
     """The plan that the flags of `add_latency` ask for. Raises SetupError: zero runs, more threads than cores."""
     from harness import job
 
-    if options.no_latency:
-        return None
     if options.threads < 1:
         raise SetupError(f"--threads {options.threads}: expected at least 1")
+    if options.no_latency:
+        return None
     own = {name: value for name in ("processes", "cooldown") if (value := getattr(options, name)) is not None}
     for name, value in own.items():
         if value < (least := 1 if name == "processes" else 0):

@@ -79,8 +79,9 @@ class Cluster:
 
     def _connect(self, timeout_s: float) -> Any:
         distributed = import_distributed()
+        security = self._keys.security()
         self._knock(timeout_s)
-        return distributed.Client(self.address, timeout=timeout_s, security=self._keys.security(), set_as_default=False)
+        return distributed.Client(self.address, timeout=timeout_s, security=security, set_as_default=False)
 
     def _knock(self, timeout_s: float) -> None:
         """Raise OSError or ValueError where nothing listens: a Dask client that cannot connect lingers."""

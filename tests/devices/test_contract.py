@@ -23,6 +23,7 @@ from harness.devices.base import Device
 from harness.devices.local import Local
 from harness.devices.virtual import Virtual
 from harness.errors import SetupError
+from harness.files import sha256
 from harness.job import Job
 from harness.verdict import Outcome
 from models.config import DIGITS
@@ -57,11 +58,12 @@ def tiny_job(tiny_variants: Path, images: Path, tmp_path: Path) -> Job:
 
 
 def workers(written: Job) -> list[int]:
-    """Processes of this machine that run a worker."""
+    """Processes of this machine that run this job's worker, in its folder or elsewhere by its hash."""
+    marks = str(written.worker).encode(), sha256(written.worker.read_bytes()).encode()
     found = []
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            if b"--tied" in command.read_bytes().split(b"\0"):
+            if any(mark in command.read_bytes() for mark in marks):
                 found.append(int(command.parent.name))
     return found
 

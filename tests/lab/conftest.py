@@ -40,6 +40,9 @@ def free_port() -> int:
         return port
 
 
+WITHOUT_ADB = str(Path(sys.executable).parent)  # else phones of this host would be the lab's, too
+
+
 @dataclass
 class Lab:
     """Processes by name; `address` is the scheduler's."""
@@ -78,7 +81,7 @@ class Lab:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "harness", *arguments],
                 cwd=code,
-                env={**os.environ, "PYTHONPATH": str(code), "TMPDIR": str(self.folder)},
+                env={**os.environ, "PYTHONPATH": str(code), "TMPDIR": str(self.folder), "PATH": WITHOUT_ADB},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 text=True,
