@@ -24,6 +24,7 @@ PINNED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import worker
+del sys.path[0]  # its folder has modules named like the standard library's
 worker.pin(int(sys.argv[2]))
 sys.argv = ["litert-benchmark", *sys.argv[3:]]
 from ai_edge_litert.tools.benchmark_litert_model import main
