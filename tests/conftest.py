@@ -20,11 +20,18 @@ CALIBRATION = ROOT / "data" / "calibration"
 FEW_IMAGES_POLICY = ROOT / "tests" / "few_images.toml"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of several processes one takes a whole file, for its fixtures; one all that runs virtual devices."""
     for item in items:
         room = item.path.parent.name
         item.add_marker(pytest.mark.xdist_group("devices" if room in ("devices", "lab") else str(item.path)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to run where several processes would share devices: tests that stop workers would stop each other's."""
+    if hasattr(session.config, "workerinput") and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("pytest-xdist does not group the tests; run pytest -n auto --dist loadgroup")
 
 
 @contextmanager

@@ -52,6 +52,14 @@ class Rig:
             assert there.host.identical == there.host.images
         return record
 
+    def same_but_one(self, done: on_devices.OnDevice, reason: str) -> None:
+        """One variant, the one that a signal caught, is INCONCLUSIVE for that reason; the others' outputs are there."""
+        assert done.run, done.problem
+        (caught,) = (kind for kind, said in reasons(done.run.record).items() if reason in said)
+        assert reasons(done.run.record)[caught].startswith("INCONCLUSIVE")
+        for name in {f"{kind}.outputs" for kind in self.subject.variants} - {f"{caught}.outputs"}:
+            assert np.array_equal(done.run.record.arrays[name], self.local.arrays[name])
+
 
 def pushed(record: Record) -> Mapping[str, int]:
     """Bytes that a check sent to its device, by what they were."""
