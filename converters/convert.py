@@ -12,6 +12,7 @@ import numpy as np
 
 from converters import (
     calibration,
+    equalize,
     flatbuffer,
     float32,
     keras_model,
@@ -86,31 +87,32 @@ def convert(
 
     made: dict[str, bytes] = {}
     choice: mixed.Choice | None = None
-    chosen = ranges = None
+    chosen = None
     # Calibration has a process of its own: its activations and the converter's graph are never in memory together.
     with KerasProcess() as keras, KerasProcess(preload="ai_edge_litert.interpreter") as apart:
         with step(f"reading {source.name}"):
             takes = spec.combine(keras.call(keras_model.ends, source, tuple(imports)), told, source)
+        lowered = keras.submit(float32.convert, source, takes, tuple(imports))
         if any(kind in CALIBRATED for kind in kinds):
             chosen = _choose(images, takes, tuning=MIXED in kinds)
         check_writable(out)
         with step(f"{source.name} to float32"):
-            base = keras.call(float32.convert, source, takes, tuple(imports))
-        if chosen is not None:
-            with step(f"activation ranges of {len(chosen.calibration)} calibration images"):
-                ranges = apart.call(calibration.measure, base.content, chosen.calibration)
-        for kind in kinds:
+            base = lowered()
+        measured = None if chosen is None else apart.submit(equalize.calibrate, base.content, chosen.calibration)
+        for kind in (kind for kind in kinds if kind not in CALIBRATED):
             with step(f"float32 to {kind}") if kind != "float32" else nullcontext():
-                if kind == "float32":
-                    made[kind] = base.content
-                elif kind == MIXED:
-                    assert chosen is not None
-                    assert max_flips is not None
-                    assert ranges is not None
-                    choice = keras.call(mixed.choose, base.content, ranges, chosen.tuning, max_flips)
-                    made[kind] = keras.call(versions.declare, choice.content)
-                else:
-                    made[kind] = keras.call(quantize.make, kind, base.content, ranges)
+                made[kind] = base.content if kind == "float32" else keras.call(quantize.make, kind, base.content, None)
+        if chosen is not None and measured is not None:
+            with step(f"activation ranges of {len(chosen.calibration)} calibration images"):
+                balanced, ranges = measured()
+            for kind in (kind for kind in kinds if kind in CALIBRATED):
+                with step(f"float32 to {kind}"):
+                    if kind == MIXED and max_flips is not None:
+                        choice = keras.call(mixed.choose, balanced, ranges, chosen.tuning, max_flips)
+                        made[kind] = keras.call(versions.declare, choice.content)
+                    else:
+                        made[kind] = keras.call(quantize.make, kind, balanced, ranges)
+    made = {kind: made[kind] for kind in kinds}
     with step("loading each variant once"):
         tried = _try(made, chosen, takes, pythons)
         origin = {

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from harness.errors import SetupError
 
@@ -58,19 +58,33 @@ class KerasProcess:
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's result, or the SetupError that it raised or that its process's death is."""
+        return self.submit(function, *args, **kwargs)()
+
+    def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[], R]:
+        """Start a call; what it gives waits for it. One call at a time."""
+
+        def result() -> R:
+            assert self._process.stdout is not None
+            try:
+                done, value = pickle.load(self._process.stdout)
+            except EOFError as error:
+                raise self._died(function) from error
+            if not done:
+                raise SetupError(value)
+            return cast(R, value)
+
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
             pickle.dump((function, args, kwargs), self._process.stdin)
             self._process.stdin.flush()
-            done, value = pickle.load(self._process.stdout)
-        except (EOFError, BrokenPipeError) as error:
-            code = self._process.wait()
-            said = " ".join(Path(self._log.name).read_text(errors="replace").split())[-LOG_TAIL_CHARACTERS:]
-            raise SetupError(f"{function.__module__}: the Keras process ended with exit code {code}: {said}") from error
-        if not done:
-            raise SetupError(value)
-        return value
+        except BrokenPipeError as error:
+            raise self._died(function) from error
+        return result
+
+    def _died(self, function: Callable[..., Any]) -> SetupError:
+        code = self._process.wait()
+        said = " ".join(Path(self._log.name).read_text(errors="replace").split())[-LOG_TAIL_CHARACTERS:]
+        return SetupError(f"{function.__module__}: the Keras process ended with exit code {code}: {said}")
 
 
 def serve(log: str, preload: str) -> None:

@@ -79,7 +79,10 @@ def plain(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges | None = 
     """A float32 .tflite as ai-edge-quantizer makes it by a recipe."""
     from ai_edge_quantizer import quantizer
 
-    statistics = {name: {"min": low, "max": high} for name, (low, high) in (ranges or {}).items()}
+    statistics = {
+        name: {"min": low.min().reshape(1), "max": high.max().reshape(1)}
+        for name, (low, high) in (ranges or {}).items()
+    }
     with catch_warnings():
         simplefilter("ignore")  # that it keeps all tensors
         made = quantizer.Quantizer(bytearray(float32), recipe).quantize(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from converters import equalize
 from harness import worker
 from harness.errors import SetupError
 
@@ -104,6 +105,7 @@ def explain(
 
     Raises SetupError where the files share no layers."""
     before, after = _Kept(float32), _Kept(quantized)
+    factors = {name: factor.astype(np.float64) for name, factor in equalize.factors(quantized).items()}
     shared = [op for op in after.operations if (name := after.name(op)) in before.outputs and name in after.outputs]
     if not shared:
         raise SetupError("the two files have no layer of the same name and shape; expected variants of one conversion")
@@ -118,7 +120,7 @@ def explain(
             expected, given = before.real(before.outputs[name]), after.real(after.outputs[name])
             if expected.shape != given.shape:
                 raise SetupError(f"layer {name}: shapes {expected.shape} and {given.shape}; expected one conversion's")
-            sums[name].add(expected, given, after.limits(after.outputs[name]))
+            sums[name].add(expected * factors.get(name, 1.0), given, after.limits(after.outputs[name]))
         answers.append((before.real(before.answer)[0], after.real(after.answer)[0]))
         progress(number + 1, len(images))
     layers = tuple(_layers(after, shared, sums, entry))

@@ -112,8 +112,8 @@ def test_ranges_are_the_extremes_over_all_batches(tiny_variants: Path) -> None:
     parts = [calibration.measure(content, dataset.take(data, np.arange(*part))) for part in ((0, 7), (7, 30))]
     assert len(whole) > 40
     for name, (low, high) in whole.items():
-        np.testing.assert_allclose(low, min(part[name][0] for part in parts), rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(high, max(part[name][1] for part in parts), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(low, np.minimum(*(part[name][0] for part in parts)), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(high, np.maximum(*(part[name][1] for part in parts)), rtol=1e-4, atol=1e-5)
 
 
 def test_one_variant_joins_those_that_are_there(tiny_model: Path, tiny_variants: Path, tmp_path: Path) -> None:
