@@ -128,7 +128,7 @@ def check(
             baseline.check(worker.machine(), timed.threads)
         written = job.write(Path(folder), subject.models, subject.variants, subject.data, timed, job.ALL_CORES)
         outputs = run(written, progress, device)
-        described = probed.to_json() | {"benchmark_model": None}
+        described = probed.to_json() | {"state_after": state_after(device), "benchmark_model": None}
         if benchmark and not probed.emulated and not outputs.interrupted:
             described["benchmark_model"] = benchmark_model.run(
                 device, benchmark, written, list(subject.variants), plan.threads if plan else 1
@@ -140,6 +140,14 @@ def check(
     medians = {variant.kind: variant.latency.median for variant in record.variants if variant.latency}
     notes += benchmark_model.notes(described["benchmark_model"] or {}, medians)
     return CheckedRun(replace(record, notes=tuple(notes)), outputs.interrupted)
+
+
+def state_after(device: Device) -> dict[str, Any]:
+    """A device's state once more; empty where it is gone."""
+    try:
+        return dict(device.probe().state)
+    except UnreachableError:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -292,7 +300,7 @@ def assemble(
             failures.append(Verdict(Outcome.INCONCLUSIVE, (str(error),)))
     timing = None
     if times or failures or rules:
-        timing = latency_verdict.timing(found, times, threads, rules, failures, changes)
+        timing = latency_verdict.timing(found, times, threads, rules, failures, changes, device)
     notes = [f"{UNMEASURED}{reason}" for failure in failures for reason in failure.reasons]
     if known := next((one.parity for one in judged.values() if one.parity), None):
         notes += reference.doubts(known.reference_accuracy, max(one.images for one in known.classes) / known.images)

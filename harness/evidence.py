@@ -200,7 +200,8 @@ def _timing(
     """The latency verdict again. What was not measured stands in the notes; a crash FAILed it."""
     failures = [Verdict(timed.verdict.outcome, (note,)) for note in stored.notes if note.startswith(UNMEASURED)]
     rules = latency_gate.fitting(limits.latency, latency_gate.names(stored.machine, stored.device.get("uri", "local")))
-    return latency_verdict.timing(found, figures, stored.plan.get("threads", 1), rules, failures, timed.changes)
+    threads = stored.plan.get("threads", 1)
+    return latency_verdict.timing(found, figures, threads, rules, failures, timed.changes, stored.device)
 
 
 def inputs(data: Dataset, variants: Mapping[str, Variant]) -> dict[str, npt.NDArray[Any]]:

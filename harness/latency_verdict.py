@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness import latency_gate, latency_state, latency_statistics, verdict
+from harness.devices.base import hindrances
 from harness.latency import SAMPLES_FOR, Control, Latency, MarkedBlock, Memory, Ratio, Timing
 from harness.policy import LatencyRule
 from harness.statistics import Interval
@@ -80,15 +82,20 @@ def timing(
     rules: Sequence[LatencyRule] = (),
     failures: Sequence[Verdict] = (),
     changes: Sequence[Ratio] = (),
+    device: Mapping[str, Any] = MappingProxyType({}),
 ) -> Timing:
-    """The latency verdict and all it rests on. failures: of tasks or kinds that were not measured."""
+    """The latency verdict and all it rests on.
+
+    failures: of tasks or kinds that were not measured. device: the record's, for its states before and after.
+    """
     marked = latency_state.marked(found, threads)
     blocks = sum(len(run["order"]) for run in found)
     control = _control(found)
     judged = list(latency_gate.judge(rules, measured, changes))
     if rules and not measured:
         failures = (*failures, Verdict(Outcome.INCONCLUSIVE, ("latency was not measured",)))
-    trusted = _verdict(control, marked, blocks, judged, failures)
+    against = hindrances(device.get("state", {}), device.get("state_after", {})) if measured else ()
+    trusted = _verdict(control, marked, blocks, judged, failures, against)
     return Timing(
         verdict=trusted,
         gated=bool(rules) or trusted.outcome is Outcome.FAIL,
@@ -108,12 +115,14 @@ def _verdict(
     blocks: int,
     judged: Sequence[Verdict],
     failures: Sequence[Verdict],
+    against: Sequence[str],
 ) -> Verdict:
     """A crash FAILs; figures that cannot be trusted are INCONCLUSIVE whatever the limits say; then the limits."""
     crashes = [reason for failure in failures if failure.outcome is Outcome.FAIL for reason in failure.reasons]
     if crashes:
         return Verdict(Outcome.FAIL, tuple(crashes))
     doubts = [reason for failure in failures for reason in failure.reasons]
+    doubts += [f"the device holds its speed back: {hindrance}" for hindrance in against]
     if control and not control.even:
         doubts.append(f"the machine does not measure evenly: {described(control)}")
     if len(marked) > MOST_MARKED * blocks:

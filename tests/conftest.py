@@ -22,10 +22,10 @@ FEW_IMAGES_POLICY = ROOT / "tests" / "few_images.toml"
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes one takes a whole file, for its fixtures; one all that runs virtual devices."""
+    """Of several processes one takes a whole file, for its fixtures; one all that shares virtual devices, or a lab."""
     for item in items:
         room = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group("devices" if room in ("devices", "lab") else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(room if room in ("devices", "lab") else str(item.path)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,7 +134,9 @@ def add_latency(parser: argparse.ArgumentParser) -> None:
 
 def check_threads(threads: int) -> int:
     """The number, where this machine has as many cores. Raises SetupError."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from harness import worker
+
+    cores = worker.cores()
     if not 1 <= threads <= cores:
         raise SetupError(f"--threads {threads}: expected 1 to {cores}, the cores that this process may use")
     return threads

@@ -70,6 +70,24 @@ class Probe:
         }
 
 
+def hindrances(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a device's states before and after a run say against its times; "unavailable" says nothing."""
+    states = before, after
+    words = {
+        "throttled": "it is throttled; cool it",
+        "under_voltage": "its voltage is too low; use a stronger power supply",
+        "battery_saver": "its battery saver is on; turn it off",
+    }
+    found = [words[key] for key in words if any(state.get(key) is True for state in states)]
+    degrees = [state.get("thermal_status") for state in states]
+    heat = max((degree for degree in degrees if isinstance(degree, int)), default=0)
+    if heat:
+        found.append(f"its thermal status is {heat} (0 is cool); let it cool")
+    if before.get("throttled_since_boot") is False and after.get("throttled_since_boot") is True and not found:
+        found.append("it was throttled meanwhile; cool it")
+    return tuple(found)
+
+
 @dataclass
 class Traffic:
     """Bytes that went to the device by what they were (runtime, models, inputs, worker, plan), and back from it."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from harness import worker
@@ -26,14 +24,6 @@ def look(named: Sequence[str] = (), host: str | None = None) -> tuple[Facts, lis
             continue
         facts = {key: value for key, value in seen.probe.to_json().items() if key not in ("uri", "state")}
         if seen.uri == local.URI:
-            facts |= {"runtime": worker.machine()["runtime"], "processor": _processor()}
+            facts |= {"runtime": worker.find_runtime()[1], "processor": worker.processor()}
         found[f"{local.URI}://{host}" if host and seen.uri == local.URI else seen.uri] = facts
     return found, problems
-
-
-def _processor() -> str:
-    try:
-        with Path("/proc/cpuinfo").open() as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unavailable"

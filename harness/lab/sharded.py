@@ -317,7 +317,7 @@ class _Run:
 def _unknown(devices: Sequence[str]) -> dict[str, Any]:
     """What a record says of a device that was never reached."""
     probe = Probe(", ".join(devices), ", ".join(devices), UNAVAILABLE, UNAVAILABLE, None, None, False)
-    return probe.to_json() | {"benchmark_model": None, "traffic": asdict(Traffic())}
+    return probe.to_json() | {"state_after": {}, "benchmark_model": None, "traffic": asdict(Traffic())}
 
 
 def _is_latency(task: str) -> bool:

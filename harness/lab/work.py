@@ -141,13 +141,15 @@ def _perform(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], progre
             plan = LatencyPlan(**header["plan"]) if header["plan"] and not probed.emulated else None
             written = job.write(place, models, variants, data, plan, header["parallel"])
             outputs = check.run(written, progress, device)
+            after = check.state_after(device) if plan else {}
     for task, result in outputs.results.items():
         found |= {f"{RESULT}{task}/{name}": array for name, array in result.arrays.items()}
     return message.pack(
         {
             "skipped": data.skipped,
             "failures": {task: [failure.outcome, failure.reasons] for task, failure in outputs.failures.items()},
-            "device": probed.to_json() | {"benchmark_model": None, "traffic": asdict(device.traffic)},
+            "device": probed.to_json()
+            | {"state_after": after, "benchmark_model": None, "traffic": asdict(device.traffic)},
             "machines": {task: result.machine for task, result in outputs.results.items()},
         },
         found,

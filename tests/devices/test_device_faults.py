@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 
 from harness.cli import main
+from harness.devices.probing import VIRTUAL_MARK
 from harness.devices.virtual import Virtual
 from harness.errors import SetupError
 from harness.verdict import Outcome
@@ -379,16 +380,16 @@ def test_a_lost_x_bit_and_a_changed_runtime(rig: Rig, phone: Virtual) -> None:
 # --- the worker -------------------------------------------------------------------------------------------------------
 
 
-def signal_worker(number: signal.Signals) -> None:
+def signal_worker(phone: Virtual, number: signal.Signals) -> None:
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            if b"--tied" in command.read_bytes().split(b"\0") and b"/data/local/tmp" in command.read_bytes():
+            if b"--tied" in command.read_bytes().split(b"\0") and (command.parent / "root").samefile(phone.root):
                 os.kill(int(command.parent.name), number)
 
 
 def test_the_worker_is_killed(rig: Rig, phone: Virtual) -> None:
     """As by a phone that needs its memory: that variant is INCONCLUSIVE, the others are answered."""
-    done = rig.check(phone.start(), at("float32", lambda: signal_worker(signal.SIGKILL)))
+    done = rig.check(phone.start(), at("float32", lambda: signal_worker(phone, signal.SIGKILL)))
     rig.same_but_one(done, "exit code -9")
 
 
@@ -398,8 +399,40 @@ def test_the_worker_hangs(rig: Rig, phone: Virtual, monkeypatch: pytest.MonkeyPa
 
     original = Remote.run
     monkeypatch.setattr(Remote, "run", lambda self, job, progress: original(self, job, progress, silence_limit_s=4))
-    done = rig.check(phone.start(), at("float32", lambda: signal_worker(signal.SIGSTOP)))
+    done = rig.check(phone.start(), at("float32", lambda: signal_worker(phone, signal.SIGSTOP)))
     rig.same_but_one(done, "silent too long")
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "content", "says"),
+    [
+        ("phone", "system/dumps/battery", "  level: 100\n", ""),
+        ("phone", "system/dumps/low_power", "1\n", "its battery saver is on"),
+        ("phone", "system/dumps/thermalservice", "Thermal Status: 3\n", "its thermal status is 3"),
+        ("pi", "usr/bin/vcgencmd", "#!/bin/sh\necho throttled=0x50005\n", "it is throttled; cool it"),
+    ],
+)
+def test_a_device_that_holds_its_speed_back(
+    kind: str, file: str, content: str, says: str, rig: Rig, request: pytest.FixtureRequest
+) -> None:
+    """Its times decide nothing, and the reason is said; its answers count. One that is well is not reproached."""
+    device: Virtual = request.getfixturevalue(kind)
+    state, mark = device.root / file, device.root / VIRTUAL_MARK[1:]
+    before = state.read_text(), mark.read_text()
+    state.write_text(content)
+    mark.write_text(f"native virtual {kind}\n")  # this machine's processor: its times are times
+    try:
+        record = rig.same(rig.check(device.start()))
+    finally:
+        state.write_text(before[0])
+        mark.write_text(before[1])
+    assert record.timing is not None
+    assert record.device["state_after"] == record.device["state"]
+    reproached = [reason for reason in record.timing.verdict.reasons if "holds its speed back" in reason]
+    assert bool(reproached) is bool(says)
+    if says:
+        assert record.timing.verdict.outcome is Outcome.INCONCLUSIVE
+        assert any(says in reason for reason in reproached)
 
 
 @pytest.mark.parametrize("fault", ["refused", "NaN"])
@@ -466,10 +499,10 @@ def test_the_host_is_killed_and_started_again(rig: Rig, phone: Virtual, tmp_path
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    signal_worker(signal.SIGSTOP)  # so that it is surely in mid-run
+    signal_worker(phone, signal.SIGSTOP)  # so that it is surely in mid-run
     process.kill()
     process.communicate()
-    signal_worker(signal.SIGCONT)
+    signal_worker(phone, signal.SIGCONT)
     before = found[0].stat().st_ino
     rig.same(rig.check(address, keep=True))
     assert found[0].stat().st_ino == before

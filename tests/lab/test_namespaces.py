@@ -1,8 +1,9 @@
-"""Two hosts in two network namespaces, each with its own link; one is cut in mid-run."""
+"""Two hosts in two network namespaces, each with a link and a phone of its own; one link is cut in mid-run."""
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from harness import shard_evidence
+from harness.devices import runtime
+from harness.devices.virtual import Virtual, require
+from harness.errors import SetupError
 from harness.lab import fleet
 from harness.lab.cluster import Cluster, Keys
 from tests.conftest import FEW_IMAGES_POLICY, ROOT, quiet_step
@@ -20,6 +24,14 @@ from tests.lab.conftest import Check, free_port, wait_for
 
 HERE = "10.231.{}.1"  # this end of each host's link
 THERE = "10.231.{}.2"
+PHONE = "adb://127.0.0.1:{}"  # in the namespace
+PORTS = {1: 6571, 2: 6572}
+START_PHONE = """
+import platform, sys
+from pathlib import Path
+from harness.devices.virtual import Virtual
+Virtual("phone", Path(sys.argv[1]), platform.machine()).start(int(sys.argv[2]))
+"""
 
 
 def ip(*arguments: str) -> None:
@@ -27,14 +39,19 @@ def ip(*arguments: str) -> None:
 
 
 class Hosts:
-    """Namespaces harness-1 and harness-2, a scheduler on this side, a lab worker in each."""
+    """Namespaces harness-1 and harness-2, a scheduler on this side, a lab worker and a virtual phone in each."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.address = f"tcp://{HERE.format(1)}:{free_port()}"
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.phones = {number: Virtual("phone", folder / f"phone-{number}", platform.machine()) for number in PORTS}
 
     def up(self) -> None:
+        runtime.complete(platform.machine())  # made on this side: a namespace has no way to the packages
+        for phone in self.phones.values():
+            phone.start()
+            phone.stop()
         for number in (1, 2):
             space, link = f"harness-{number}", f"harness-l{number}"
             ip("netns", "add", space)
@@ -47,11 +64,12 @@ class Hosts:
             ip("-n", space, "route", "add", "default", "via", HERE.format(number))
         host, port = self.address.removeprefix("tcp://").split(":")
         self.start("scheduler", [], "scheduler", "--host", host, "--port", port, "--lost-after", "3")
-        for number in (1, 2):
+        for number, port in PORTS.items():
             inside = ["ip", "netns", "exec", f"harness-{number}"]
-            self.start(
-                f"h{number}", inside, "worker", self.address, "--host", THERE.format(number), "--name", f"h{number}"
-            )
+            start = [sys.executable, "-c", START_PHONE, str(self.folder / f"phone-{number}"), str(port)]
+            subprocess.run([*inside, *start], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+            named = ["--host", THERE.format(number), "--name", f"h{number}", "--device", PHONE.format(port)]
+            self.start(f"h{number}", inside, "worker", self.address, *named)
         wait_for(lambda: all("offered to" in (self.folder / f"h{n}.log").read_text() for n in (1, 2)))
 
     def start(self, name: str, inside: list[str], *arguments: str) -> None:
@@ -70,7 +88,10 @@ class Hosts:
         for process in self.processes:
             process.kill()
             process.wait()
-        for number in (1, 2):
+        for number, phone in self.phones.items():
+            inside = ["ip", "netns", "exec", f"harness-{number}"]
+            subprocess.run([*inside, "adb", "kill-server"], check=False, capture_output=True)
+            phone.remove()
             subprocess.run(["ip", "link", "delete", f"harness-l{number}"], check=False, capture_output=True)
             subprocess.run(["ip", "netns", "delete", f"harness-{number}"], check=False, capture_output=True)
 
@@ -82,6 +103,12 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
     if subprocess.run(["ip", "netns", "add", "harness-try"], capture_output=True, check=False).returncode:
         pytest.skip("network namespaces are not to be had here")
     ip("netns", "delete", "harness-try")
+    try:
+        require(platform.machine())
+    except SetupError as error:
+        pytest.skip(str(error))
+    if not shutil.which("adb"):
+        pytest.skip("phones are reached by adb (apt install adb)")
     found = Hosts(tmp_path)
     try:
         found.up()
@@ -90,15 +117,16 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
         found.down()
 
 
-def test_a_cut_link_leaves_one_device_inconclusive_until_it_is_mended(
+def test_a_cut_link_leaves_its_devices_inconclusive_until_it_is_mended(
     hosts: Hosts, check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both hosts' devices pass; with a link cut in mid-run one does, the other says why; mended, only that one runs."""
+    """Two hosts, two phones: with a link cut in mid-run two devices pass, two say why; mended, only those two run."""
     monkeypatch.setattr("harness.shards.usual_size", lambda spec: 11)
     text = f'models = "{check.models}"\nreference = "{check.model}"\ndata = "{check.data}"\nlatency = false\n'
     text += f'policy = "{FEW_IMAGES_POLICY}"\nresults = "{tmp_path / "results"}"\nvariants = ["float32"]\n'
+    text += "".join(f'[[device]]\nuri = "local://h{n}"\n[[device]]\nuri = "{PHONE.format(PORTS[n])}"\n' for n in PORTS)
     path = tmp_path / "fleet.toml"
-    path.write_text(text + '[[device]]\nuri = "local://h1"\n[[device]]\nuri = "local://h2"\n')
+    path.write_text(text)
     asked = fleet.read(path)
     second = shard_evidence.folder_of(tmp_path / "results" / "local-h2.json")
 
@@ -111,12 +139,13 @@ def test_a_cut_link_leaves_one_device_inconclusive_until_it_is_mended(
         thread.start()
         done, _ = fleet.run(asked, engine, str(path), quiet_step, lambda *_: None)
         thread.join()
-        assert [one.outcome for one in done] == ["PASS", "INCONCLUSIVE"]
-        assert "out of sight" in done[1].reasons[0]
+        assert [one.outcome for one in done] == ["PASS", "PASS", "INCONCLUSIVE", "INCONCLUSIVE"]
+        for one in done[2:]:
+            assert "out of sight" in one.reasons[0]
         kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "results").rglob("0*.npz")}
         hosts.mend(2)
-        wait_for(lambda: "local://h2" in engine.devices())
+        wait_for(lambda: {"local://h2", PHONE.format(PORTS[2])} <= engine.devices().keys())
         again, _ = fleet.run(asked, engine, str(path), quiet_step, lambda *_: None)
-    assert [one.outcome for one in again] == ["PASS", "PASS"]
+    assert [one.outcome for one in again] == ["PASS"] * 4
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     assert len(list(second.glob("0*.npz"))) == 10

@@ -1,0 +1,61 @@
+"""What the way to a device costs beside the work done there: a check on a virtual phone of this processor."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.conftest import VARIANTS
+from benchmarks.test_speed import ratio, seconds
+from converters.manifest import Variant
+from harness import check, job
+from harness.dataset import Dataset
+from harness.devices import uri
+from harness.devices.local import Local
+from harness.devices.virtual import Virtual
+from harness.errors import SetupError
+
+
+@pytest.fixture
+def phone(tmp_path: Path) -> Iterator[Virtual]:
+    found = Virtual("phone", tmp_path / "phone", platform.machine())
+    try:
+        found.start()
+    except SetupError as error:
+        pytest.skip(str(error))
+    yield found
+    found.remove()
+
+
+def test_overhead(
+    variants: dict[str, Variant], data: Dataset, phone: Virtual, tmp_path: Path, benchmark: BenchmarkFixture
+) -> None:
+    """Over adb a second run, which sends no files, takes at most 10 % longer than one here, on data/test."""
+    target = 1.10
+    pushed: list[set[str]] = []
+
+    def once(address: str) -> float:
+        folder = tmp_path / f"job-{time.monotonic_ns()}"
+        folder.mkdir()
+        written = job.write(folder, VARIANTS, variants, data, None, job.ALL_CORES)
+
+        def whole() -> None:
+            with uri.device(address) if address else Local() as device:
+                device.probe()
+                assert not check.run(written, lambda *_: None, device).failures
+                pushed.append(set(device.traffic.pushed_bytes))
+
+        return seconds(whole)
+
+    address = phone.start()
+    once(address), once("")  # the first run brings runtime, models and images
+    pushed.clear()
+    found = benchmark.pedantic(ratio, args=(lambda: once(address), lambda: once(""), 5), rounds=1)
+    assert set().union(*pushed) <= {"plan"}
+    benchmark.extra_info |= {"ratio": found[0], "target": target, "phone_s": found[1], "here_s": found[2]}
+    assert found[0] <= target
