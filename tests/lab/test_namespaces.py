@@ -64,11 +64,11 @@ class Hosts:
             ip("-n", space, "route", "add", "default", "via", HERE.format(number))
         host, port = self.address.removeprefix("tcp://").split(":")
         self.start("scheduler", [], "scheduler", "--host", host, "--port", port, "--lost-after", "3")
-        for number, port in PORTS.items():
+        for number, adb_port in PORTS.items():
             inside = ["ip", "netns", "exec", f"harness-{number}"]
-            start = [sys.executable, "-c", START_PHONE, str(self.folder / f"phone-{number}"), str(port)]
+            start = [sys.executable, "-c", START_PHONE, str(self.folder / f"phone-{number}"), str(adb_port)]
             subprocess.run([*inside, *start], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
-            named = ["--host", THERE.format(number), "--name", f"h{number}", "--device", PHONE.format(port)]
+            named = ["--host", THERE.format(number), "--name", f"h{number}", "--device", PHONE.format(adb_port)]
             self.start(f"h{number}", inside, "worker", self.address, *named)
         wait_for(lambda: all("offered to" in (self.folder / f"h{n}.log").read_text() for n in (1, 2)))
 
