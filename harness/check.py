@@ -25,7 +25,7 @@ from harness.devices.benchmark_model import BenchmarkModel
 from harness.devices.local import Local
 from harness.errors import SetupError
 from harness.evidence import Judged
-from harness.job import LATENCY, Job, LatencyPlan, Result
+from harness.job import Job, LatencyPlan, Result
 from harness.latency import UNMEASURED, Ratio
 from harness.latency_gate import Baseline
 from harness.policy import Policy
@@ -279,7 +279,7 @@ def assemble(
     """The record of variants that have been judged, and of what was timed."""
     arrays = dict(arrays)
     for task, result in outputs.results.items():
-        if task.startswith(f"{LATENCY}-"):
+        if job.is_latency(task):
             arrays |= {f"{task.replace('-', '.')}.{name}": array for name, array in result.arrays.items()}
     found = latency_verdict.runs(arrays)
     times = latency_verdict.figures(found)
@@ -288,7 +288,7 @@ def assemble(
         timed = times.get(kind)
         records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=timed, **vars(judged[kind])))
     machine = next((result.machine for result in outputs.results.values()), {})
-    failures = [failure for task, failure in outputs.failures.items() if task.startswith(f"{LATENCY}-")]
+    failures = [failure for task, failure in outputs.failures.items() if job.is_latency(task)]
     rules = latency_gate.fitting(limits.latency, latency_gate.names(machine, device["uri"]))
     threads = plan.threads if plan else 1
     changes: tuple[Ratio, ...] = ()

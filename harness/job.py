@@ -56,6 +56,10 @@ class LatencyPlan:
                 raise SetupError(f"latency plan: {name} = {value}: expected at least {least}")
 
 
+def is_latency(task: str) -> bool:
+    return task.startswith(f"{LATENCY}-")
+
+
 QUICK = LatencyPlan(processes=3, turns=1, block_s=0.02, warmup_s=0.1)
 MLPERF = LatencyPlan(
     processes=1, turns=1, block_s=1.0, warmup_s=1.0, least_samples=1024, least_s=60.0, cooldown_s=300.0, alone=True

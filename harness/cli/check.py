@@ -123,22 +123,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _subject(options: argparse.Namespace, limits: Policy, progress: Progress, unpacked: Path) -> tuple[Subject, Policy]:
     """What is checked and by which limits: those of the packed check, or of the flags."""
-    from harness import check, pack, policy, terminal
+    from harness import pack, policy
 
     if options.packed:
         subject, packed_limits = pack.read(options.packed, unpacked)
         return subject, policy.load(options.policy) if options.policy else packed_limits
-    subject = check.prepare(
-        options.models,
-        options.reference,
-        options.data,
-        terminal.step,
-        progress,
-        kinds=options.variants,
-        limits=limits,
-        skip_bad=options.skip_bad,
-    )
-    return subject, limits
+    return flags.subject(options, limits, progress), limits
 
 
 def _path(options: argparse.Namespace, uri: str, devices: int) -> Path:

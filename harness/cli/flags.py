@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from harness.errors import SetupError
 
 if TYPE_CHECKING:
+    from harness.check import Subject
+    from harness.devices.base import Progress
     from harness.job import LatencyPlan
     from harness.lab.cluster import Keys
+    from harness.policy import Policy
 
 MODEL = Path("models/resnet164.keras")
 MODELS = Path("models/tflite")
@@ -129,6 +132,22 @@ def add_latency(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="RECORD",
         help="record of an earlier check of this host, to compare latency with",
+    )
+
+
+def subject(options: argparse.Namespace, limits: Policy, progress: Progress) -> Subject:
+    """What is checked, by the flags of `add_models`, `add_reference`, `add_variants` and `add_data`."""
+    from harness import check, terminal
+
+    return check.prepare(
+        options.models,
+        options.reference,
+        options.data,
+        terminal.step,
+        progress,
+        kinds=options.variants,
+        limits=limits,
+        skip_bad=options.skip_bad,
     )
 
 

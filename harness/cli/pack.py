@@ -22,22 +22,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import check, pack, policy, terminal
+    from harness import pack, policy, terminal
     from harness.files import check_writable
 
     limits = policy.load(options.policy)
     check_writable(options.file.parent)
     with terminal.Bars() as bars:
-        subject = check.prepare(
-            options.models,
-            options.reference,
-            options.data,
-            terminal.step,
-            bars,
-            kinds=options.variants,
-            limits=limits,
-            skip_bad=options.skip_bad,
-        )
+        subject = flags.subject(options, limits, bars)
     pack.write(subject, limits, options.file)
     size = options.file.stat().st_size
     print(

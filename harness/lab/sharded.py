@@ -23,14 +23,14 @@ import numpy.typing as npt
 from converters import keras_model, manifest
 from converters.keras_process import KerasProcess
 from converters.manifest import Variant
-from harness import check, dataset, evidence, policy, reference, shard_evidence, shards
+from harness import check, dataset, evidence, job, policy, reference, shard_evidence, shards
 from harness.check import CheckedRun, Outputs, Step
 from harness.devices.base import Probe, Progress, Traffic
 from harness.devices.probing import UNAVAILABLE
 from harness.errors import SetupError
 from harness.evidence import Counted, Judged
 from harness.files import sha256
-from harness.job import LATENCY, LatencyPlan, Result
+from harness.job import LatencyPlan, Result
 from harness.lab import work
 from harness.lab.engine import Engine, Lost, Spread, Task
 from harness.lab.message import RefusedError
@@ -217,7 +217,7 @@ class _Run:
         key = self.keys[shard.number]
         for task, failure in answer.outputs.failures.items():
             self.failures[task][shard.number] = failure
-        if timed := {task: found for task, found in answer.outputs.results.items() if _is_latency(task)}:
+        if timed := {task: found for task, found in answer.outputs.results.items() if job.is_latency(task)}:
             arrays = {f"{task}.{name}": array for task, found in timed.items() for name, array in found.arrays.items()}
             arrays |= {MACHINE: _about(next(iter(timed.values())).machine, answer), DIGESTS: answer.digests}
             shard_evidence.write(self.folder / TIMES, key, arrays)
@@ -273,7 +273,7 @@ class _Run:
             total.incomplete = f"answered by devices that are not alike: {'; '.join(total.machines)}"
         outputs = Outputs(self._times(), {}, interrupted)
         if not outputs.results:
-            failed = {task: next(iter(of.values())) for task, of in self.failures.items() if _is_latency(task)}
+            failed = {task: next(iter(of.values())) for task, of in self.failures.items() if job.is_latency(task)}
             outputs = replace(outputs, failures=failed)
         what = self.what
         found = check.assemble(
@@ -309,7 +309,7 @@ class _Run:
         tasks: defaultdict[str, dict[str, npt.NDArray[Any]]] = defaultdict(dict)
         for name, array in times.items():
             task, _, rest = name.partition(".")
-            if _is_latency(task):
+            if job.is_latency(task):
                 tasks[task][rest] = array
         return {task: Result(arrays, machine) for task, arrays in tasks.items()}
 
@@ -318,10 +318,6 @@ def _unknown(devices: Sequence[str]) -> dict[str, Any]:
     """What a record says of a device that was never reached."""
     probe = Probe(", ".join(devices), ", ".join(devices), UNAVAILABLE, UNAVAILABLE, None, None, False)
     return probe.to_json() | {"state_after": {}, "benchmark_model": None, "traffic": asdict(Traffic())}
-
-
-def _is_latency(task: str) -> bool:
-    return task.startswith(f"{LATENCY}-")
 
 
 def _about(machine: Mapping[str, Any], answer: Answer) -> npt.NDArray[Any]:
