@@ -185,7 +185,8 @@ class Parquet:
         try:
             with _opened(file) as table:
                 columns = [name for name in ("image", "label", "name") if name in table.schema_arrow.names]
-                yield from table.iter_batches(batch_size=BATCH, columns=columns)
+                for group in range(table.num_row_groups):  # one reader for all of them holds more and more
+                    yield from table.iter_batches(batch_size=BATCH, row_groups=[group], columns=columns)
         except (pyarrow.ArrowException, OSError) as error:
             raise SetupError(f"{file}: cannot be read to its end ({_first_line(error)}); write it again") from error
 
