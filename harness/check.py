@@ -50,6 +50,18 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class Execution:
+    """How a job went: what came of it, on which device, when it began, and what its times are judged by."""
+
+    outputs: Outputs
+    device: Mapping[str, Any]  # the record's
+    started: str
+    plan: LatencyPlan | None
+    limits: Policy
+    baseline: Baseline | None
+
+
+@dataclass(frozen=True)
 class Subject:
     """What is checked, whatever the device: variants and their folder, images, what the reference answers to them.
 
@@ -134,7 +146,7 @@ def check(
                 device, benchmark, written, list(subject.variants), plan.threads if plan else 1
             )
     described["traffic"] = asdict(device.traffic)
-    record = _record(subject, outputs, timed, limits, started, described, baseline)
+    record = _record(subject, Execution(outputs, described, started, timed, limits, baseline))
     notes = [*record.notes]
     notes += [agreement.sentence(v.kind, v.host, probed.name) for v in record.variants if v.host]
     medians = {variant.kind: variant.latency.median for variant in record.variants if variant.latency}
@@ -221,15 +233,7 @@ def select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Pat
     return chosen
 
 
-def _record(
-    subject: Subject,
-    outputs: Outputs,
-    plan: LatencyPlan | None,
-    limits: Policy,
-    started: str,
-    device: Mapping[str, Any],
-    baseline: Baseline | None,
-) -> Record:
+def _record(subject: Subject, done: Execution) -> Record:
     variants, data, expected = subject.variants, subject.data, subject.expected
     arrays: dict[str, npt.NDArray[Any]] = {
         "names": np.array(data.names),
@@ -240,15 +244,19 @@ def _record(
     if expected.folded is not None:
         arrays["folded"] = expected.folded
     for kind in variants:
-        if answered := outputs.results.get(kind):
+        if answered := done.outputs.results.get(kind):
             arrays |= {f"{kind}.{name}": array for name, array in answered.arrays.items()}
-            if kind in subject.host and device["uri"] != local.URI:
+            if kind in subject.host and done.device["uri"] != local.URI:
                 arrays[f"{kind}.{evidence.HOST_OUTPUTS}"] = subject.host[kind]
     predictions = evidence.predictions(arrays)
     changed = evidence.flipped(predictions)
     arrays |= {"flipped.index": changed, "flipped.images": data.images[changed]}
     judged = {
-        kind: evidence.judge(kind, predictions, limits) if kind in predictions.variants else _missing(kind, outputs)
+        kind: (
+            evidence.judge(kind, predictions, done.limits)
+            if kind in predictions.variants
+            else _missing(kind, done.outputs)
+        )
         for kind in variants
     }
     about = {
@@ -259,7 +267,7 @@ def _record(
         "skipped": list(data.skipped),
     }
     model = {"file": subject.reference_model, "sha256": expected.model_sha256, "spec": asdict(data.spec)}
-    made = assemble(variants, judged, arrays, about, model, outputs, plan, limits, started, device, baseline)
+    made = assemble(variants, judged, arrays, about, model, done)
     return replace(made, notes=(*data.notes, *made.notes))
 
 
@@ -269,14 +277,10 @@ def assemble(
     arrays: Mapping[str, npt.NDArray[Any]],
     data: Mapping[str, Any],
     model: Mapping[str, Any],
-    outputs: Outputs,
-    plan: LatencyPlan | None,
-    limits: Policy,
-    started: str,
-    device: Mapping[str, Any],
-    baseline: Baseline | None,
+    done: Execution,
 ) -> Record:
     """The record of variants that have been judged, and of what was timed."""
+    outputs, device, plan, limits = done.outputs, done.device, done.plan, done.limits
     arrays = dict(arrays)
     for task, result in outputs.results.items():
         if job.is_latency(task):
@@ -292,10 +296,10 @@ def assemble(
     rules = latency_gate.fitting(limits.latency, latency_gate.names(machine, device["uri"]))
     threads = plan.threads if plan else 1
     changes: tuple[Ratio, ...] = ()
-    if baseline and times:
+    if done.baseline and times:
         try:
-            baseline.check(machine, threads)
-            changes = baseline.changes(times)
+            done.baseline.check(machine, threads)
+            changes = done.baseline.changes(times)
         except SetupError as error:
             failures.append(Verdict(Outcome.INCONCLUSIVE, (str(error),)))
     timing = None
@@ -316,7 +320,7 @@ def assemble(
         policy=limits.to_json(),
         machine=machine,
         plan=asdict(plan) if plan else {"threads": 1, "processes": 0},
-        started=started,
+        started=done.started,
         notes=tuple(notes),
         arrays=arrays,
         timing=timing,

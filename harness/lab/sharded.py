@@ -289,12 +289,14 @@ class _Run:
                 **({"incomplete": total.incomplete} if total.incomplete else {}),
             },
             {"file": str(what.reference_model), "sha256": what.model_sha256, "spec": asdict(what.spec)},
-            outputs,
-            None if total.device.get("emulated") else what.plan,
-            what.limits,
-            self.started,
-            total.device or _unknown(self.devices),
-            what.baseline,
+            check.Execution(
+                outputs,
+                total.device or _unknown(self.devices),
+                self.started,
+                None if total.device.get("emulated") else what.plan,
+                what.limits,
+                what.baseline,
+            ),
         )
         arrays = ShardedArrays(found.arrays, self.where.parent, tuple(total.files))
         return replace(found, arrays=arrays, machine=total.machine or found.machine)
