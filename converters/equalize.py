@@ -42,9 +42,9 @@ def equalize(float32: bytes, ranges: Ranges) -> tuple[bytes, Ranges]:
     """
     model = flatbuffer.read(float32)
     graph = model.subgraphs[0]
+    sums = {op.outputs[0] for op in graph.operators if flatbuffer.operation(model, op) == "ADD"}
     found: dict[int, npt.NDArray[np.float32]] = {}
     for tensors in _free(model):
-        sums = [op.outputs[0] for op in graph.operators if flatbuffer.operation(model, op) == "ADD"]
         deciding = [index for index in tensors if index in sums] or tensors
         if (factor := _factor([graph.tensors[index].name.decode() for index in deciding], ranges)) is not None:
             found |= dict.fromkeys(tensors, factor)

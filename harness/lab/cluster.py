@@ -61,6 +61,8 @@ class Cluster:
         self._keys = keys
         self._executors: dict[str, Executor] = {}
         self._client: Any = None
+        self._scheduler = ""  # which run of it the client was connected to
+        self._given: set[Future[bytes]] = set()
         self._lock = threading.RLock()  # devices of a fleet ask at once
 
     def __enter__(self) -> Self:
@@ -94,11 +96,15 @@ class Cluster:
 
     def _disconnect(self) -> None:
         """Jobs that were given are cancelled on this side."""
-        client, self._client = self._client, None
+        client, self._client, self._scheduler = self._client, None, ""
         self._executors.clear()
         if client is not None:
             with suppress(Exception):
                 client.close(timeout=2)
+        for future in list(self._given):  # one that was lost on the way Dask knows nothing of
+            if future.cancel():
+                with suppress(Exception):
+                    future.set_running_or_notify_cancel()
 
     def devices(self) -> Mapping[str, Mapping[str, Any]]:
         """What the workers announced of each device. Empty while the scheduler is not to be reached."""
@@ -132,9 +138,12 @@ class Cluster:
             if device not in self._executors:
                 self._executors[device] = self._client.get_executor(resources={device: 1}, pure=False, retries=0)
             try:
-                return self._executors[device].submit(work.perform, content)
+                future = self._executors[device].submit(work.perform, content)
             except Exception as error:  # whatever a connection breaks with
                 raise UnreachableError(f"{self.address}: {_first_line(error)}") from error
+            self._given.add(future)
+            future.add_done_callback(self._given.discard)
+            return future
 
     def _workers(self) -> list[dict[str, Any]]:
         """Connects again where the scheduler was restarted."""
@@ -146,6 +155,10 @@ class Cluster:
             except Exception:  # whatever a connection breaks with
                 self._disconnect()
                 return []
+            if self._scheduler not in ("", info["id"]):  # started again, and Dask's client connected by itself
+                self._disconnect()
+                return []
+            self._scheduler = info["id"]
             return list(info["workers"].values())
 
 
