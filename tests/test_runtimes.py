@@ -72,7 +72,8 @@ def test_the_manifest_says_what_the_older_runtime_makes_of_each_file(
             assert "CONV_2D" in there.problem
         else:
             assert there.problem is None
-            assert there.same_top1 >= there.images - 1, kind
+            # Kernels round otherwise, and an untrained model's classes are close; nonsense was one answer in ten.
+            assert there.same_top1 >= 0.8 * there.images, kind
             assert f"{kind}: tflite-runtime 2.14.0 gives" in shown
 
 
