@@ -19,6 +19,7 @@ from models.config import TrainConfig
 
 Indices = npt.NDArray[np.int64]
 SPLIT_SCHEMA = "harness-split/1"
+MISLABELLED, SURE = 0.05, 0.98  # what a model gives to an image's own class, at which it is not worth more attention
 
 
 def check_classes(data: Dataset, settings: TrainConfig) -> None:
@@ -63,32 +64,48 @@ def record_split(path: Path, settings: TrainConfig, training: Dataset, validatio
     write_atomic(path, json.dumps(record, indent=1).encode())
 
 
-@lru_cache(maxsize=2)  # a batch lies in one pass or across two
+def _drawn(seed: int, step: int, size: int, count: int) -> Indices:
+    """Which of count images the step-th batch takes, pass after pass over all of them."""
+    turns, places = np.divmod(np.arange(step * size, (step + 1) * size), count)
+    return np.concatenate([_order(seed, turn, count)[places[turns == turn]] for turn in np.unique(turns)])
+
+
+@lru_cache(maxsize=4)  # a batch lies in one pass or across two; hard images have passes of their own
 def _order(seed: int, turn: int, count: int) -> Indices:
     """The order of the dataset's images in its turn-th pass."""
     return np.random.default_rng([seed, turn]).permutation(count)
 
 
+def unsure(outputs: npt.NDArray[np.floating], data: Dataset) -> Indices:
+    """Indices of the images to whose own class a model gave little, but not next to nothing: those are mislabelled."""
+    given = outputs[np.arange(len(data)), data.labels]
+    return np.flatnonzero((given >= MISLABELLED) & (given < SURE))
+
+
 class Batches(keras.utils.PyDataset):
     """Augmented batches, an epoch being `steps` of them; the order follows from seed and epoch.
 
+    hard: indices of images of which each batch has the settings' hard_share, in the last quarter of all steps a line
+    to none (hard example mining: Shrivastava, Gupta, Girshick, arXiv:1604.03540).
     Of several processes each gets its share of every batch.
     """
 
-    def __init__(self, data: Dataset, settings: TrainConfig, steps: int, epoch: int = 0) -> None:
+    def __init__(
+        self, data: Dataset, settings: TrainConfig, steps: int, epoch: int = 0, hard: Indices | None = None
+    ) -> None:
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=2)
         self.data, self.settings, self.steps, self.epoch = data, settings, steps, epoch
+        self.hard = np.empty(0, np.int64) if hard is None else hard
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, index: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         step = self.epoch * self.steps + index
-        size = self.settings.batch_size
-        position = np.arange(step * size, (step + 1) * size)
-        turns, places = np.divmod(position, len(self.data))
-        seed, count = self.settings.seed, len(self.data)
-        chosen = np.concatenate([_order(seed, turn, count)[places[turns == turn]] for turn in np.unique(turns)])
+        size, hard = self.settings.batch_size, self._hard(step)
+        chosen = _drawn(self.settings.seed, step, size, len(self.data))
+        if hard:
+            chosen[:hard] = self.hard[_drawn(self.settings.seed + 1, step, size, len(self.hard))[:hard]]
         rng = np.random.default_rng([self.settings.seed, step])
         images = augment(self.data.images[chosen], self.settings.augmentation, rng)
         own = slice(self.settings.process, None, self.settings.processes)
@@ -96,6 +113,13 @@ class Batches(keras.utils.PyDataset):
 
     def on_epoch_end(self) -> None:
         self.epoch += 1
+
+    def _hard(self, step: int) -> int:
+        """How many of the batch of this step are hard ones."""
+        if not len(self.hard):
+            return 0
+        left = 1 - step / (self.settings.epochs * self.steps)
+        return round(self.settings.hard_share * self.settings.batch_size * min(1.0, 4 * left))
 
 
 class Held(keras.utils.PyDataset):

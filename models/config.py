@@ -62,6 +62,8 @@ class TrainConfig:
     weight_decay: float = 1e-4
     precision: Literal["mixed_bfloat16", "float32"] = "mixed_bfloat16"
     seed: int = 164
+    hard_by: Path | None = None  # a .keras or .tflite model: images that it is unsure of are drawn more often
+    hard_share: float = 0.4  # of each batch that those images make up; in the last quarter a line to none
     tensorboard: bool = True
     backend: Literal["tensorflow", "jax"] = "tensorflow"
     processes: int = 1  # that train together, each on its share of every batch (jax)
@@ -144,6 +146,7 @@ def _check(config: TrainConfig) -> None:
         "warmup_share": 0 <= config.warmup_share < 1,
         "plateau_factor": 0 < config.plateau_factor < 1,
         "plateau_patience": config.plateau_patience >= 1,
+        "hard_share": 0 < config.hard_share <= 1,
         "processes": config.processes >= 1,
         "process": 0 <= config.process < config.processes,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import os
 from dataclasses import replace
@@ -16,10 +17,11 @@ import keras
 import numpy as np
 
 from converters import keras_model
-from harness import dataset, terminal
+from harness import classifier, dataset, terminal
+from harness.dataset import Dataset
 from harness.errors import SetupError
 from harness.files import check_writable, write_atomic
-from models.batches import Batches, Held, check_classes, record_split, split
+from models.batches import Batches, Held, Indices, check_classes, record_split, split, unsure
 from models.callbacks import Bar, Checkpoint, Plateau, Progress, StopOnNaN, WarmUp, alone, beside, save
 from models.config import TrainConfig
 from models.fused_batch_norm import FusedBatchNormalization
@@ -51,6 +53,7 @@ def train(settings: TrainConfig) -> keras.Model:
     if progress.epoch >= settings.epochs:
         print(f"{checkpoint}: already at epoch {progress.epoch} of {settings.epochs}")
     else:
+        hard = _hard_examples(settings, training)
         _keep_freed_memory()
         bar = Bar(settings, steps, progress.epoch)
         callbacks = [*_rate(settings, steps, progress), StopOnNaN(checkpoint)]
@@ -60,7 +63,7 @@ def train(settings: TrainConfig) -> keras.Model:
                 callbacks.append(keras.callbacks.TensorBoard(beside(settings.out, "logs"), write_graph=False))
         try:
             model.fit(
-                Batches(training, settings, steps, progress.epoch),
+                Batches(training, settings, steps, progress.epoch, hard),
                 epochs=settings.epochs,
                 initial_epoch=progress.epoch,
                 validation_data=Held(validation, settings) if len(validation) else None,
@@ -175,6 +178,29 @@ def _take_weights(model: keras.Model, path: Path) -> None:
             f"{len(wanted)} of this network, the last of shape {wanted[-1]}; give its depth and [model] in the config"
         )
     model.set_weights(given)
+
+
+def _hard_examples(settings: TrainConfig, training: Dataset) -> Indices | None:
+    """The training images that the model settings.hard_by is unsure of, kept beside the checkpoint."""
+    if settings.hard_by is None:
+        return None
+    judge = classifier.open_model(settings.hard_by, settings.hard_by.parent)
+    if judge.spec.ends != settings.model.ends:
+        raise SetupError(f"hard_by = {settings.hard_by}: takes {judge.spec}; expected {settings.model}")
+    kept = beside(settings.out, "hard.npz")
+    wanted = [judge.sha256, training.sha256]
+    if kept.exists():
+        with np.load(kept) as stored:
+            if stored["asked"].tolist() == wanted:
+                return np.asarray(stored["unsure"], np.int64)
+    with terminal.Bars() as bars:
+        outputs, _ = classifier.ask(judge, replace(training, spec=judge.spec), bars)
+    found = unsure(outputs, training)
+    print(f"{settings.hard_by}: unsure of {len(found)} of {len(training)} training images", flush=True)
+    buffer = io.BytesIO()
+    np.savez(buffer, asked=np.array(wanted), unsure=found)
+    write_atomic(kept, buffer.getvalue())
+    return found
 
 
 def _rate(settings: TrainConfig, steps: int, progress: Progress) -> list[Any]:

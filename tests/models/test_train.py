@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -27,7 +28,7 @@ from harness.files import sha256
 from harness.spec import ModelSpec
 from models import config
 from models.augment import augment
-from models.batches import split
+from models.batches import Batches, split, unsure
 from models.callbacks import Plateau
 from models.config import Augmentation
 from models.optimizer import NesterovSGD
@@ -278,6 +279,56 @@ def test_fine_tuning_starts_from_the_weights_given(
     assert main([*arguments, "--out", str(tmp_path / "other.keras"), "--depth", "11"]) == 2
     error = capsys.readouterr().err
     assert "depth and [model]" in error
+    assert error.count("\n") == 1
+
+
+def test_hard_images_are_drawn_more_often() -> None:
+    """Their share of every batch is the one asked for, in the last quarter a line to none; none twice in a pass."""
+    data = dataset.load(CALIBRATION, DIGITS)
+    hard = np.arange(0, 220, 11)
+    names = {image.tobytes(): index for index, image in enumerate(data.images)}
+    off = replace(NEUTRAL, enabled=False)
+    settings = replace(config.TrainConfig(), batch_size=40, epochs=10, hard_share=0.5, augmentation=off)
+    fed = Batches(data, settings, 4, 0, hard)
+    drawn = []
+    for _ in range(settings.epochs):
+        images = [np.round(fed[index][0] * 255).astype(np.uint8) for index in range(4)]
+        drawn += [[names[image.tobytes()] for image in batch] for batch in images]
+        fed.on_epoch_end()
+    shares = [[index in hard for index in batch[:20]] for batch in drawn]
+    assert all(all(share) for share in shares[:31])
+    assert [sum(share) for share in shares[36:]] == sorted((sum(share) for share in shares[36:]), reverse=True)
+    assert sum(shares[39]) < 6
+    assert sorted(drawn[0][:20]) == sorted(hard)
+    plain = Batches(data, settings, 4)
+    np.testing.assert_array_equal(plain[0][0][20:], Batches(data, settings, 4, 0, hard)[0][0][20:])
+
+
+def test_sure_and_mislabelled_images_are_not_hard() -> None:
+    """Hard are those whose own class a model gives little, but not next to nothing."""
+    data = dataset.take(dataset.load(CALIBRATION, DIGITS), np.arange(4))
+    given = np.array([0.01, 0.3, 0.9, 0.999])
+    outputs = np.zeros((4, 11))
+    outputs[np.arange(4), data.labels] = given
+    assert unsure(outputs, data).tolist() == [1, 2]
+
+
+def test_a_model_picks_the_hard_images(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one named is asked once: a run that goes on does not ask again. One of other classes is refused."""
+    arguments = [*SMALL, "--hard-by", str(tiny_model), "--out", str(tmp_path / "a.keras"), "--no-tensorboard"]
+    assert main([*arguments, "--epochs", "1"]) == 0
+    assert re.search(r"unsure of \d+ of 198 training images", capsys.readouterr().out)
+    monkeypatch.setattr("harness.classifier.ask", None)
+    assert main([*arguments, "--epochs", "2"]) == 0
+    assert "continuing after epoch 1" in capsys.readouterr().out
+    settings = tmp_path / "digits.toml"
+    settings.write_text(f"[model]\nclass_names = {[*'0123456789']}\n")
+    shutil.copytree(CALIBRATION, tmp_path / "raw", ignore=shutil.ignore_patterns("10"))
+    assert main([str(settings), *arguments, "--data", str(tmp_path / "raw"), "--out", str(tmp_path / "b.keras")]) == 2
+    error = capsys.readouterr().err
+    assert "hard_by" in error
     assert error.count("\n") == 1
 
 
