@@ -93,19 +93,20 @@ def convert(
         with step(f"reading {source.name}"):
             takes = spec.combine(keras.call(keras_model.ends, source, tuple(imports)), told, source)
         lowered = keras.submit(float32.convert, source, takes, tuple(imports))
-        if any(kind in CALIBRATED for kind in kinds):
+        calibrated = [kind for kind in kinds if kind in CALIBRATED]
+        if calibrated:
             chosen = _choose(images, takes, tuning=MIXED in kinds)
         check_writable(out)
         with step(f"{source.name} to float32"):
             base = lowered()
         measured = None if chosen is None else apart.submit(equalize.calibrate, base.content, chosen.calibration)
-        for kind in (kind for kind in kinds if kind not in CALIBRATED):
+        for kind in [kind for kind in kinds if kind not in calibrated]:
             with step(f"float32 to {kind}") if kind != "float32" else nullcontext():
                 made[kind] = base.content if kind == "float32" else keras.call(quantize.make, kind, base.content, None)
         if chosen is not None and measured is not None:
             with step(f"activation ranges of {len(chosen.calibration)} calibration images"):
                 balanced, ranges = measured()
-            for kind in (kind for kind in kinds if kind in CALIBRATED):
+            for kind in calibrated:
                 with step(f"float32 to {kind}"):
                     if kind == MIXED and max_flips is not None:
                         choice = keras.call(mixed.choose, balanced, ranges, chosen.tuning, max_flips)

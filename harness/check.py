@@ -20,7 +20,7 @@ from converters.manifest import Variant
 from harness import agreement, dataset, evidence, job, latency_gate, latency_verdict, policy, reference, spec, worker
 from harness.dataset import Dataset
 from harness.devices import benchmark_model, local
-from harness.devices.base import Device, Progress, UnreachableError
+from harness.devices.base import Device, Progress, UnreachableError, described
 from harness.devices.benchmark_model import BenchmarkModel
 from harness.devices.local import Local
 from harness.errors import SetupError
@@ -140,17 +140,18 @@ def check(
             baseline.check(worker.machine(), timed.threads)
         written = job.write(Path(folder), subject.models, subject.variants, subject.data, timed, job.ALL_CORES)
         outputs = run(written, progress, device)
-        described = probed.to_json() | {"state_after": state_after(device), "benchmark_model": None}
+        after = state_after(device) if timed else {}
+        beside = None
         if benchmark and not probed.emulated and not outputs.interrupted:
-            described["benchmark_model"] = benchmark_model.run(
+            beside = benchmark_model.run(
                 device, benchmark, written, list(subject.variants), plan.threads if plan else 1
             )
-    described["traffic"] = asdict(device.traffic)
-    record = _record(subject, Execution(outputs, described, started, timed, limits, baseline))
+    about = described(probed, device.traffic, after) | {"benchmark_model": beside}
+    record = _record(subject, Execution(outputs, about, started, timed, limits, baseline))
     notes = [*record.notes]
     notes += [agreement.sentence(v.kind, v.host, probed.name) for v in record.variants if v.host]
     medians = {variant.kind: variant.latency.median for variant in record.variants if variant.latency}
-    notes += benchmark_model.notes(described["benchmark_model"] or {}, medians)
+    notes += benchmark_model.notes(beside or {}, medians)
     return CheckedRun(replace(record, notes=tuple(notes)), outputs.interrupted)
 
 

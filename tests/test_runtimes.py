@@ -13,7 +13,7 @@ import pytest
 
 from converters import manifest
 from harness.cli import main
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHIPPED
 
 BASE = ["tflite-runtime==2.14.0", "numpy<2", "pillow", "scipy", "tabulate", "tqdm"]
 
@@ -55,11 +55,11 @@ def test_a_stored_reference_is_checked_with_tflite_runtime_alone(
 
 
 def test_the_manifest_says_what_the_older_runtime_makes_of_each_file(
-    old_python: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    old_python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Given its Python, the variants are run there: the default ones answer alike, int16 activations are refused."""
+    """The shipped model's variants are run there: the default ones answer alike, int16 activations are refused."""
     kinds = (*manifest.KINDS, "float16", "int16x8")
-    arguments = ["convert", str(tiny_model), "--out", str(tmp_path), "--variants", ",".join(kinds)]
+    arguments = ["convert", str(SHIPPED), "--out", str(tmp_path), "--variants", ",".join(kinds)]
     assert main([*arguments, "--runtime", str(old_python)]) == 0
     shown = capsys.readouterr().out
     for kind, variant in manifest.read(tmp_path).items():
@@ -72,8 +72,7 @@ def test_the_manifest_says_what_the_older_runtime_makes_of_each_file(
             assert "CONV_2D" in there.problem
         else:
             assert there.problem is None
-            # Kernels round otherwise, and an untrained model's classes are close; nonsense was one answer in ten.
-            assert there.same_top1 >= 0.8 * there.images, kind
+            assert there.same_top1 >= there.images - 1, kind
             assert f"{kind}: tflite-runtime 2.14.0 gives" in shown
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -57,7 +57,7 @@ class Probe:
     state: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The record's `device`."""
+        """What a record's `device` begins with: see `described`."""
         return {
             "uri": self.uri,
             "name": self.name,
@@ -97,6 +97,15 @@ class Traffic:
 
     def pushed(self, what: str, size: int) -> None:
         self.pushed_bytes[what] = self.pushed_bytes.get(what, 0) + size
+
+
+def described(probe: Probe, traffic: Traffic, state_after: Mapping[str, Any]) -> dict[str, Any]:
+    """The record's `device`. state_after: its state after the times were taken; empty where there were none."""
+    return probe.to_json() | {
+        "state_after": dict(state_after),
+        "benchmark_model": None,
+        "traffic": asdict(traffic),
+    }
 
 
 class Device(Protocol):

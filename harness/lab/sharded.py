@@ -25,7 +25,7 @@ from converters.keras_process import KerasProcess
 from converters.manifest import Variant
 from harness import check, dataset, evidence, job, policy, reference, shard_evidence, shards
 from harness.check import CheckedRun, Outputs, Step
-from harness.devices.base import Probe, Progress, Traffic
+from harness.devices.base import Probe, Progress, Traffic, described
 from harness.devices.probing import UNAVAILABLE
 from harness.errors import SetupError
 from harness.evidence import Counted, Judged
@@ -319,7 +319,7 @@ class _Run:
 def _unknown(devices: Sequence[str]) -> dict[str, Any]:
     """What a record says of a device that was never reached."""
     probe = Probe(", ".join(devices), ", ".join(devices), UNAVAILABLE, UNAVAILABLE, None, None, False)
-    return probe.to_json() | {"state_after": {}, "benchmark_model": None, "traffic": asdict(Traffic())}
+    return described(probe, Traffic(), {})
 
 
 def _about(machine: Mapping[str, Any], answer: Answer) -> npt.NDArray[Any]:

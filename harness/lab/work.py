@@ -23,7 +23,7 @@ from converters.manifest import Variant
 from harness import check, dataset, evidence, job, shards, spec, worker
 from harness.check import Outputs
 from harness.devices import local, uri
-from harness.devices.base import Progress
+from harness.devices.base import Progress, described
 from harness.errors import SetupError
 from harness.files import sha256
 from harness.job import LatencyPlan, Result
@@ -148,8 +148,7 @@ def _perform(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], progre
         {
             "skipped": data.skipped,
             "failures": {task: [failure.outcome, failure.reasons] for task, failure in outputs.failures.items()},
-            "device": probed.to_json()
-            | {"state_after": after, "benchmark_model": None, "traffic": asdict(device.traffic)},
+            "device": described(probed, device.traffic, after),
             "machines": {task: result.machine for task, result in outputs.results.items()},
         },
         found,

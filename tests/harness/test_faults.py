@@ -27,14 +27,18 @@ def tiny_job(tiny_variants: Path, few_images: Path, tmp_path: Path) -> Job:
     )
 
 
+def first(written: Job, statement: str, before: str) -> None:
+    """Have the job's worker do something before a line of its own."""
+    path = written.folder / "worker.py"
+    (line,) = (line for line in path.read_text().splitlines() if line.lstrip().startswith(before))
+    indent = line[: -len(line.lstrip())]
+    path.write_text(path.read_text().replace(line, f"{indent}{statement}\n{line}"))
+
+
 def signals_itself(written: Job, kind: str, number: signal.Signals) -> None:
     """Have the job's worker meet a signal before it answers with this variant."""
-    path = written.folder / "worker.py"
-    answering = "arrays = answers(contents"
-    source = path.read_text()
-    assert answering in source
-    signalled = f'task["variants"].get("{kind}") and task["do"] == "answers" and os.kill(os.getpid(), {int(number)})'
-    path.write_text(source.replace(answering, f"{signalled}\n        {answering}"))
+    meets = f'task["variants"].get("{kind}") and task["do"] == "answers" and os.kill(os.getpid(), {int(number)})'
+    first(written, meets, "arrays = answers(contents")
 
 
 def test_a_killed_worker_leaves_one_variant_inconclusive(tiny_job: Job) -> None:
@@ -73,11 +77,8 @@ def test_every_process_that_measures_latency_is_a_fresh_one(tiny_job: Job) -> No
 
 def test_a_variant_that_crashes_while_timed_is_left_out(tiny_job: Job) -> None:
     """Every variant's answers are there, and the other variants' latency, from every process."""
-    worker = tiny_job.folder / "worker.py"
-    loading = 'model = Model(contents[kind], task["threads"])'
-    assert loading in worker.read_text()
-    crash = 'if kind == "dynamic_range":\n            os.kill(os.getpid(), 11)\n        '
-    worker.write_text(worker.read_text().replace(loading, crash + loading))
+    crash = 'kind == "dynamic_range" and os.kill(os.getpid(), 11)'
+    first(tiny_job, crash, 'model = Model(contents[kind], task["threads"])')
     outputs = check.run(tiny_job, lambda *_: None)
     assert set(outputs.results) == {"float32", "dynamic_range", "int8", *TIMED}
     ((task, failure),) = outputs.failures.items()
