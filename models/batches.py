@@ -85,6 +85,7 @@ def unsure(outputs: npt.NDArray[np.floating], data: Dataset) -> Indices:
 class Batches(keras.utils.PyDataset):
     """Augmented batches, an epoch being `steps` of them; the order follows from seed and epoch.
 
+    epoch: to be set before each: Keras tells its data of an epoch's begin once it has asked for the first batch.
     hard: indices of images of which each batch has the settings' hard_share, in the last quarter of all steps a line
     to none (hard example mining: Shrivastava, Gupta, Girshick, arXiv:1604.03540).
     Of several processes each gets its share of every batch.
@@ -111,15 +112,11 @@ class Batches(keras.utils.PyDataset):
         own = slice(self.settings.process, None, self.settings.processes)
         return self.settings.model.to_input(images[own]), self.data.labels[chosen[own]]
 
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
-
     def _hard(self, step: int) -> int:
-        """How many of the batch of this step are hard ones."""
-        if not len(self.hard):
-            return 0
+        """How many of the batch of this step are hard ones: none of them twice, nearly always."""
         left = 1 - step / (self.settings.epochs * self.steps)
-        return round(self.settings.hard_share * self.settings.batch_size * min(1.0, 4 * left))
+        share = self.settings.hard_share * min(1.0, 4 * left)
+        return min(round(share * self.settings.batch_size), len(self.hard))
 
 
 class Held(keras.utils.PyDataset):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from tqdm import tqdm
 
 from harness.errors import SetupError
@@ -91,7 +92,7 @@ def beside(out: Path, suffix: str) -> Path:
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Raises SetupError at the first batch whose loss is not a number: no checkpoint of it is ever written."""
+    """Raises SetupError where the loss, or a weight at an epoch's end, is not a number: no checkpoint is made of it."""
 
     def __init__(self, checkpoint: Path) -> None:
         super().__init__()
@@ -101,12 +102,19 @@ class StopOnNaN(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        if not math.isfinite(float((logs or {}).get("loss", 0.0))):
-            kept = f"{self.checkpoint} of epoch {self.epoch} is kept" if self.epoch else "nothing was saved yet"
-            raise SetupError(
-                f"the loss became {(logs or {})['loss']} in epoch {self.epoch + 1}, step {batch + 1}; {kept}; "
-                "lower learning_rate and start again, from a saved model with --init and another --out"
-            )
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(float(loss)):
+            self._stop(f"the loss became {loss} in epoch {self.epoch + 1}, step {batch + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
+            self._stop(f"weights became infinite or NaN in the last step of epoch {epoch + 1}")
+
+    def _stop(self, what: str) -> None:
+        kept = f"{self.checkpoint} of epoch {self.epoch} is kept" if self.epoch else "nothing was saved yet"
+        raise SetupError(
+            f"{what}; {kept}; lower learning_rate and start again, from a saved model with --init and another --out"
+        )
 
 
 class WarmUp(keras.callbacks.Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import typing
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -44,6 +45,7 @@ class TrainConfig:
     """Everything a training run is determined by."""
 
     data: Path = Path("data/raw")  # <class>/<any image>
+    skip_bad: bool = False  # leave out files that cannot be used, instead of refusing them
     out: Path = Path("runs/resnet164.keras")
     init: Path | None = None  # weights to start from (.keras); none: from scratch
     save: Literal["last", "best", "every"] = "last"  # best: by validation accuracy; every: each epoch's file, too
@@ -134,6 +136,11 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(config: TrainConfig) -> None:
+    for part in (config, config.model, config.augmentation):
+        for key, value in vars(part).items():
+            numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, float)]
+            if not all(map(math.isfinite, numbers)):
+                raise SetupError(f"{key} = {value!r}: expected finite numbers")
     rules = {
         "epochs": config.epochs >= 1,
         "batch_size": config.batch_size >= 1,
@@ -146,7 +153,8 @@ def _check(config: TrainConfig) -> None:
         "warmup_share": 0 <= config.warmup_share < 1,
         "plateau_factor": 0 < config.plateau_factor < 1,
         "plateau_patience": config.plateau_patience >= 1,
-        "hard_share": 0 < config.hard_share <= 1,
+        "seed": 0 <= config.seed < 2**32 - 1,
+        "hard_share": config.hard_by is None or 1 / config.batch_size <= config.hard_share <= 1,
         "processes": config.processes >= 1,
         "process": 0 <= config.process < config.processes,
     }
@@ -171,6 +179,8 @@ def _check(config: TrainConfig) -> None:
     except SetupError as error:
         raise SetupError(f"out = {config.out}: the model's config would replace another file ({error})") from error
     if config.processes > 1:
+        if config.hard_by is not None:
+            raise SetupError(f"hard_by = {config.hard_by}: expected one process, not {config.processes}")
         if config.backend != "jax":
             raise SetupError(f"processes = {config.processes} on {config.backend}: expected backend = 'jax'")
         if config.coordinator is None:

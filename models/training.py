@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import io
 import json
 import os
 from dataclasses import replace
@@ -17,11 +16,11 @@ import keras
 import numpy as np
 
 from converters import keras_model
-from harness import classifier, dataset, terminal
+from harness import classifier, dataset, spec, terminal
 from harness.dataset import Dataset
 from harness.errors import SetupError
 from harness.files import check_writable, write_atomic
-from models.batches import Batches, Held, Indices, check_classes, record_split, split, unsure
+from models.batches import MISLABELLED, SURE, Batches, Held, Indices, check_classes, record_split, split, unsure
 from models.callbacks import Bar, Checkpoint, Plateau, Progress, StopOnNaN, WarmUp, alone, beside, save
 from models.config import TrainConfig
 from models.fused_batch_norm import FusedBatchNormalization
@@ -39,31 +38,44 @@ def train(settings: TrainConfig) -> keras.Model:
         _join(settings)
     check_writable(settings.out.parent)
     with terminal.Bars() as bars:
-        data = dataset.load(settings.data, settings.model, progress=partial(bars, f"reading {settings.data}"))
+        data = dataset.load(
+            settings.data,
+            settings.model,
+            skip_bad=settings.skip_bad,
+            progress=partial(bars, f"reading {settings.data}"),
+        )
+    if data.skipped:
+        print(
+            f"{settings.data}: left out {len(data.skipped)} files that cannot be used, {data.skipped[0]} the first",
+            flush=True,
+        )
     check_classes(data, settings)
     learn, held = split(data, settings.validation_share, settings.seed)
     training, validation = dataset.take(data, learn), dataset.take(data, held)
     steps = settings.steps_per_epoch or -(-len(training) // settings.batch_size)
 
     checkpoint = beside(settings.out, "checkpoint.keras")
-    model, progress = _start(settings, checkpoint, steps)
+    # A run may be made longer, and its processes have numbers of their own.
+    run = repr((replace(settings, epochs=1, process=0, coordinator=None), training.sha256, validation.sha256))
+    model, progress = _start(settings, checkpoint, steps, run)
     first = settings.process == 0  # of several processes: it writes
     if first:
         record_split(beside(settings.out, "split.json"), settings, training, validation)
     if progress.epoch >= settings.epochs:
         print(f"{checkpoint}: already at epoch {progress.epoch} of {settings.epochs}")
     else:
-        hard = _hard_examples(settings, training)
+        batches = Batches(training, settings, steps, progress.epoch, _hard_examples(settings, training))
         _keep_freed_memory()
         bar = Bar(settings, steps, progress.epoch)
-        callbacks = [*_rate(settings, steps, progress), StopOnNaN(checkpoint)]
+        counting = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(batches, "epoch", epoch))
+        callbacks = [counting, *_rate(settings, steps, progress), StopOnNaN(checkpoint)]
         if first:
             callbacks += [Checkpoint(settings, checkpoint, progress, partial(plain_model, settings=settings)), bar]
             if settings.tensorboard:
                 callbacks.append(keras.callbacks.TensorBoard(beside(settings.out, "logs"), write_graph=False))
         try:
             model.fit(
-                Batches(training, settings, steps, progress.epoch, hard),
+                batches,
                 epochs=settings.epochs,
                 initial_epoch=progress.epoch,
                 validation_data=Held(validation, settings) if len(validation) else None,
@@ -73,8 +85,9 @@ def train(settings: TrainConfig) -> keras.Model:
         finally:
             bar.close()
     best = beside(settings.out, "best.keras")
-    if settings.save == "best" and best.exists():
-        model = keras_model.load(best)
+    if first and settings.save == "best" and best.exists():
+        with alone():
+            model = keras_model.load(best)
     shipped = plain_model(model, settings)
     if first:
         save(shipped, settings.out)
@@ -139,11 +152,10 @@ def scales(model: keras.Model) -> str:
     return f"{(gamma <= 0).sum()} of {gamma.size} batch-norm scales are not positive: their layers will not be folded"
 
 
-def _start(settings: TrainConfig, checkpoint: Path, steps: int) -> tuple[keras.Model, Progress]:
+def _start(settings: TrainConfig, checkpoint: Path, steps: int, run: str) -> tuple[keras.Model, Progress]:
     """A compiled model and its progress: from the checkpoint, from given weights, or from scratch."""
     model = compile_model(settings, steps)
-    # A run may be made longer, and its processes have numbers of their own.
-    progress = Progress(run=repr(replace(settings, epochs=1, process=0, coordinator=None)))
+    progress = Progress(run)
     if not checkpoint.exists():
         if settings.init:
             _take_weights(model, settings.init)
@@ -154,7 +166,7 @@ def _start(settings: TrainConfig, checkpoint: Path, steps: int) -> tuple[keras.M
         raise SetupError(f"{checkpoint}: its .json cannot be read ({error}); remove both to start anew") from error
     if found["run"] != progress.run:
         raise SetupError(
-            f"{checkpoint}: left by a run with other settings; remove it to start anew, or give another --out"
+            f"{checkpoint}: left by a run with other settings or images; remove it to start anew, or give another --out"
         )
     try:
         stored = keras.models.load_model(checkpoint)
@@ -181,25 +193,27 @@ def _take_weights(model: keras.Model, path: Path) -> None:
 
 
 def _hard_examples(settings: TrainConfig, training: Dataset) -> Indices | None:
-    """The training images that the model settings.hard_by is unsure of, kept beside the checkpoint."""
+    """The training images that the model settings.hard_by is unsure of, named in a file beside the checkpoint."""
     if settings.hard_by is None:
         return None
     judge = classifier.open_model(settings.hard_by, settings.hard_by.parent)
-    if judge.spec.ends != settings.model.ends:
+    own = settings.model.class_names
+    if judge.spec.ends != settings.model.ends or judge.spec.class_names not in (own, spec.numbers(len(own))):
         raise SetupError(f"hard_by = {settings.hard_by}: takes {judge.spec}; expected {settings.model}")
-    kept = beside(settings.out, "hard.npz")
-    wanted = [judge.sha256, training.sha256]
-    if kept.exists():
-        with np.load(kept) as stored:
-            if stored["asked"].tolist() == wanted:
-                return np.asarray(stored["unsure"], np.int64)
+    asked = {"model": judge.sha256, "takes": str(judge.spec), "images": training.sha256, "between": [MISLABELLED, SURE]}
+    kept = beside(settings.out, "hard.json")
+    try:
+        stored = json.loads(kept.read_text())
+        if stored["asked"] == asked:
+            return np.flatnonzero(np.isin(training.names, stored["unsure"]))
+    except (OSError, ValueError, KeyError):
+        pass  # none yet, or damaged: ask again
     with terminal.Bars() as bars:
         outputs, _ = classifier.ask(judge, replace(training, spec=judge.spec), bars)
     found = unsure(outputs, training)
     print(f"{settings.hard_by}: unsure of {len(found)} of {len(training)} training images", flush=True)
-    buffer = io.BytesIO()
-    np.savez(buffer, asked=np.array(wanted), unsure=found)
-    write_atomic(kept, buffer.getvalue())
+    record = {"asked": asked, "unsure": [training.names[index] for index in found]}
+    write_atomic(kept, json.dumps(record, indent=1).encode())
     return found
 
 

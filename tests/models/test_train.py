@@ -72,6 +72,9 @@ def test_defaults_and_overrides(tmp_path: Path) -> None:
         ("processes = 2", "expected backend = 'jax'"),
         ("processes = 2\nbackend = 'jax'", "coordinator"),
         ("validation_share = 0\nsave = 'best'", "need validation images"),
+        ("seed = -1", "out of range"),
+        ("hard_by = 'a.tflite'\nbatch_size = 1", "hard_share = 0.4 is out of range"),
+        ("hard_by = 'a.tflite'\nprocesses = 2", "expected one process"),
         ("epochs = ", "not valid TOML"),
     ],
 )
@@ -84,6 +87,15 @@ def test_a_mistyped_setting_is_refused(
         config.load(tmp_path / "train.toml")
     assert main([str(tmp_path / "train.toml")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["--rotation-degrees nan 5", "--learning-rate inf", "--pixel-range 0 nan"])
+def test_a_flag_that_is_no_number_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line."""
+    assert main(flag.split()) == 2
+    error = capsys.readouterr().err
+    assert "expected finite numbers" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["train.toml", "finetune.toml"])
@@ -245,17 +257,19 @@ def test_a_killed_run_continues(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Other settings and the same --out: refused in one line, nothing overwritten."""
-    out = tmp_path / "model.keras"
-    arguments = [*SMALL, "--epochs", "1", "--out", str(out)]
+    """Other settings or other images and the same --out: refused in one line, nothing overwritten."""
+    out, raw = tmp_path / "model.keras", tmp_path / "raw"
+    shutil.copytree(CALIBRATION, raw)
+    arguments = [*SMALL, "--data", str(raw), "--epochs", "1", "--out", str(out)]
     assert main(arguments) == 0
-    before = out.read_bytes()
+    before = out.read_bytes(), (tmp_path / "model.split.json").read_bytes()
     capsys.readouterr()
     assert main([*arguments, "--seed", "7"]) == 2
+    next((raw / "3").iterdir()).unlink()
+    assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert "other settings" in error
-    assert error.count("\n") == 1
-    assert out.read_bytes() == before
+    assert error.count("other settings or images") == error.count("\n") == 2
+    assert (out.read_bytes(), (tmp_path / "model.split.json").read_bytes()) == before
 
 
 def _weights(path: Path) -> list[np.ndarray]:
@@ -291,10 +305,9 @@ def test_hard_images_are_drawn_more_often() -> None:
     settings = replace(config.TrainConfig(), batch_size=40, epochs=10, hard_share=0.5, augmentation=off)
     fed = Batches(data, settings, 4, 0, hard)
     drawn = []
-    for _ in range(settings.epochs):
+    for fed.epoch in range(settings.epochs):
         images = [np.round(fed[index][0] * 255).astype(np.uint8) for index in range(4)]
         drawn += [[names[image.tobytes()] for image in batch] for batch in images]
-        fed.on_epoch_end()
     shares = [[index in hard for index in batch[:20]] for batch in drawn]
     assert all(all(share) for share in shares[:31])
     assert [sum(share) for share in shares[36:]] == sorted((sum(share) for share in shares[36:]), reverse=True)
@@ -302,6 +315,22 @@ def test_hard_images_are_drawn_more_often() -> None:
     assert sorted(drawn[0][:20]) == sorted(hard)
     plain = Batches(data, settings, 4)
     np.testing.assert_array_equal(plain[0][0][20:], Batches(data, settings, 4, 0, hard)[0][0][20:])
+
+
+def test_each_epoch_is_fed_its_own_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbered from 0 to the last, in a run that goes on, too."""
+    asked = set()
+
+    class Seen(Batches):
+        def __getitem__(self, index: int) -> Any:
+            asked.add((self.epoch, index))
+            return super().__getitem__(index)
+
+    monkeypatch.setattr("models.training.Batches", Seen)
+    for epochs in (2, 3):
+        arguments = [*SMALL, "--epochs", str(epochs), "--out", str(tmp_path / "a.keras"), "--no-tensorboard"]
+        assert main(arguments) == 0
+        assert asked == {(epoch, index) for epoch in range(epochs) for index in range(4)}
 
 
 def test_sure_and_mislabelled_images_are_not_hard() -> None:
@@ -332,6 +361,18 @@ def test_a_model_picks_the_hard_images(
     assert error.count("\n") == 1
 
 
+def test_what_a_model_found_hard_is_found_again_where_its_list_is_damaged(tmp_path: Path, tiny_model: Path) -> None:
+    """Half a file is as none."""
+    arguments = [*SMALL, "--hard-by", str(tiny_model), "--out", str(tmp_path / "a.keras"), "--no-tensorboard"]
+    assert main([*arguments, "--epochs", "1"]) == 0
+    kept = tmp_path / "a.hard.json"
+    whole = kept.read_text()
+    kept.write_text(whole[: len(whole) // 2])
+    assert main([*arguments, "--epochs", "1"]) == 0  # nothing left to do: it is not read
+    assert main([*arguments, "--epochs", "2"]) == 0
+    assert kept.read_text() == whole
+
+
 @pytest.mark.parametrize("missing", ["folder", "images"])
 def test_a_class_without_images_is_refused(missing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder that is missing or empty is named by its class, in one line."""
@@ -346,11 +387,14 @@ def test_a_class_without_images_is_refused(missing: str, tmp_path: Path, capsys:
 
 
 def test_an_unreadable_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Training on it is refused, in one line."""
+    """Training on it is refused, in one line, or goes on without it where that is asked for."""
     shutil.copytree(CALIBRATION, tmp_path / "raw")
     (tmp_path / "raw" / "4" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
-    assert main([*SMALL, "--data", str(tmp_path / "raw"), "--out", str(tmp_path / "a.keras")]) == 2
+    arguments = [*SMALL, "--data", str(tmp_path / "raw"), "--out", str(tmp_path / "a.keras"), "--epochs", "1"]
+    assert main(arguments) == 2
     assert "4/torn.jpg" in capsys.readouterr().err
+    assert main([*arguments, "--skip-bad"]) == 0
+    assert "left out 1 files that cannot be used, 4/torn.jpg" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -361,9 +405,11 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, capsys: pytes
     good = out.read_bytes()
     again = tmp_path / "again.keras"
     assert main([*arguments, "--epochs", "2", "--out", str(again), "--init", str(out), "--learning-rate", "1e30"]) == 2
+    arguments += ["--steps-per-epoch", "1"]  # the weights are broken by a step whose loss was sound
+    assert main([*arguments, "--epochs", "2", "--out", str(again), "--init", str(out), "--learning-rate", "1e30"]) == 2
     error = capsys.readouterr().err
-    assert "lower learning_rate" in error
-    assert error.count("\n") == 1
+    assert error.count("lower learning_rate") == error.count("\n") == 2
+    assert "in the last step of epoch 1; nothing was saved yet" in error
     assert out.read_bytes() == good
     assert not again.exists()
     assert not (tmp_path / "again.checkpoint.keras").exists()
