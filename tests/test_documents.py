@@ -124,7 +124,7 @@ def test_other_commands_name_what_exists(command: Command) -> None:
 
 @pytest.fixture(scope="module")
 def sandbox(tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that looks like the repository after `harness check`, on the tiny model."""
+    """A folder that looks like the repository after fine-tuning and `harness check`, on the tiny model."""
     folder = tmp_path_factory.mktemp("sandbox")
     (folder / "data").mkdir()
     (folder / "data" / "test").symlink_to(few_images)
@@ -135,6 +135,8 @@ def sandbox(tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path_fa
     for place in ("runs", "baseline"):
         (folder / place).mkdir()
         stored(folder / place)
+    shutil.copy(tiny_model, folder / "runs" / "finetuned.keras")
+    shutil.copytree(tiny_variants, folder / "runs" / "finetuned")
     for name in ("pi", "server"):
         record.write(replace(a_run(), device={"uri": name, "name": name}), folder / "runs" / f"{name}.json")
     return folder
