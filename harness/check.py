@@ -146,7 +146,7 @@ def check(
             beside = benchmark_model.run(
                 device, benchmark, written, list(subject.variants), plan.threads if plan else 1
             )
-    about = described(probed, device.traffic, after) | {"benchmark_model": beside}
+    about = described(probed, device.traffic, after, beside)
     record = _record(subject, Execution(outputs, about, started, timed, limits, baseline))
     notes = [*record.notes]
     notes += [agreement.sentence(v.kind, v.host, probed.name) for v in record.variants if v.host]

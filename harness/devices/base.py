@@ -99,11 +99,13 @@ class Traffic:
         self.pushed_bytes[what] = self.pushed_bytes.get(what, 0) + size
 
 
-def described(probe: Probe, traffic: Traffic, state_after: Mapping[str, Any]) -> dict[str, Any]:
+def described(
+    probe: Probe, traffic: Traffic, state_after: Mapping[str, Any], benchmark_model: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The record's `device`. state_after: its state after the times were taken; empty where there were none."""
     return probe.to_json() | {
         "state_after": dict(state_after),
-        "benchmark_model": None,
+        "benchmark_model": benchmark_model,
         "traffic": asdict(traffic),
     }
 
