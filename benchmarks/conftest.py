@@ -9,11 +9,13 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from converters import keras_model, manifest
+from converters import keras_model
 from converters.convert import Images, convert
-from harness import dataset, terminal
-from harness.dataset import Dataset
-from harness.errors import SetupError
+from harness.artifacts import manifest
+from harness.core.errors import SetupError
+from harness.images import dataset
+from harness.images.dataset import Dataset
+from harness.output import terminal
 from models.config import DIGITS
 
 ROOT = Path(__file__).parent.parent

@@ -21,9 +21,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.conftest import MODEL, ROOT, VARIANTS
 from converters import calibration
 from converters.convert import CALIBRATION_SIZE
-from converters.manifest import KINDS, Variant
-from harness import dataset, parity, reference, terminal, worker
-from harness.dataset import Dataset
+from harness.artifacts import reference
+from harness.artifacts.manifest import KINDS, Variant
+from harness.artifacts.outputs import FloatArray, dequantize
+from harness.images import dataset
+from harness.images.dataset import Dataset
+from harness.output import terminal
+from harness.run import worker
 from models.config import DIGITS
 
 CALIBRATION = ROOT / "data" / "calibration"
@@ -126,11 +130,11 @@ def test_latency(
     assert quotient <= target
 
 
-def answers(content: bytes, images: Dataset) -> parity.FloatArray:
+def answers(content: bytes, images: Dataset) -> FloatArray:
     """Probabilities [N, classes]."""
     task = {"name": "answers", "parallel": os.cpu_count() or 1}
     found = worker.answers({"file": content}, images.inputs(), task)
-    return parity.dequantize(found["outputs"], float(found["scale"]), int(found["zero_point"]))
+    return dequantize(found["outputs"], float(found["scale"]), int(found["zero_point"]))
 
 
 def test_faithfulness(

@@ -12,13 +12,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import VARIANTS
 from benchmarks.test_speed import ratio, seconds
-from converters.manifest import Variant
-from harness import check, job
-from harness.dataset import Dataset
-from harness.devices import uri
-from harness.devices.local import Local
-from harness.devices.virtual import Virtual
-from harness.errors import SetupError
+from harness.artifacts.manifest import Variant
+from harness.core.errors import SetupError
+from harness.images.dataset import Dataset
+from harness.run import execute, job
+from harness.run.devices import uri
+from harness.run.devices.local import Local
+from harness.run.devices.virtual import Virtual
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_overhead(
         def whole() -> None:
             with uri.device(address) if address else Local() as device:
                 device.probe()
-                assert not check.run(written, lambda *_: None, device).failures
+                assert not execute.run(written, lambda *_: None, device).failures
                 pushed.append(set(device.traffic.pushed_bytes))
 
         return seconds(whole)

@@ -11,10 +11,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import VARIANTS
 from benchmarks.test_speed import seconds
-from converters.manifest import Variant
-from harness import evidence, policy, worker
-from harness.dataset import Dataset
-from harness.evidence import Predictions
+from harness.artifacts.manifest import Variant
+from harness.images.dataset import Dataset
+from harness.judge import policy
+from harness.records import evidence
+from harness.records.evidence import Predictions
+from harness.run import worker
 
 
 def test_a_hundred_thousand_predictions_are_judged(tmp_path: Path, benchmark: BenchmarkFixture) -> None:
@@ -36,9 +38,9 @@ def test_a_hundred_thousand_predictions_are_judged(tmp_path: Path, benchmark: Be
     evidence.judge("int8", answered, limits)  # imports
 
     def turn() -> tuple[float, float]:
-        from harness import statistics
+        from harness.judge import paired_tests
 
-        statistics._bound.cache_clear()
+        paired_tests._bound.cache_clear()
         return seconds(lambda: evidence.judge("int8", answered, limits)), seconds(bare)
 
     pairs = benchmark.pedantic(lambda: [turn() for _ in range(5)], rounds=1)
@@ -51,7 +53,7 @@ def test_a_hundred_thousand_predictions_are_judged(tmp_path: Path, benchmark: Be
 def test_judging_beside_inference(variants: dict[str, Variant], data: Dataset, benchmark: BenchmarkFixture) -> None:
     """Statistics, attribution and the kept flips add at most 10 % to one variant's pass over data/test."""
     target = 0.10
-    from harness import statistics
+    from harness.judge import paired_tests
 
     content = variants["int8"].path(VARIANTS).read_bytes()
     answers = worker.answers({"int8": content}, data.inputs(), {"name": "int8", "parallel": 1})
@@ -60,7 +62,7 @@ def test_judging_beside_inference(variants: dict[str, Variant], data: Dataset, b
     evidence.judge("int8", answered, limits)  # imports
 
     def turn() -> float:
-        statistics._bound.cache_clear()
+        paired_tests._bound.cache_clear()
         begin = time.perf_counter()
         evidence.judge("int8", answered, limits)
         evidence.flipped(answered)

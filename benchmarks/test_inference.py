@@ -16,9 +16,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import VARIANTS
-from converters.manifest import KINDS, Variant
-from harness import worker
-from harness.dataset import Dataset
+from harness.artifacts.manifest import KINDS, Variant
+from harness.images.dataset import Dataset
+from harness.run import worker
 
 THREADS = sorted({1, min(2, os.cpu_count() or 1)})
 

@@ -23,15 +23,16 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.conftest import ROOT, VARIANTS
 from benchmarks.test_speed import CORES, ratio, seconds
 from converters.convert import Images, convert
-from converters.manifest import Variant
-from harness import check, job, shards
-from harness.dataset import Dataset
-from harness.devices.local import Local
-from harness.lab import work
-from harness.lab.cluster import Cluster
+from harness.artifacts.manifest import Variant
+from harness.check import shard_task
+from harness.cluster.client import Cluster
+from harness.images import shards
+from harness.images.dataset import Dataset
+from harness.run import execute, job
+from harness.run.devices.local import Local
 from models.config import DIGITS
+from tests.cluster.conftest import Lab
 from tests.conftest import CALIBRATION, save_model
-from tests.lab.conftest import Lab
 
 IMAGES = int(os.environ.get("HARNESS_LAB_IMAGES", "200000"))
 FEW = IMAGES // 10
@@ -63,7 +64,7 @@ def test_engine_overhead(
         def whole() -> None:
             read = shards.decode(shard, DIGITS)  # a check reads its images, too
             written = job.write(folder, VARIANTS, variants, read, None, job.ALL_CORES)
-            assert not check.run(written, lambda *_: None, Local()).failures
+            assert not execute.run(written, lambda *_: None, Local()).failures
 
         return seconds(whole)
 
@@ -71,8 +72,8 @@ def test_engine_overhead(
 
         def there() -> float:
             def whole() -> None:
-                content = work.ask("local://one", shard, VARIANTS, variants, None, 0)
-                assert not work.understand(engine.submit("local://one", content).result()).outputs.failures
+                content = shard_task.ask("local://one", shard, VARIANTS, variants, None, 0)
+                assert not shard_task.understand(engine.submit("local://one", content).result()).outputs.failures
 
             return seconds(whole)
 

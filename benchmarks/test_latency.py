@@ -14,11 +14,13 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import VARIANTS
-from converters.manifest import Variant
-from harness import check, job, latency_verdict, peers, worker
-from harness.dataset import Dataset
-from harness.job import LatencyPlan
-from harness.latency import Control, Ratio, Timing
+from harness.artifacts.manifest import Variant
+from harness.images.dataset import Dataset
+from harness.run import execute, job, worker
+from harness.run.latency_plan import LatencyPlan
+from harness.timing import timing_verdict
+from harness.timing.figures import Control, Ratio, Timing
+from harness.tools import litert_benchmark
 
 KIND = "int8"  # the fastest: whatever is wrong shows most
 PLANTED = 1.05
@@ -59,15 +61,15 @@ def measure(
     source = (folder / "worker.py").read_text()
     assert LOADING in source
     (folder / "worker.py").write_text(source.replace(LOADING, LOADING + SLOWER.format(planted=PLANTED)))
-    outputs = check.run(written, progress or (lambda *_: None))  # type: ignore[arg-type]
+    outputs = execute.run(written, progress or (lambda *_: None))  # type: ignore[arg-type]
     assert not outputs.failures
     arrays = {
         f"{task.replace('-', '.')}.{name}": array
         for task, result in outputs.results.items()
         for name, array in result.arrays.items()
     }
-    found = latency_verdict.runs(arrays)
-    return latency_verdict.timing(found, latency_verdict.figures(found), plan.threads)
+    found = timing_verdict.runs(arrays)
+    return timing_verdict.timing(found, timing_verdict.figures(found), plan.threads)
 
 
 @pytest.mark.parametrize("kind", ["float32", KIND])
@@ -76,7 +78,7 @@ def test_beside_litert_benchmark(
 ) -> None:
     """Ours / litert-benchmark's median on the same file and thread, turn by turn: 0.97 to 1.03 in the median of 10."""
     low, high = 0.97, 1.03
-    turns = benchmark.pedantic(lambda: list(peers.compare(VARIANTS, variants[kind], data, 1, 10)), rounds=1)
+    turns = benchmark.pedantic(lambda: list(litert_benchmark.compare(VARIANTS, variants[kind], data, 1, 10)), rounds=1)
     ratio = median(turn.ratio for turn in turns)
     benchmark.extra_info |= {"ratio": ratio, "target": [low, high], "turns": [turn.ratio for turn in turns]}
     assert low <= ratio <= high

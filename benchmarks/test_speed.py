@@ -18,10 +18,10 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import MODEL, ROOT, VARIANTS
-from converters.manifest import KINDS, Variant
-from harness import job, worker
-from harness.dataset import Dataset
-from harness.devices import local
+from harness.artifacts.manifest import KINDS, Variant
+from harness.images.dataset import Dataset
+from harness.run import job, worker
+from harness.run.devices import local
 from models.config import DIGITS
 
 CORES = os.cpu_count() or 1
@@ -131,7 +131,7 @@ def test_training_input(benchmark: BenchmarkFixture) -> None:
     target = 0.95
     import tensorflow as tf
 
-    from harness import dataset
+    from harness.images import dataset
     from models.batches import Batches
     from models.config import TrainConfig
     from models.training import compile_model

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters import flatbuffer
-from harness.dataset import Dataset, take
-from harness.spec import ModelSpec
+from harness.artifacts import flatbuffer
+from harness.images.dataset import Dataset, take
+from harness.images.spec import ModelSpec
 
 Ranges = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 BATCH = 4

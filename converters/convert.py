@@ -12,24 +12,23 @@ import numpy as np
 
 from converters import (
     calibration,
+    calibration_lint,
     equalize,
-    flatbuffer,
     float32,
     keras_model,
-    lint,
-    manifest,
     mixed,
+    op_versions,
     quantize,
     runtimes,
-    versions,
 )
 from converters.keras_process import KerasProcess
-from converters.manifest import CALIBRATED, KINDS, KNOWN_KINDS, MIXED, Loaded, Mixed, Quantization, Variant
-from harness import dataset, spec
-from harness.dataset import Dataset
-from harness.errors import SetupError
-from harness.files import check_writable, sha256, write_atomic_together
-from harness.spec import ModelSpec
+from harness.artifacts import flatbuffer, manifest
+from harness.artifacts.manifest import CALIBRATED, KINDS, KNOWN_KINDS, MIXED, Loaded, Mixed, Quantization, Variant
+from harness.core.errors import SetupError
+from harness.core.files import check_writable, sha256, write_atomic_together
+from harness.images import dataset, spec
+from harness.images.dataset import Dataset
+from harness.images.spec import ModelSpec
 
 CALIBRATION_SIZE = 220
 TRIED_IMAGES = 55  # given to each runtime
@@ -110,7 +109,7 @@ def convert(
                 with step(f"float32 to {kind}"):
                     if kind == MIXED and max_flips is not None:
                         choice = keras.call(mixed.choose, balanced, ranges, chosen.tuning, max_flips)
-                        made[kind] = keras.call(versions.declare, choice.content)
+                        made[kind] = keras.call(op_versions.declare, choice.content)
                     else:
                         made[kind] = keras.call(quantize.make, kind, balanced, ranges)
     made = {kind: made[kind] for kind in kinds}
@@ -155,11 +154,11 @@ def _choose(images: Images, takes: ModelSpec, *, tuning: bool) -> _Chosen:
     whole = _load(images.calibration, takes)
     chosen = calibration.choose(whole, images.calibration_size)
     test = None if images.test is None else _load(images.test, takes, skip_bad=True)
-    warnings = lint.check(chosen, test, takes)
+    warnings = calibration_lint.check(chosen, test, takes)
     tuned = chosen
     if tuning:
         tuned = whole if images.tuning is None else _load(images.tuning, takes)
-        lint.check(tuned, test, takes, "tuning set")
+        calibration_lint.check(tuned, test, takes, "tuning set")
     return _Chosen(chosen, tuned, warnings)
 
 
@@ -214,8 +213,8 @@ def _describe(
         mixed=None,
         input=_quantization(entry),
         output=_quantization(answer),
-        op_versions=versions.of_operations(model),
-        oldest_runtime=versions.oldest_runtime(model),
+        op_versions=op_versions.of_operations(model),
+        oldest_runtime=op_versions.oldest_runtime(model),
         runtimes=loaded,
         **origin,
     )

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters import calibration, flatbuffer
+from converters import calibration
 from converters.calibration import Ranges
-from harness.dataset import Dataset
+from harness.artifacts import flatbuffer
+from harness.images.dataset import Dataset
 
 EXPONENT = 0.4  # 0: channels stay as they are; 1: all become as large as the largest (docs/conversion.md)
 LEAST_SHARE = 1 / 256  # of its tensor's largest: a channel that is smaller counts as that

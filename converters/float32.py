@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converters import flatbuffer, keras_model
-from harness.spec import ModelSpec
+from converters import keras_model
+from harness.artifacts import flatbuffer
+from harness.images.spec import ModelSpec
 
 
 @dataclass(frozen=True)

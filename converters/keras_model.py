@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness import files
-from harness.dataset import Dataset
-from harness.errors import SetupError
-from harness.parity import are_logits, are_probabilities
-from harness.spec import COLOURS, Ends, ModelSpec
+from harness.artifacts.outputs import are_logits, are_probabilities
+from harness.core import files
+from harness.core.errors import SetupError
+from harness.images.dataset import Dataset
+from harness.images.spec import COLOURS, Ends, ModelSpec
 
 Shape = tuple[int | None, ...] | None
 Outputs = npt.NDArray[np.float32]

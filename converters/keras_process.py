@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
-from harness.errors import SetupError
+from harness.core.errors import SetupError
 
 P = ParamSpec("P")
 R = TypeVar("R")

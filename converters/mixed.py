@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from converters import flatbuffer, quantize
+from converters import quantize
 from converters.calibration import Ranges, invoked, parts
-from converters.manifest import MIXED
-from harness.dataset import Dataset, take
+from harness.artifacts import flatbuffer
+from harness.artifacts.manifest import MIXED
+from harness.images.dataset import Dataset, take
 
 WITH_WEIGHTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
 RANKING_IMAGES = 44

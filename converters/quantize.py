@@ -7,9 +7,10 @@ from collections.abc import Collection
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
-from converters import flatbuffer, relu, versions
+from converters import op_versions, relu
 from converters.calibration import Ranges
-from converters.manifest import CALIBRATED
+from harness.artifacts import flatbuffer
+from harness.artifacts.manifest import CALIBRATED
 
 
 def make(kind: str, float32: bytes, ranges: Ranges | None) -> bytes:
@@ -18,8 +19,8 @@ def make(kind: str, float32: bytes, ranges: Ranges | None) -> bytes:
     ranges: of the activations; only the kinds that calibrate use them.
     """
     if kind not in CALIBRATED:
-        return versions.declare(apply(recipe(kind), float32))
-    return versions.declare(apply(recipe(kind, unmeasured(float32, ranges or {})), float32, ranges))
+        return op_versions.declare(apply(recipe(kind), float32))
+    return op_versions.declare(apply(recipe(kind, unmeasured(float32, ranges or {})), float32, ranges))
 
 
 def recipe(kind: str, float_layers: Collection[str] = ()) -> list[dict[str, Any]]:

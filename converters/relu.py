@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from converters import flatbuffer
+from harness.artifacts import flatbuffer
 
 QUANTIZE_VERSION = 2  # the first that requantizes int8 to int8
 

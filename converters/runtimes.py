@@ -40,7 +40,7 @@ def answer(contents: Mapping[str, bytes], inputs: np.ndarray, python: str = sys.
 
 
 def _answer(scratch: Path, kind: str, content: bytes, python: str) -> Answers:
-    from harness import worker
+    from harness.run import worker
 
     folder = scratch / kind
     folder.mkdir()

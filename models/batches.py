@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from harness import dataset
-from harness.dataset import Dataset
-from harness.errors import SetupError
-from harness.files import sha256, write_atomic
+from harness.core.errors import SetupError
+from harness.core.files import sha256, write_atomic
+from harness.images import dataset
+from harness.images.dataset import Dataset
 from models.augment import augment
 from models.config import TrainConfig
 

@@ -16,8 +16,8 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from harness.errors import SetupError
-from harness.files import write_atomic
+from harness.core.errors import SetupError
+from harness.core.files import write_atomic
 from models import curve
 from models.config import TrainConfig
 

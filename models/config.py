@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import settings, spec
-from harness.errors import SetupError
-from harness.spec import ModelSpec
+from harness.core import settings
+from harness.core.errors import SetupError
+from harness.images import spec
+from harness.images.spec import ModelSpec
 
 Range = tuple[float, float]
 DIGITS = ModelSpec(image_size=(28, 28), channels=1, class_names=(*"0123456789", "noise"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
-from harness.files import write_atomic
+from harness.core.files import write_atomic
 
 SERIES = {"training": ("", "tab:blue"), "validation": ("val_", "tab:orange")}
 

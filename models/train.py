@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.errors import Exit, SetupError
+from harness.core.errors import Exit, SetupError
 from models import config
 
 

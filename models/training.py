@@ -16,10 +16,12 @@ import keras
 import numpy as np
 
 from converters import keras_model
-from harness import classifier, dataset, spec, terminal
-from harness.dataset import Dataset
-from harness.errors import SetupError
-from harness.files import check_writable, write_atomic
+from harness.core.errors import SetupError
+from harness.core.files import check_writable, write_atomic
+from harness.images import dataset, spec
+from harness.images.dataset import Dataset
+from harness.output import terminal
+from harness.tools import classifier
 from models.batches import MISLABELLED, SURE, Batches, Held, Indices, check_classes, record_split, split, unsure
 from models.callbacks import Bar, Checkpoint, Plateau, Progress, StopOnNaN, WarmUp, alone, beside, save
 from models.config import TrainConfig

@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of several processes one takes a whole file, for its fixtures; one all that shares virtual devices, or a lab."""
     for item in items:
         room = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(room if room in ("devices", "lab") else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(room if room in ("devices", "cluster") else str(item.path)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 from tabulate import tabulate
 
-from harness import statistics
+from harness.judge import paired_tests
 
 MARGIN, ALPHA, SETS = 0.005, 0.025, 5000
 SIZES = (1000, 2200, 10_000)
@@ -24,9 +24,9 @@ def outcomes(images: int, drop: float, fixed: float, sets: int = SETS, seed: int
     drawn = rng.multinomial(images, [fixed + drop, fixed, 1 - 2 * fixed - drop], sets)
     found: Counter[str] = Counter()
     for (broken, mended), count in Counter(map(tuple, drawn[:, :2].tolist())).items():
-        if statistics.largest_drop(broken, mended, images, ALPHA) <= MARGIN:
+        if paired_tests.largest_drop(broken, mended, images, ALPHA) <= MARGIN:
             found["PASS"] += count
-        elif statistics.smallest_drop(broken, mended, images, ALPHA) > MARGIN:
+        elif paired_tests.smallest_drop(broken, mended, images, ALPHA) > MARGIN:
             found["FAIL"] += count
         else:
             found["INCONCLUSIVE"] += count

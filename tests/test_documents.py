@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import record
 from harness.cli import VERBS, main, parser
+from harness.records import record
 from tests.conftest import CALIBRATION, ROOT
-from tests.harness.test_evidence import a_run, stored
+from tests.records.test_evidence import a_run, stored
 
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("*/*.md")})
 PROGRAMS = ("harness", "python", "python3", "pytest", "tox")

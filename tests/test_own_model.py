@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.spec import ModelSpec
+from harness.images.spec import ModelSpec
 from tests.conftest import ROOT
 
 CONFIG = """

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters import manifest
+from harness.artifacts import manifest
 from harness.cli import main
 from tests.conftest import ROOT, SHIPPED
 

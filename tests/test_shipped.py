@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from converters import manifest
+from harness.artifacts import manifest
 from harness.cli import main
 from tests.conftest import ROOT, SHIPPED
 

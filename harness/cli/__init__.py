@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from harness.errors import Exit, SetupError
+from harness.core.errors import Exit, SetupError
 
 VERBS = (
     "convert",
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code."""
     options = parser().parse_args(arguments)
     if options.verbose:
-        from harness.terminal import progress
+        from harness.output.terminal import progress
 
         progress.verbose = True
     try:
@@ -92,7 +92,7 @@ class _Version(argparse.Action):
     """Looked up only when asked for: it takes longer than all the rest of --help."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from harness import versions
+        from harness.tools import versions
 
         print(versions.text())
         parser.exit()

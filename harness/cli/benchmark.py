@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from harness.cli import flags
-from harness.errors import Exit, SetupError
+from harness.core.errors import Exit, SetupError
 
 DOES = "measure latency beside litert-benchmark's, turn by turn"
 EXAMPLE = "harness benchmark --variants int8"
@@ -22,9 +22,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from statistics import median
 
-    from converters import manifest
-    from harness import dataset, peers, terminal
-    from harness.terminal.style import grid
+    from harness.artifacts import manifest
+    from harness.images import dataset
+    from harness.output import terminal
+    from harness.output.terminal.style import grid
+    from harness.tools import litert_benchmark
 
     if options.turns < 1:
         raise SetupError(f"--turns {options.turns}: expected at least 1")
@@ -37,8 +39,8 @@ def run(options: argparse.Namespace) -> int:
     rows = []
     with terminal.Bars() as bars:
         for kind in options.variants or known:
-            turns: list[peers.Turn] = []
-            for turn in peers.compare(options.models, known[kind], data, threads, options.turns):
+            turns: list[litert_benchmark.Turn] = []
+            for turn in litert_benchmark.compare(options.models, known[kind], data, threads, options.turns):
                 turns.append(turn)
                 bars(f"{kind} beside litert-benchmark", len(turns), options.turns)
             ratios = sorted(turn.ratio for turn in turns)

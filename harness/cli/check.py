@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli import flags
-from harness.errors import Exit, SetupError
+from harness.core.errors import Exit, SetupError
 
 if TYPE_CHECKING:
-    from harness.check import Subject
-    from harness.devices.base import Progress
-    from harness.job import LatencyPlan
-    from harness.latency_gate import Baseline
-    from harness.on_devices import OnDevice
-    from harness.policy import Policy
+    from harness.check.on_devices import OnDevice
+    from harness.check.pipeline import Subject
+    from harness.core.progress import Progress
+    from harness.judge.policy import Policy
+    from harness.records.baseline import Baseline
+    from harness.run.latency_plan import LatencyPlan
 
 WORST_FIRST = (Exit.INTERRUPTED, Exit.FAIL, Exit.SETUP, Exit.INCONCLUSIVE, Exit.PASS)  # of several devices
 
@@ -69,12 +69,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import latency_gate, on_devices, policy, record, terminal
-    from harness.devices.benchmark_model import BenchmarkModel
-    from harness.devices.local import URI
-    from harness.files import check_writable, write_atomic
-    from harness.formats import runs
-    from harness.verdict import EXIT_CODES as OUTCOME_CODES
+    from harness.check import on_devices
+    from harness.core.files import check_writable, write_atomic
+    from harness.core.outcome import EXIT_CODES as OUTCOME_CODES
+    from harness.judge import policy
+    from harness.output import terminal
+    from harness.output.formats import runs
+    from harness.records import record
+    from harness.records.baseline import load_baseline
+    from harness.run.devices.benchmark_model import BenchmarkModel
+    from harness.run.devices.local import URI
 
     plan = flags.latency_plan(options)
     if options.json.suffix != ".json":
@@ -85,10 +89,10 @@ def run(options: argparse.Namespace) -> int:
     if options.benchmark_model:
         benchmark = BenchmarkModel(options.benchmark_model, tuple(options.benchmark_flag))
     limits = policy.load(options.policy)
-    baseline = latency_gate.load(options.baseline, limits.latency)
+    baseline = load_baseline(options.baseline, limits.latency)
     check_writable(options.json.parent)
     if options.html:
-        from harness.report import check as page  # fails here where the extra is missing, before the work
+        from harness.output.report import check as page  # fails here where the extra is missing, before the work
 
         check_writable(options.html.parent)
     with terminal.Bars() as bars, tempfile.TemporaryDirectory(prefix="harness-packed-") as unpacked:
@@ -123,7 +127,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _subject(options: argparse.Namespace, limits: Policy, progress: Progress, unpacked: Path) -> tuple[Subject, Policy]:
     """What is checked and by which limits: those of the packed check, or of the flags."""
-    from harness import pack, policy
+    from harness.check import pack
+    from harness.judge import policy
 
     if options.packed:
         subject, packed_limits = pack.read(options.packed, unpacked)
@@ -133,7 +138,7 @@ def _subject(options: argparse.Namespace, limits: Policy, progress: Progress, un
 
 def _path(options: argparse.Namespace, uri: str, devices: int) -> Path:
     """Where a device's record is written."""
-    from harness.on_devices import slug
+    from harness.check.on_devices import slug
 
     named: Path = options.json
     return named if devices == 1 else named.with_suffix(f".{slug(uri)}.json")
@@ -141,8 +146,8 @@ def _path(options: argparse.Namespace, uri: str, devices: int) -> Path:
 
 def _in_shards(options: argparse.Namespace) -> bool:
     """Whether the images are to be read in shards: on a lab, where that is asked for, and where they are many."""
-    from converters import manifest
-    from harness import shards
+    from harness.artifacts import manifest
+    from harness.images import shards
 
     if options.packed:
         return False
@@ -161,22 +166,24 @@ def _sharded(
     progress: Progress,
 ) -> list[OnDevice]:
     """Each named device on its own; of a lab, like devices together."""
-    from harness import shards, terminal
-    from harness.devices.local import URI
-    from harness.lab import cluster, sharded
-    from harness.lab.engine import Engine, LocalEngine
-    from harness.on_devices import OnDevice
+    from harness.check import sharded
+    from harness.check.engine import Engine, LocalEngine
+    from harness.check.on_devices import OnDevice
+    from harness.cluster import client
+    from harness.images import shards
+    from harness.output import terminal
+    from harness.run.devices.local import URI
 
     what = sharded.subject(options.models, options.reference, options.variants, limits, plan, baseline)
     named = options.device or ([] if options.scheduler else [URI])
-    lab = cluster.Cluster(options.scheduler, flags.tls(options)) if options.scheduler else None
+    lab = client.Cluster(options.scheduler, flags.tls(options)) if options.scheduler else None
     engine: Engine = lab or LocalEngine(named, progress)
     done = []
     with engine:
         groups = [[uri] for uri in named]
         if lab:
             lab.check_versions()
-            groups = [cluster.choose(lab.devices(), named, options.scheduler)]
+            groups = [client.choose(lab.devices(), named, options.scheduler)]
         for group in groups:
             source = shards.open_source(options.data, what.spec)
             size = -(-source.images // options.shards) if options.shards else shards.usual_size(what.spec)

@@ -16,8 +16,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import compare, terminal
-    from harness.verdict import EXIT_CODES as OUTCOME_CODES
+    from harness.core.outcome import EXIT_CODES as OUTCOME_CODES
+    from harness.output import terminal
+    from harness.records import compare
 
     found = compare.compare(options.before, options.after, anyway=options.anyway)
     print(terminal.runs(found))

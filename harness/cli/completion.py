@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import Exit, SetupError
+from harness.core.errors import Exit, SetupError
 
 DOES = "print a shell's completion script"
 EXAMPLE = 'eval "$(harness completion bash)"'

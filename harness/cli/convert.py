@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from harness.cli import flags
-from harness.errors import Exit
+from harness.core.errors import Exit
 
 DOES = "make TFLite variants of a Keras model"
 EXAMPLE = "harness convert models/resnet164.keras --out models/tflite"
@@ -61,8 +61,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from converters.convert import Images, convert
-    from converters.manifest import KINDS
-    from harness import terminal
+    from harness.artifacts.manifest import KINDS
+    from harness.output import terminal
 
     made = convert(
         options.model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.errors import Exit
+from harness.core.errors import Exit
 
 DOES = "list the devices that can be reached, and say what is wrong with the others"
 EXAMPLE = "harness devices ssh://pi@raspberrypi.local"
@@ -18,7 +18,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness.devices import listing
+    from harness.run.devices import listing
 
     if options.clean:
         return listing.clean(options.uri)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.errors import Exit
+from harness.core.errors import Exit
 
 DOES = "say what on this machine would disturb latency, and what to change first"
 EXAMPLE = "harness doctor && harness check"
@@ -15,7 +15,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import doctor
+    from harness.tools import doctor
 
     found = doctor.examine()
     for place, advice in enumerate((advice for advice in found if advice.todo), start=1):

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from harness.cli import flags
-from harness.errors import Exit
+from harness.core.errors import Exit
 
 DOES = "say how often a Keras or TFLite model is right, and show where not"
 EXAMPLE = "harness evaluate models/tflite/int8.tflite --html runs/int8.html"
@@ -25,17 +25,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import json
 
-    from harness import terminal
-    from harness.classifier import TFLITE
-    from harness.evaluate import evaluate
-    from harness.files import check_writable, write_atomic
+    from harness.core.files import check_writable, write_atomic
+    from harness.output import terminal
+    from harness.tools.classifier import TFLITE
+    from harness.tools.evaluate import evaluate
 
     for file in filter(None, (options.html, options.json)):
         check_writable(file.parent)
     if options.model.suffix != TFLITE:
         check_writable(options.models)
     if options.html:
-        from harness.report import evaluation as page  # fails here where the extra is missing, before the work
+        from harness.output.report import evaluation as page  # fails here where the extra is missing, before the work
     with terminal.Bars() as bars:
         done = evaluate(
             options.model,

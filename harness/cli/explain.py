@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.cli import flags
-from harness.errors import Exit, SetupError
+from harness.core.errors import Exit, SetupError
 
 DOES = "say where a quantized variant loses its answers, layer by layer"
 EXAMPLE = "harness explain int8"
@@ -28,12 +28,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from converters import calibration, manifest
-    from harness import dataset, explain, terminal
-    from harness.files import check_writable, write_atomic
+    from converters import calibration
+    from harness.artifacts import manifest
+    from harness.core.files import check_writable, write_atomic
+    from harness.images import dataset
+    from harness.output import terminal
+    from harness.tools import explain
 
     if options.html:
-        from harness.report import explanation as page
+        from harness.output.report import explanation as page
 
         check_writable(options.html.parent)
     if options.images < 1:

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import SetupError
+from harness.core.errors import SetupError
 
 if TYPE_CHECKING:
-    from harness.check import Subject
-    from harness.devices.base import Progress
-    from harness.job import LatencyPlan
-    from harness.lab.cluster import Keys
-    from harness.policy import Policy
+    from harness.check.pipeline import Subject
+    from harness.cluster.client import Keys
+    from harness.core.progress import Progress
+    from harness.judge.policy import Policy
+    from harness.run.latency_plan import LatencyPlan
 
 MODEL = Path("models/resnet164.keras")
 MODELS = Path("models/tflite")
@@ -103,7 +103,7 @@ def add_tls(parser: argparse.ArgumentParser) -> None:
 
 
 def tls(options: argparse.Namespace) -> Keys:
-    from harness.lab.cluster import Keys
+    from harness.cluster.client import Keys
 
     return Keys(options.tls_ca, options.tls_cert, options.tls_key)
 
@@ -137,9 +137,10 @@ def add_latency(parser: argparse.ArgumentParser) -> None:
 
 def subject(options: argparse.Namespace, limits: Policy, progress: Progress) -> Subject:
     """What is checked, by the flags of `add_models`, `add_reference`, `add_variants` and `add_data`."""
-    from harness import check, terminal
+    from harness.check import pipeline
+    from harness.output import terminal
 
-    return check.prepare(
+    return pipeline.prepare(
         options.models,
         options.reference,
         options.data,
@@ -153,7 +154,7 @@ def subject(options: argparse.Namespace, limits: Policy, progress: Progress) -> 
 
 def check_threads(threads: int) -> int:
     """The number, where this machine has as many cores. Raises SetupError."""
-    from harness import worker
+    from harness.run import worker
 
     cores = worker.cores()
     if not 1 <= threads <= cores:
@@ -163,7 +164,7 @@ def check_threads(threads: int) -> int:
 
 def latency_plan(options: argparse.Namespace) -> LatencyPlan | None:
     """The plan that the flags of `add_latency` ask for. Raises SetupError: zero runs, more threads than cores."""
-    from harness import job
+    from harness.run.latency_plan import MLPERF, QUICK, LatencyPlan
 
     if options.threads < 1:
         raise SetupError(f"--threads {options.threads}: expected at least 1")
@@ -173,7 +174,7 @@ def latency_plan(options: argparse.Namespace) -> LatencyPlan | None:
     for name, value in own.items():
         if value < (least := 1 if name == "processes" else 0):
             raise SetupError(f"--{name} {value:g}: expected at least {least}; --no-latency measures none")
-    plan = job.MLPERF if options.mlperf else job.QUICK if options.quick else job.LatencyPlan()
+    plan = MLPERF if options.mlperf else QUICK if options.quick else LatencyPlan()
     return replace(
         plan,
         threads=options.threads,

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from harness.cli import flags
-from harness.errors import Exit
+from harness.core.errors import Exit
 
 DOES = "check every device of a fleet file, with one verdict for all"
 EXAMPLE = "harness fleet fleet.toml --scheduler tcp://127.0.0.1:8786"
@@ -19,22 +19,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import terminal
-    from harness.lab import cluster, fleet, inventory
-    from harness.lab.engine import Engine, LocalEngine
-    from harness.verdict import EXIT_CODES as OUTCOME_CODES
+    from harness.check import fleet
+    from harness.check.engine import Engine, LocalEngine
+    from harness.cluster import client, inventory
+    from harness.core.outcome import EXIT_CODES as OUTCOME_CODES
+    from harness.output import terminal
 
     asked = fleet.read(options.file)
     engine: Engine
     if options.scheduler:
-        engine = cluster.Cluster(options.scheduler, flags.tls(options))
+        engine = client.Cluster(options.scheduler, flags.tls(options))
     else:
         known, problems = inventory.look([entry.uri for entry in asked.device if entry.uri])
         for problem in problems:
             print(f"harness fleet: {problem}", file=sys.stderr)
         engine = LocalEngine(known, known=known)
     with engine:
-        if isinstance(engine, cluster.Cluster):
+        if isinstance(engine, client.Cluster):
             engine.check_versions()
         with terminal.Bars() as bars:
             done, interrupted = fleet.run(asked, engine, str(options.file), terminal.step, bars)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.errors import Exit
+from harness.core.errors import Exit
 
 DOES = "show the images whose answer changed"
 EXAMPLE = "harness flips runs/check.json --html runs/flips.html"
@@ -17,11 +17,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import evidence, flips, terminal
-    from harness.files import check_writable, write_atomic
+    from harness.core.files import check_writable, write_atomic
+    from harness.output import terminal
+    from harness.records import evidence, flips
 
     if options.html:
-        from harness.report import flips as page  # fails here where the extra is missing, before the work
+        from harness.output.report import flips as page  # fails here where the extra is missing, before the work
 
         check_writable(options.html.parent)
     record = evidence.again(options.record)

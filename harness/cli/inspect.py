@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from harness.cli import flags
-from harness.errors import Exit
+from harness.core.errors import Exit
 
 DOES = "say what is in a .tflite file"
 EXAMPLE = "harness inspect models/tflite/int8.tflite"
@@ -18,8 +18,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from converters.inspection import inspect
-    from harness import terminal
+    from harness.output import terminal
+    from harness.tools.inspection import inspect
 
     print(terminal.inspected(inspect(options.file, options.runtime)))
     return Exit.PASS

@@ -39,7 +39,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness.lab import serve
+    from harness.cluster import serve
 
     keys = flags.tls(options)
     if options.role == "scheduler":

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from harness.cli import flags
-from harness.errors import Exit
+from harness.core.errors import Exit
 
 DOES = "put a check into one file, for a machine without TensorFlow"
 EXAMPLE = "harness pack runs/job.zip"
@@ -22,8 +22,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import pack, policy, terminal
-    from harness.files import check_writable
+    from harness.check import pack
+    from harness.core.files import check_writable
+    from harness.judge import policy
+    from harness.output import terminal
 
     limits = policy.load(options.policy)
     check_writable(options.file.parent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.errors import Exit
+from harness.core.errors import Exit
 
 DOES = "print the limits that variants are judged by"
 EXAMPLE = "harness policy > my-policy.toml"
@@ -15,7 +15,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import policy
+    from harness.judge import policy
 
     print(policy.DEFAULTS.read_text(), end="")
     return Exit.PASS

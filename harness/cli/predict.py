@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from harness.cli import flags
-from harness.errors import Exit, SetupError
+from harness.core.errors import Exit, SetupError
 
 DOES = "say what a Keras or TFLite model sees in pictures"
 EXAMPLE = "harness predict data/test/7_1.jpg --model models/tflite/int8.tflite --top 3"
@@ -37,9 +37,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import json
 
-    from harness import classifier, terminal
-    from harness.files import write_atomic
-    from harness.predict import predict
+    from harness.core.files import write_atomic
+    from harness.output import terminal
+    from harness.tools import classifier
+    from harness.tools.predict import predict
 
     if options.top < 1:
         raise SetupError(f"--top {options.top}: expected at least 1")

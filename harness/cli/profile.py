@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from harness.cli import flags
-from harness.errors import Exit, SetupError
+from harness.core.errors import Exit, SetupError
 
 DOES = "show where a variant's time goes on this machine, beside what its work costs at least"
 EXAMPLE = "harness profile int8 --layers 20"
@@ -21,9 +21,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from converters import manifest
-    from harness import classifier, dataset, profile, terminal
-    from harness.terminal import profile as shown
+    from harness.artifacts import manifest
+    from harness.images import dataset
+    from harness.output import terminal
+    from harness.output.terminal import profile as shown
+    from harness.tools import classifier, op_profile
 
     if options.layers < 0:
         raise SetupError(f"--layers {options.layers}: expected 0 or more")
@@ -39,6 +41,6 @@ def run(options: argparse.Namespace) -> int:
     takes = classifier.open_model(path, options.models).spec
     pixels = dataset.load(options.data, takes, skip_bad=options.skip_bad).images[::20][:MOST_IMAGES]
     with terminal.step(f"profiling {path.name}"):
-        found = profile.measure(path, takes.to_input(pixels), kind)
+        found = op_profile.measure(path, takes.to_input(pixels), kind)
     print(shown.table(found, options.layers))
     return Exit.PASS

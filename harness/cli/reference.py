@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.cli import flags
-from harness.errors import Exit
+from harness.core.errors import Exit
 
 DOES = "compute and store the Keras model's outputs"
 EXAMPLE = "harness reference models/resnet164.keras"
@@ -22,8 +22,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import classifier, dataset, reference, terminal
-    from harness.files import check_writable
+    from harness.artifacts import reference
+    from harness.core.files import check_writable
+    from harness.images import dataset
+    from harness.output import terminal
+    from harness.tools import classifier
 
     check_writable(options.models)
     model = classifier.open_model(options.model, options.models, config=options.model_config, imports=options.imports)

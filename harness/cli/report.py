@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli import flags
-from harness.errors import Exit
+from harness.core.errors import Exit
 
 if TYPE_CHECKING:
-    from harness.formats.runs import Runs
+    from harness.output.formats.runs import Runs
 
 DOES = "show stored runs again, in another shape, several devices side by side"
 EXAMPLE = "harness report runs/check.json --format html --out runs/check.html"
@@ -28,8 +28,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness.files import check_writable, write_atomic
-    from harness.formats import runs
+    from harness.core.files import check_writable, write_atomic
+    from harness.output.formats import runs
 
     render = _renderer(options.format)  # fails where the extra is missing, before the work
     if options.out:
@@ -45,14 +45,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _renderer(shape: str) -> Callable[[Runs], str]:
     if shape == "html":
-        from harness.report import check
+        from harness.output.report import check
 
         return check.page
     if shape == "table":
-        from harness import terminal
+        from harness.output import terminal
 
         return terminal.tables
-    from harness.formats import json_report, junit, markdown
+    from harness.output.formats import json_report, junit, markdown
 
     renderers: dict[str, Callable[[Runs], str]] = {
         "markdown": markdown.render,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from harness.cli import flags
-from harness.errors import Exit
+from harness.core.errors import Exit
 
 DOES = "break a sound variant on the spot, in every way known, and require that none passes"
 EXAMPLE = "harness selftest"
@@ -19,7 +19,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import selftest, terminal
+    from harness.output import terminal
+    from harness.tools import selftest
 
     cases = selftest.run(options.models, options.reference, options.data, terminal.step)
     print(terminal.cases(cases))

@@ -17,8 +17,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import evidence, terminal
-    from harness.verdict import EXIT_CODES as OUTCOME_CODES
+    from harness.core.outcome import EXIT_CODES as OUTCOME_CODES
+    from harness.output import terminal
+    from harness.records import evidence
 
     judged = evidence.again(options.record, options.policy)
     print(terminal.table(judged))

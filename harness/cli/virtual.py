@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.errors import Exit
+from harness.core.errors import Exit
 
 DOES = "start a phone or a Raspberry Pi of ARM without hardware, under emulation"
 EXAMPLE = "harness virtual phone"
@@ -22,8 +22,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness import terminal
-    from harness.devices.virtual import Virtual
+    from harness.output import terminal
+    from harness.run.devices.virtual import Virtual
 
     device = Virtual(options.kind)
     if options.action == "start":

@@ -15,13 +15,14 @@ import pytest
 from keras import layers
 
 from converters import convert as conversion
-from converters import keras_model, manifest
+from converters import keras_model
 from converters.convert import Images
-from harness import dataset
+from harness.artifacts import manifest
 from harness.cli import main
-from harness.errors import SetupError
-from harness.files import write_atomic_together
-from harness.spec import ModelSpec
+from harness.core.errors import SetupError
+from harness.core.files import write_atomic_together
+from harness.images import dataset
+from harness.images.spec import ModelSpec
 from tests.conftest import CALIBRATION, DIGITS, TEST_IMAGES
 
 KERAS_2 = Path(__file__).parent / "keras2.h5"  # written by Keras 2.15: convolution, batch norm, ReLU, pooling, dense
@@ -64,7 +65,7 @@ def head(x: keras.KerasTensor) -> keras.KerasTensor:
 
 def check_answers(model: Path, out: Path, imports: tuple[str, ...] = ()) -> None:
     """float32 answers as Keras does, and the others are there."""
-    from harness.worker import Model
+    from harness.run.worker import Model
 
     variants = manifest.read(out)
     assert set(variants) == set(manifest.KINDS)
@@ -172,8 +173,8 @@ def save(model: keras.Model, path: Path) -> Path:
 
 def test_logits_are_given_a_softmax(tmp_path: Path) -> None:
     """In the reference as in the variants, and that is said; a model that gives probabilities stays as it is."""
-    from harness.parity import softmax
-    from harness.worker import Model
+    from harness.artifacts.outputs import softmax
+    from harness.run.worker import Model
 
     source = save(pooled(COLOUR.shape, layers.Dense(3)), tmp_path / "logits.keras")
     (tmp_path / "logits.toml").write_text(COLOUR.to_toml())

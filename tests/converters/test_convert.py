@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from converters import calibration, manifest
-from harness import dataset
+from converters import calibration
+from harness.artifacts import manifest
 from harness.cli import main
+from harness.images import dataset
 from tests.conftest import CALIBRATION, DIGITS, ROOT, save_model
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from converters import calibration, equalize, mixed, quantize
 from converters.convert import Images, convert
-from harness import dataset
-from harness.dataset import Dataset
+from harness.images import dataset
+from harness.images.dataset import Dataset
 from tests.conftest import CALIBRATION, DIGITS
 
 Branch = Callable[[Any, int], Any]

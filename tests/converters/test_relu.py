@@ -9,9 +9,9 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from converters import calibration, quantize, relu
-from harness import dataset
-from harness.dataset import Dataset
-from harness.worker import Model
+from harness.images import dataset
+from harness.images.dataset import Dataset
+from harness.run.worker import Model
 from tests.conftest import CALIBRATION, DIGITS
 
 

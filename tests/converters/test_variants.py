@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from converters import calibration, manifest, mixed
-from converters.manifest import MIXED
-from harness import dataset
+from converters import calibration, mixed
+from harness.artifacts import manifest
+from harness.artifacts.manifest import MIXED
 from harness.cli import main
+from harness.images import dataset
 from tests.conftest import CALIBRATION, DIGITS, ROOT
 
 EXTRA = [kind for kind in manifest.KNOWN_KINDS if kind not in (*manifest.KINDS, MIXED)]

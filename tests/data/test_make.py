@@ -13,7 +13,7 @@ from PIL import Image
 
 from data import ink, make, mnist
 from data.make import main
-from harness import dataset
+from harness.images import dataset
 from tests.conftest import CALIBRATION, DIGITS, TEST_IMAGES
 
 

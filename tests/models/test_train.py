@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import dataset
-from harness.errors import SetupError
-from harness.files import sha256
-from harness.spec import ModelSpec
+from harness.core.errors import SetupError
+from harness.core.files import sha256
+from harness.images import dataset
+from harness.images.spec import ModelSpec
 from models import config
 from models.augment import augment
 from models.batches import Batches, split, unsure
@@ -349,7 +349,7 @@ def test_a_model_picks_the_hard_images(
     arguments = [*SMALL, "--hard-by", str(tiny_model), "--out", str(tmp_path / "a.keras"), "--no-tensorboard"]
     assert main([*arguments, "--epochs", "1"]) == 0
     assert re.search(r"unsure of \d+ of 198 training images", capsys.readouterr().out)
-    monkeypatch.setattr("harness.classifier.ask", None)
+    monkeypatch.setattr("harness.tools.classifier.ask", None)
     assert main([*arguments, "--epochs", "2"]) == 0
     assert "continuing after epoch 1" in capsys.readouterr().out
     settings = tmp_path / "digits.toml"

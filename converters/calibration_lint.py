@@ -1,0 +1,117 @@
+"""Is a calibration set fit to set int8 ranges? NumPy only; run before every quantization that calibrates.
+
+What would silently spoil a conversion is an error, what may be meant is a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.core.errors import SetupError
+from harness.images.dataset import Dataset, content_hashes
+from harness.images.spec import ModelSpec
+
+FEWEST = 100  # images, below which ranges still move
+FEWEST_OF_CLASS = 5
+TOLERATED = 0.1  # share of the set that may be repeated or constant
+LEAST_SPAN = 64  # levels from the darkest to the brightest pixel of the set
+USUAL = (1, 99)  # percentiles of the test images between which the set's typical image must lie
+
+
+@dataclass(frozen=True)
+class Findings:
+    """errors: why the set must not be used; warnings: what a person should know."""
+
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def check(
+    calibration: Dataset, test: Dataset | None, spec: ModelSpec, what: str = "calibration set"
+) -> tuple[str, ...]:
+    """The warnings. Raises SetupError, one line, for a set that must not be used.
+
+    test: the images that variants will be judged on; none where there are none to compare with.
+    """
+    found = lint(calibration, test, spec)
+    if found.errors:
+        raise SetupError(f"{what}: {'; '.join(found.errors)}")
+    return found.warnings
+
+
+def lint(calibration: Dataset, test: Dataset | None, spec: ModelSpec) -> Findings:
+    """All that is wrong or odd about a calibration set."""
+    if unusable := _form(calibration, spec):
+        return Findings((unusable,), ())
+    errors: list[str] = []
+    warnings = list(calibration.notes)
+    images = calibration.images
+    count = len(images)
+    constant = (np.ptp(images, axis=(1, 2)) == 0).all(axis=1)
+    hashes = content_hashes(images)
+    repeated = count - len(set(hashes))
+
+    def share(number: int, what: str, then: str) -> None:
+        if number:
+            (errors if number > TOLERATED * count else warnings).append(f"{number} of {count} images {what}; {then}")
+
+    present = dict(zip(spec.class_names, np.bincount(calibration.labels, minlength=len(spec.class_names)), strict=True))
+    if missing := [name for name, number in present.items() if number == 0]:
+        errors.append(f"no image of class {_listed(missing)}; add some of every class, or raise --calibration-size")
+    if rare := [name for name, number in present.items() if 0 < number < FEWEST_OF_CLASS]:
+        warnings.append(f"fewer than {FEWEST_OF_CLASS} images of class {_listed(rare)}")
+    if count < FEWEST:
+        warnings.append(f"{count} images, fewer than {FEWEST}: ranges may be too narrow")
+    share(repeated, "repeat another", "each should show something new")
+    share(int(constant.sum()), "are of one colour throughout", "they say nothing of the ranges")
+    span = int(np.ptp(images))
+    if span < LEAST_SPAN:
+        errors.append(f"its pixels span {span} of 255 levels; expected 0-255: were they scaled before?")
+    if test is None:
+        warnings.append("not compared with the test images: there are none here")
+    else:
+        tested = set(content_hashes(test.images))
+        leaked = [i for i, digest in enumerate(hashes) if digest in tested and not constant[i]]
+        if leaked:
+            names = _listed([calibration.names[i] for i in leaked[:3]])
+            errors.append(
+                f"{len(leaked)} images are of the test set ({names}); a test is no test of what it was made from"
+            )
+        elif span >= LEAST_SPAN and not constant.all():
+            errors += _unlike(images, test.images)
+    return Findings(tuple(errors), tuple(warnings))
+
+
+def _form(data: Dataset, spec: ModelSpec) -> str:
+    """What forbids looking at the pixels at all; empty: nothing."""
+    images = data.images
+    if images.ndim != 4 or images.shape[1:] != spec.shape or not len(images):
+        return f"images of shape {images.shape}; expected [N, {', '.join(map(str, spec.shape))}]"
+    if images.dtype != np.uint8:
+        broken = int((~np.isfinite(images)).any(axis=(1, 2, 3)).sum())
+        what = f"{broken} images with NaN or infinity" if broken else f"values {images.min():g} to {images.max():g}"
+        return f"{images.dtype} pixels, {what}; expected uint8 0-255, which evaluation scales itself"
+    return ""
+
+
+def _unlike(images: npt.NDArray[np.uint8], tested: npt.NDArray[np.uint8]) -> list[str]:
+    """How the set's typical image differs from all that the model is judged on: polarity, scale, contrast."""
+    problems = []
+    statistics: dict[str, Callable[..., Any]] = {"brightness": np.mean, "contrast": np.std, "background": np.median}
+    for what, figure in statistics.items():
+        typical = float(np.median(figure(images, axis=(1, 2, 3))))
+        low, high = np.percentile(figure(tested, axis=(1, 2, 3)), USUAL)
+        if not low <= typical <= high:
+            problems.append(f"{what} {typical:.0f} where the test images have {low:.0f} to {high:.0f}")
+    if not problems:
+        return []
+    return [f"{', '.join(problems)}: inverted, or scaled otherwise than in evaluation?"]
+
+
+def _listed(items: list[str]) -> str:
+    return ", ".join(items)

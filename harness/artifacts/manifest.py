@@ -1,0 +1,159 @@
+"""What is known of each variant: manifest.json beside the .tflite files. Reads without TensorFlow.
+
+A variant's kind names its file, its entry and its row in every table: ARITHMETIC[_mixed][_float_io], where ARITHMETIC
+is float32, float16 (weights; computes in float32), dynamic_range (int8 weights, activations quantized while running),
+int8, or int16x8 (activations x weights); _mixed leaves the layers that quantization hurts most in float32, _float_io
+takes and gives float32.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import SetupError
+from harness.core.files import sha256
+from harness.images import spec
+from harness.images.spec import ModelSpec
+
+SCHEMA = "harness-manifest/3"
+FILE = "manifest.json"
+KINDS = ("float32", "dynamic_range", "int8")  # made unless others are asked for
+MIXED = "int8_mixed_float_io"
+KNOWN_KINDS = (*KINDS, "float16", "int8_float_io", "int16x8", "int16x8_float_io", MIXED)
+CALIBRATED = tuple(kind for kind in KNOWN_KINDS if kind.startswith("int"))
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """real = (stored - zero_point) * scale; scale 0.0 where the tensor is float."""
+
+    dtype: str
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A runtime that was given the file: of `images` inputs, `same_top1` were answered as by the first runtime."""
+
+    runtime: str  # name and version
+    images: int
+    same_top1: int
+    problem: str | None  # why it did not run there
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What a mixed variant leaves in float32, and what that was chosen by."""
+
+    float_layers: tuple[str, ...]  # tensors that the layers give
+    layers: int
+    max_flips: int
+    flips: int  # against float32, on the images below
+    flips_all_int8: int
+    images: int
+    images_sha256: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One .tflite file, named <kind>.tflite, and where it comes from."""
+
+    kind: str
+    file: str
+    sha256: str
+    size_bytes: int
+    source_sha256: str  # of the .keras file
+    spec: ModelSpec
+    batch_norms_folded: int
+    batch_norms_kept: dict[str, str]  # layer -> why it could not be folded exactly
+    notes: tuple[str, ...]  # what a person should know of how it was made
+    calibration_sha256: str | None  # of the calibration set, where one was used
+    calibration_size: int | None
+    calibration_warnings: tuple[str, ...]
+    mixed: Mixed | None
+    input: Quantization
+    output: Quantization
+    op_versions: dict[str, int]
+    oldest_runtime: str | None  # the first TensorFlow Lite version that has these op versions
+    runtimes: tuple[Loaded, ...]  # what was seen to load it when it was made; the first is the converter's own
+
+    def path(self, folder: Path) -> Path:
+        return folder / self.file
+
+
+def read(folder: Path) -> dict[str, Variant]:
+    """The variants of a folder by kind. Raises SetupError: no manifest, a damaged one, another schema."""
+    path = folder / FILE
+    try:
+        stored = json.loads(path.read_text())
+    except OSError as error:
+        raise SetupError(
+            f"{path}: expected a manifest ({error.strerror}); make the variants: "
+            f"tox -e convert, or harness convert MODEL --out {folder}"
+        ) from error
+    except ValueError as error:
+        raise SetupError(f"{path}: not valid JSON ({error}); convert again") from error
+    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
+        schema = stored.get("schema") if isinstance(stored, dict) else None
+        raise SetupError(f"{path}: schema {schema!r}, expected {SCHEMA!r}; convert again")
+    try:
+        return {entry["kind"]: _variant(entry) for entry in stored["variants"]}
+    except (KeyError, TypeError, SetupError) as error:
+        raise SetupError(f"{path}: an entry is damaged ({error}); convert again") from error
+
+
+def encode(variants: dict[str, Variant]) -> bytes:
+    """A manifest's content."""
+    content = {"schema": SCHEMA, "variants": [asdict(variants[kind]) for kind in sorted(variants)]}
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def spec_of(variants: Mapping[str, Variant], folder: Path) -> ModelSpec:
+    """What all of them take and give. Raises SetupError where there are none, or they were made for different ones."""
+    found: dict[ModelSpec, str] = {}
+    for kind, variant in variants.items():
+        found.setdefault(variant.spec, kind)
+    if not found:
+        raise SetupError(f"{folder}: its manifest names no variants; convert again")
+    if len(found) > 1:
+        first, second = list(found.values())[:2]
+        raise SetupError(
+            f"{folder}: {first} and {second} were made for other class names, sizes or pixels; convert all again"
+        )
+    return next(iter(found))
+
+
+def verify(folder: Path, variant: Variant, source_sha256: str) -> None:
+    """Raise SetupError unless the variant's file is the one described and was made from the given model."""
+    path = variant.path(folder)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SetupError(f"{path}: in the manifest, but it cannot be read ({error.strerror}); convert again") from error
+    if sha256(content) != variant.sha256:
+        raise SetupError(
+            f"{path}: {len(content)} bytes with SHA-256 {sha256(content)[:12]}, the manifest says {variant.size_bytes} "
+            f"with {variant.sha256[:12]}: truncated or changed; convert again"
+        )
+    if variant.source_sha256 != source_sha256:
+        raise SetupError(
+            f"{path}: stale, made from model {variant.source_sha256[:12]}, the reference is {source_sha256[:12]}; "
+            "convert again, or name its model with --reference"
+        )
+
+
+def _variant(entry: dict[str, Any]) -> Variant:
+    parts = dict(entry)
+    parts["spec"] = spec.build(entry["spec"], "spec")
+    parts["input"], parts["output"] = Quantization(**entry["input"]), Quantization(**entry["output"])
+    parts["runtimes"] = tuple(Loaded(**one) for one in entry["runtimes"])
+    parts["notes"] = tuple(entry["notes"])
+    parts["calibration_warnings"] = tuple(entry["calibration_warnings"])
+    if entry["mixed"]:
+        parts["mixed"] = Mixed(**entry["mixed"] | {"float_layers": tuple(entry["mixed"]["float_layers"])})
+    return Variant(**parts)

@@ -1,0 +1,35 @@
+"""A model's raw outputs as real numbers and probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating]
+
+
+FLOAT_TOLERANCE = 0.01  # of probabilities that were computed in float16
+
+
+def dequantize(raw: npt.NDArray[np.generic], scale: float, zero_point: int) -> FloatArray:
+    """Real outputs from stored ones; a scale of 0 means that they are real already."""
+    if not scale:
+        return raw.astype(np.float64)
+    return (raw.astype(np.float64) - zero_point) * scale
+
+
+def are_probabilities(outputs: FloatArray) -> bool:
+    """Whether each image's outputs [N, classes], of a float model, are a distribution."""
+    off_sum = np.abs(outputs.sum(axis=1) - 1).max()
+    return bool(max(off_sum, -outputs.min()) <= FLOAT_TOLERANCE)
+
+
+def are_logits(outputs: FloatArray) -> bool:
+    """Whether outputs leave 0..1, so that a softmax is still to come."""
+    return bool(outputs.min() < -FLOAT_TOLERANCE or outputs.max() > 1 + FLOAT_TOLERANCE)
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Probabilities [N, classes]."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -1,0 +1,397 @@
+"""A check in shards: the images go to one or several like devices, and are counted as their answers come in.
+
+Only a few shards are in memory at any time. What is finished is on disk, beside the record, and not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from converters import keras_model
+from converters.keras_process import KerasProcess
+from harness.artifacts import manifest, reference
+from harness.artifacts.manifest import Variant
+from harness.artifacts.reference import Reference
+from harness.check import pipeline, shard_task
+from harness.check.engine import Engine, Lost, Spread, Task
+from harness.check.message import RefusedError
+from harness.check.pipeline import CheckedRun
+from harness.check.shard_task import Answer
+from harness.core.errors import SetupError
+from harness.core.files import sha256
+from harness.core.outcome import Outcome, Verdict
+from harness.core.progress import Progress, Step
+from harness.images import dataset, shards
+from harness.images.shards import Shard, Source
+from harness.images.spec import ModelSpec
+from harness.judge import policy
+from harness.judge.policy import Policy
+from harness.records import evidence, sharded_arrays
+from harness.records.baseline import Baseline
+from harness.records.evidence import Counted, Judged
+from harness.records.record import Record
+from harness.records.sharded_arrays import DIGESTS, MACHINE, SKIPPED, ShardedArrays, ShardFile
+from harness.run import job
+from harness.run.devices.base import Probe, Traffic, described
+from harness.run.devices.probing import UNAVAILABLE
+from harness.run.execute import Outputs
+from harness.run.job import Result
+from harness.run.latency_plan import LatencyPlan
+
+TIMES = "latency.npz"  # of the first shard, in the shards' folder
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is checked."""
+
+    models: Path
+    variants: Mapping[str, Variant]
+    reference_model: Path
+    model_sha256: str
+    limits: Policy
+    plan: LatencyPlan | None
+    baseline: Baseline | None = None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What all the variants take and give."""
+        return next(iter(self.variants.values())).spec
+
+
+def subject(
+    models: Path,
+    reference_model: Path,
+    kinds: tuple[str, ...] | None,
+    limits: Policy,
+    plan: LatencyPlan | None,
+    baseline: Baseline | None = None,
+) -> Subject:
+    """Raises SetupError: no such variants, stale or damaged ones, limits of an unknown kind."""
+    variants = pipeline.select(manifest.read(models), kinds, models)
+    policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
+    pipeline.spec_of(variants, models, reference_model)
+    return Subject(models, variants, reference_model, keras_model.sha256(reference_model), limits, plan, baseline)
+
+
+def run(
+    what: Subject,
+    source: Source,
+    size: int,
+    engine: Engine,
+    devices: Sequence[str],
+    record: Path,
+    step: Step,
+    progress: Progress,
+    *,
+    skip_bad: bool = False,
+    parallel: int = 0,
+    stopped: threading.Event | None = None,
+) -> CheckedRun:
+    """Check the images of a source on like devices; the record, its evidence written, and whether Ctrl-C ended it.
+
+    record: where it will be written; the shards' evidence goes beside it. size: images in a shard. parallel: threads of
+    each device, 0 for all its cores. stopped: ends it as Ctrl-C does.
+    Raises SetupError: bad images (unless skip_bad), hosts of another version.
+    """
+    if source.bad and not skip_bad:
+        raise SetupError(dataset.cannot_be_used(source.path, source.bad))
+    with ExitStack() as stack:
+        run = _Run(what, source, devices, record, _References(what, step, stack), skip_bad)
+        interrupted = False
+        try:
+            for shard, answer in Spread(engine, devices, run.tasks(size, parallel)):
+                run.take(shard, answer)
+                progress(f"{source.path}", run.images_done, source.images)
+                if stopped and stopped.is_set():
+                    interrupted = True
+                    break
+        except RefusedError as error:
+            raise SetupError(str(error)) from error
+        except KeyboardInterrupt:
+            interrupted = True
+        return CheckedRun(run.record(interrupted), interrupted)
+
+
+class _References:
+    """The Keras model's outputs on each shard, stored ones or computed in one process that stays open."""
+
+    _one_at_a_time = threading.Lock()  # devices of a fleet want the same ones
+
+    def __init__(self, what: Subject, step: Step, stack: ExitStack) -> None:
+        self._what = what
+        self._step: Callable[[str], AbstractContextManager[None]] = step
+        self._stack = stack
+        self._keras: KerasProcess | None = None
+
+    def of(self, shard: Shard, data_sha256: str, images: int) -> Reference:
+        with self._one_at_a_time:
+            return self._of(shard, data_sha256, images)
+
+    def _of(self, shard: Shard, data_sha256: str, images: int) -> Reference:
+        what = self._what
+        if found := reference.stored(what.models, what.model_sha256, data_sha256, images, what.spec):
+            return found
+        data = shards.decode(shard, what.spec)
+        if data.sha256 != data_sha256:
+            raise SetupError(
+                f"shard {shard.number}: the device's host reads other pixels from its images than this one; install "
+                "the same Pillow on both"
+            )
+        if self._keras is None:
+            self._keras = self._stack.enter_context(KerasProcess())
+        with self._step(f"reference: {what.reference_model.name} on {len(data)} images"):
+            return reference.compute(what.reference_model, what.model_sha256, data, what.models, self._keras)
+
+
+@dataclass
+class _Run:
+    """What is known so far. paths: of the evidence of every shard that was read, in order; done: those written."""
+
+    what: Subject
+    source: Source
+    devices: Sequence[str]
+    where: Path
+    references: _References
+    skip_bad: bool
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    keys: list[str] = field(default_factory=list)
+    done: set[int] = field(default_factory=set)
+    lost: dict[int, str] = field(default_factory=dict)
+    failures: defaultdict[str, dict[int, Verdict]] = field(default_factory=lambda: defaultdict(dict))
+    images_done: int = 0
+
+    @property
+    def folder(self) -> Path:
+        return sharded_arrays.folder_of(self.where)
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:06}.npz"
+
+    def tasks(self, size: int, parallel: int) -> Iterator[Task[Shard]]:
+        """The shards whose evidence is not there yet."""
+        what = self.what
+        for shard in shards.shards(self.source, size):
+            plan = what.plan if shard.number == 0 else None
+            key = self._key(shard, plan)
+            self.keys.append(key)
+            files = [self.path(shard.number), *([self.folder / TIMES] if plan else [])]
+            if all(sharded_arrays.matches(file, key) for file in files):
+                self.done.add(shard.number)
+                self.images_done += len(shard)
+                continue
+            yield Task(
+                shard,
+                partial(
+                    shard_task.ask,
+                    shard=shard,
+                    models=what.models,
+                    variants=what.variants,
+                    plan=plan,
+                    parallel=parallel,
+                ),
+            )
+
+    def _key(self, shard: Shard, plan: LatencyPlan | None) -> str:
+        """All that a shard's evidence depends on, but for the device."""
+        variants = {kind: variant.sha256 for kind, variant in self.what.variants.items()}
+        parts = (
+            shard_task.worker_sha256(),
+            self.what.model_sha256,
+            self.what.spec,
+            variants,
+            shard.sha256,
+            plan,
+            self.skip_bad,
+        )
+        return sha256(repr(parts).encode())
+
+    def take(self, shard: Shard, answer: Answer | Lost) -> None:
+        """Write a shard's evidence."""
+        if isinstance(answer, Lost):
+            self.lost[shard.number] = answer.why
+            return
+        if answer.skipped and not self.skip_bad:
+            raise SetupError(dataset.cannot_be_used(self.source.path, list(answer.skipped)))
+        key = self.keys[shard.number]
+        for task, failure in answer.outputs.failures.items():
+            self.failures[task][shard.number] = failure
+        if timed := {task: found for task, found in answer.outputs.results.items() if job.is_latency(task)}:
+            arrays = {f"{task}.{name}": array for task, found in timed.items() for name, array in found.arrays.items()}
+            arrays |= {MACHINE: _about(next(iter(timed.values())).machine, answer), DIGESTS: answer.digests}
+            sharded_arrays.write(self.folder / TIMES, key, arrays)
+        complete = not any(kind in self.failures and shard.number in self.failures[kind] for kind in self.what.variants)
+        arrays = self._arrays(shard, answer)
+        sharded_arrays.write(self.path(shard.number), key if complete else "incomplete", arrays)
+        self.done.add(shard.number)
+        self.images_done += len(shard)
+
+    def _arrays(self, shard: Shard, answer: Answer) -> dict[str, npt.NDArray[Any]]:
+        kept = answer.kept.tolist()
+        about = {
+            DIGESTS: answer.digests,
+            SKIPPED: np.array(answer.skipped, np.str_),
+            "names": np.array([shard.names[i] for i in kept], np.str_),
+            "labels": np.array([shard.labels[i] for i in kept], np.int64),
+            "pixels": answer.pixels,
+        }
+        if not kept:
+            return about
+        expected = self.references.of(shard, sha256(answer.digests.tobytes()), len(kept))
+        arrays = {**about, "reference": expected.outputs}
+        if expected.folded is not None:
+            arrays["folded"] = expected.folded
+        for kind, variant in self.what.variants.items():
+            if found := answer.outputs.results.get(kind):
+                arrays |= {f"{kind}.{name}": array for name, array in found.arrays.items()}
+                arrays[f"{kind}.input_scale"] = np.array(variant.input.scale)
+                arrays[f"{kind}.input_zero_point"] = np.array(variant.input.zero_point)
+                arrays[MACHINE] = _about(found.machine, answer)
+        changed = evidence.flipped(evidence.predictions(arrays))
+        takes = self.what.spec
+        images = [dataset.try_read(shard.contents[kept[i]], takes) for i in changed]
+        empty = np.empty((0, *takes.shape), np.uint8)
+        arrays |= {"flipped.index": changed, "flipped.images": np.array(images, np.uint8) if images else empty}
+        return arrays
+
+    def record(self, interrupted: bool) -> Record:
+        """Judge what is there, counting shard after shard."""
+        total = _Total(self.what)
+        for number in range(len(self.keys)):
+            if number in self.done:
+                total.add(self.path(number))
+        missing = len(self.keys) - len(self.done)
+        if not total.images and not missing and not interrupted:
+            raise SetupError(f"{self.source.path}: none of its {self.source.images} images can be used")
+        if interrupted:
+            total.incomplete = f"interrupted after {self.images_done} of {self.source.images} images"
+        elif missing:
+            why = "; ".join(dict.fromkeys(self.lost.values()))
+            total.incomplete = f"{missing} of {len(self.keys)} shards were not answered: {why}"
+        elif len(total.machines) > 1:
+            total.incomplete = f"answered by devices that are not alike: {'; '.join(total.machines)}"
+        outputs = Outputs(self._times(), {}, interrupted)
+        if not outputs.results:
+            failed = {task: next(iter(of.values())) for task, of in self.failures.items() if job.is_latency(task)}
+            outputs = replace(outputs, failures=failed)
+        what = self.what
+        found = pipeline.assemble(
+            what.variants,
+            {kind: total.judge(kind, self.failures.get(kind, {})) for kind in what.variants},
+            {"class_names": np.array(what.spec.class_names)},
+            {
+                "folder": str(self.source.path),
+                "sha256": total.digest.hexdigest(),
+                "reference_sha256": total.digest.hexdigest(),  # each shard's by its own hash
+                "images": total.images,
+                "skipped": [*self.source.bad, *total.skipped],
+                **({"incomplete": total.incomplete} if total.incomplete else {}),
+            },
+            {"file": str(what.reference_model), "sha256": what.model_sha256, "spec": asdict(what.spec)},
+            pipeline.Execution(
+                outputs,
+                total.device or _unknown(self.devices),
+                self.started,
+                None if total.device.get("emulated") else what.plan,
+                what.limits,
+                what.baseline,
+            ),
+        )
+        arrays = ShardedArrays(found.arrays, self.where.parent, tuple(total.files))
+        return replace(found, arrays=arrays, machine=total.machine or found.machine)
+
+    def _times(self) -> dict[str, Result]:
+        """The first shard's latency tasks."""
+        path = self.folder / TIMES
+        if not self.keys or not sharded_arrays.matches(path, self.keys[0]):
+            return {}
+        times = sharded_arrays.read(path)
+        machine = json.loads(str(times.pop(MACHINE)))["machine"]
+        tasks: defaultdict[str, dict[str, npt.NDArray[Any]]] = defaultdict(dict)
+        for name, array in times.items():
+            task, _, rest = name.partition(".")
+            if job.is_latency(task):
+                tasks[task][rest] = array
+        return {task: Result(arrays, machine) for task, arrays in tasks.items()}
+
+
+def _unknown(devices: Sequence[str]) -> dict[str, Any]:
+    """What a record says of a device that was never reached."""
+    probe = Probe(", ".join(devices), ", ".join(devices), UNAVAILABLE, UNAVAILABLE, None, None, False)
+    return described(probe, Traffic(), {})
+
+
+def _about(machine: Mapping[str, Any], answer: Answer) -> npt.NDArray[Any]:
+    return np.array(json.dumps({"machine": machine, "device": answer.device}))
+
+
+class _Total:
+    """All shards added up, in order."""
+
+    def __init__(self, what: Subject) -> None:
+        self._what = what
+        self._counted: dict[str, Counted] = {}
+        self._wrong: dict[str, str] = {}
+        self.machines: dict[str, dict[str, Any]] = {}
+        self.device: dict[str, Any] = {}  # that answered the first shard
+        self.files: list[ShardFile] = []
+        self.digest = hashlib.sha256()
+        self.images = 0
+        self.skipped: list[str] = []
+        self.incomplete = ""
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        return next(iter(self.machines.values()), {})
+
+    def add(self, path: Path) -> None:
+        arrays = sharded_arrays.read(path)
+        self.skipped += arrays.pop(SKIPPED).tolist()
+        self.digest.update(arrays[DIGESTS].tobytes())
+        images = len(arrays["labels"])
+        if not images:
+            return
+        if MACHINE in arrays:
+            about = json.loads(str(arrays[MACHINE]))
+            machine = about["machine"]
+            self.machines.setdefault(f"{machine['runtime']}, {machine['machine']}", machine)
+            self.device = self.device or about["device"]
+        answered = evidence.predictions(arrays)
+        for kind in answered.variants:
+            self._count(kind, answered)
+        self.images += images
+        file = f"{path.parent.name}/{path.name}"
+        self.files.append(ShardFile(file, sha256(path.read_bytes()), images))
+
+    def _count(self, kind: str, answered: evidence.Predictions) -> None:
+        try:
+            counted = evidence.count(kind, answered, self.images)
+        except ValueError as error:
+            self._wrong.setdefault(kind, str(error))
+            return
+        self._counted[kind] = self._counted[kind] + counted if kind in self._counted else counted
+
+    def judge(self, kind: str, failures: Mapping[int, Verdict]) -> Judged:
+        """A variant whose worker crashed FAILs; one that did not answer every image is INCONCLUSIVE at best."""
+        for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
+            if reasons := [f"shard {n}: {one.reasons[0]}" for n, one in failures.items() if one.outcome is outcome]:
+                return Judged(Verdict(outcome, tuple(reasons[:3])))
+        if kind in self._wrong:
+            return Judged(Verdict(Outcome.FAIL, (self._wrong[kind],)))
+        if kind not in self._counted:
+            return Judged(Verdict(Outcome.INCONCLUSIVE, (self.incomplete or "no answers",)))
+        judged = evidence.conclude(kind, self._counted[kind], self._what.limits, self._what.spec.class_names)
+        return evidence.not_passed(judged, self.incomplete)

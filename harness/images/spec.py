@@ -1,0 +1,217 @@
+"""What a model takes and gives: its images' size and channels, the numbers that pixels become, its classes' names.
+
+Size, channels and the number of classes are read from the model; the rest is told by a TOML file (ModelConfig).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.core import settings
+from harness.core.errors import SetupError
+
+NAMES_SHOWN = 12
+COLOURS = {1: "grey", 3: "RGB"}  # by the number of channels
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a model's file does not tell: the keys of <model>.toml, each of which may be left out."""
+
+    class_names: tuple[str, ...] = ()  # in the order of the outputs; none: 0, 1, 2 ...
+    pixel_range: tuple[float, float] = (0.0, 1.0)  # what the pixels 0 and 255 become
+    mean: tuple[float, ...] = ()  # of each channel, then subtracted; none: 0
+    std: tuple[float, ...] = ()  # of each channel, then divided by; none: 1
+    image_size: tuple[int, int] | None = None  # height, width: only for a model that takes any
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What a model's own file says. image_size: height, width; none where it takes any."""
+
+    image_size: tuple[int, int] | None
+    channels: int
+    classes: int
+
+    def __str__(self) -> str:
+        size = f"{self.image_size[1]}x{self.image_size[0]}" if self.image_size else "any size of"
+        return f"{size} {COLOURS.get(self.channels, f'{self.channels}-channel')} images, {self.classes} classes"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The whole of it. image_size: height, width."""
+
+    image_size: tuple[int, int]
+    channels: int
+    class_names: tuple[str, ...]
+    pixel_range: tuple[float, float] = (0.0, 1.0)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image: height, width, channels."""
+        return *self.image_size, self.channels
+
+    @property
+    def images(self) -> str:
+        """In words, what images it takes."""
+        height, width = self.image_size
+        return f"{width}x{height} {COLOURS[self.channels]} images"
+
+    def __str__(self) -> str:
+        scaled = [
+            f", {key} {', '.join(f'{n:g}' for n in own)}" for key in ("mean", "std") if (own := getattr(self, key))
+        ]
+        low, high = self.pixel_range
+        return f"{self.images}, pixels {low:g} to {high:g}{''.join(scaled)}; {listed(self.class_names)}"
+
+    @property
+    def ends(self) -> Ends:
+        return Ends(self.image_size, self.channels, len(self.class_names))
+
+    def to_input(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Pixels [..., height, width, channels] as the model's input: float32 of the same shape."""
+        inputs = np.empty(pixels.shape, np.float32)
+        for channel in range(self.channels):
+            inputs[..., channel] = self._values[channel][pixels[..., channel]]
+        return inputs
+
+    @property
+    def input_range(self) -> tuple[float, float]:
+        """The least and the greatest number that a pixel can become."""
+        return float(self._values.min()), float(self._values.max())
+
+    def label(self, text: str) -> int | None:
+        """The class of a name or, where no class is named by another's number, of a number; none: there is no such."""
+        found = self._labels.get(text)
+        return self._labels.get(str(int(text))) if found is None and text.isdecimal() else found
+
+    def nearest(self, text: str) -> str:
+        """In words, which classes there are: for a name that is none."""
+        near = difflib.get_close_matches(text, self.class_names, n=1)
+        if near and not text.isdecimal():
+            return f"did you mean {near[0]}?"
+        return f"the classes are {listed(self.class_names)}"
+
+    def same_input(self, other: ModelSpec) -> bool:
+        """Whether both make the same tensors of the same images."""
+        return replace(self, class_names=other.class_names) == other
+
+    def to_toml(self) -> str:
+        """The config that tells of it; JSON's arrays are TOML's."""
+        keys = {key: value for key, value in asdict(self).items() if key in _TOLD and value}
+        return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in keys.items())
+
+    @cached_property
+    def _values(self) -> npt.NDArray[np.float32]:
+        """What each pixel value becomes, [channels, 256]; computed in float64."""
+        low, high = self.pixel_range
+        values = low + np.arange(256) * (high - low) / 255
+        mean, std = np.zeros(self.channels) + (self.mean or 0), np.zeros(self.channels) + (self.std or 1)
+        return ((values - mean[:, np.newaxis]) / std[:, np.newaxis]).astype(np.float32)
+
+    @cached_property
+    def _labels(self) -> dict[str, int]:
+        named = {name: label for label, name in enumerate(self.class_names)}
+        if any(name.isdecimal() and int(name) != label for name, label in named.items()):
+            return named
+        return {number: label for label, number in enumerate(numbers(len(named)))} | named
+
+
+_TOLD = ("class_names", "pixel_range", "mean", "std")
+
+
+@dataclass(frozen=True)
+class Told:
+    """A config, and where it stands."""
+
+    config: ModelConfig
+    where: str
+
+
+def config_of(model: Path, named: Path | None = None) -> Told | None:
+    """The config that is named, or else <model>.toml beside the model; none where there is none.
+
+    Raises SetupError: unreadable, an unknown key (with the nearest valid one), a wrong type.
+    """
+    path = named or model.with_suffix(".toml")
+    if named is None and not path.is_file():
+        return None
+    return Told(settings.build(ModelConfig, settings.read(path), str(path)), str(path))
+
+
+def combine(ends: Ends, told: Told | None, model: Path) -> ModelSpec:
+    """What the model's file and its config, if any, say together. Raises SetupError where they do not fit."""
+    config, where = (told.config, told.where) if told else (ModelConfig(), str(model))
+    size = ends.image_size or config.image_size
+    if size is None:
+        raise SetupError(
+            f"{where}: the model takes images of any size; expected image_size = [height, width] in {model.stem}.toml"
+        )
+    if config.image_size not in (None, size):
+        raise SetupError(f"{where}: image_size = {list(config.image_size or ())}, the model takes {list(size)}")
+    names = config.class_names or numbers(ends.classes)
+    if len(names) != ends.classes:
+        raise SetupError(
+            f"{where}: class_names has {len(names)} names, the model gives {ends.classes} classes; "
+            "expected one for each, in the order of its outputs"
+        )
+    return check(ModelSpec(size, ends.channels, names, config.pixel_range, config.mean, config.std), where)
+
+
+def check_stands(converted: ModelSpec, model: Path) -> None:
+    """Raise SetupError where the config beside a model says other than what its variants were made for."""
+    told = config_of(model)
+    if told and combine(converted.ends, told, model) != converted:
+        raise SetupError(f"{told.where}: the variants were made when it said otherwise; convert again")
+
+
+def build(table: dict[str, Any], where: str) -> ModelSpec:
+    """A spec of a stored table. Raises SetupError."""
+    if missing := [f.name for f in fields(ModelSpec)[:3] if f.name not in table]:
+        raise SetupError(f"{where}: expected {', '.join(missing)}")
+    return check(settings.build(ModelSpec, table, where), where)
+
+
+def check(spec: ModelSpec, where: str) -> ModelSpec:
+    """The spec itself. Raises SetupError where no model is such."""
+    if min(spec.image_size) < 1:
+        raise SetupError(f"{where}: image_size = {list(spec.image_size)}: expected at least [1, 1]")
+    if spec.channels not in COLOURS:
+        raise SetupError(f"{where}: channels = {spec.channels}: expected 1 (grey) or 3 (RGB)")
+    if len(spec.class_names) < 2:
+        raise SetupError(f"{where}: {len(spec.class_names)} classes: expected at least 2")
+    repeated = {name for name in spec.class_names if spec.class_names.count(name) > 1 or not name.strip()}
+    if repeated:
+        raise SetupError(f"{where}: class_names has {sorted(repeated)[0]!r} twice, or empty; expected different names")
+    low, high = spec.pixel_range
+    if low == high:
+        raise SetupError(f"{where}: pixel_range = {[low, high]}: expected what 0 and 255 become, such as [-1, 1]")
+    for key, values in (("mean", spec.mean), ("std", spec.std)):
+        if values and len(values) != spec.channels:
+            raise SetupError(f"{where}: {key} has {len(values)} numbers: expected one a channel, {spec.channels}")
+    if min(spec.std, default=1.0) <= 0:
+        raise SetupError(f"{where}: std = {list(spec.std)}: expected numbers above 0")
+    return spec
+
+
+def listed(class_names: tuple[str, ...]) -> str:
+    """Classes in words, at most NAMES_SHOWN of them."""
+    if class_names == numbers(len(class_names)):
+        return f"0-{len(class_names) - 1}"
+    return ", ".join(class_names[:NAMES_SHOWN]) + (", ..." if len(class_names) > NAMES_SHOWN else "")
+
+
+def numbers(count: int) -> tuple[str, ...]:
+    """The names of classes that have none."""
+    return tuple(map(str, range(count)))

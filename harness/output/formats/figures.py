@@ -1,0 +1,86 @@
+"""A variant's figures as text, the same in every shape. What was not measured is a dash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.core.outcome import Interval
+from harness.judge.rules import points
+from harness.records.record import Record, VariantRecord
+
+BASE = "float32"  # what speed is compared with
+NONE = "-"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One variant on one device."""
+
+    accuracy: str = NONE
+    accuracy_interval: str = NONE
+    drop: str = NONE  # points of accuracy below the reference
+    drop_interval: str = NONE
+    flips: str = NONE
+    largest: str = NONE  # probability difference
+    size: str = NONE
+    median: str = NONE
+    median_interval: str = NONE
+    p90: str = NONE
+    speedup: str = NONE  # times as fast as BASE
+    speedup_interval: str = NONE
+    memory: str = NONE  # peak, beyond the interpreter's own
+
+
+def of(variant: VariantRecord, record: Record) -> Figures:
+    """All figures of one variant of a record."""
+    found = {"size": megabytes(variant.size_bytes)}
+    if parity := variant.parity:
+        changes = parity.changes
+        found |= {
+            "accuracy": percent(parity.accuracy),
+            "drop": points((changes.broken - changes.fixed) / parity.images),
+            "flips": f"{parity.flips} (-{changes.broken} +{changes.fixed})",
+            "largest": f"{parity.largest_probability_difference:.4f}",
+        }
+    if proven := variant.statistics:
+        found |= {
+            "accuracy_interval": f"{percent(proven.accuracy.low)} to {percent(proven.accuracy.high)}",
+            "drop_interval": f"{points(proven.drop_interval.low)} to {points(proven.drop_interval.high)}",
+        }
+    if times := variant.latency:
+        found |= {"median": milliseconds(times.median), "p90": milliseconds(times.p90)}
+        if times.median_interval:
+            low, high = times.median_interval.low, times.median_interval.high
+            found["median_interval"] = f"{low * 1e3:.2f} to {milliseconds(high)}"
+        if times.memory:
+            found["memory"] = megabytes(times.memory.peak_bytes)
+    if faster := speedup(variant.kind, record):
+        ratio, interval = faster
+        found["speedup"] = f"{ratio:.2f}x"
+        if interval:
+            found["speedup_interval"] = f"{interval.low:.2f} to {interval.high:.2f}"
+    return Figures(**found)
+
+
+def speedup(kind: str, record: Record) -> tuple[float, Interval | None] | None:
+    """How many times as fast as BASE a kind is, with its interval; none where no blocks stood side by side."""
+    for ratio in record.timing.ratios if record.timing else ():
+        if (ratio.kind, ratio.base) == (kind, BASE):
+            interval = ratio.interval
+            return 1 / ratio.ratio, Interval(1 / interval.high, 1 / interval.low) if interval else None
+        if (ratio.kind, ratio.base) == (BASE, kind):
+            return ratio.ratio, ratio.interval
+    return None
+
+
+def percent(share: float | None) -> str:
+    """98.59%, or a dash where there is nothing to divide by."""
+    return NONE if share is None else f"{share:.2%}"
+
+
+def milliseconds(seconds: float | None) -> str:
+    return NONE if seconds is None else f"{seconds * 1e3:.2f} ms"
+
+
+def megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.2f} MB"

@@ -1,0 +1,74 @@
+"""A run as JUnit XML: a suite a device, a test case for each of a variant's checks.
+
+A FAIL is a failure; INCONCLUSIVE is an error, not a skipped test: it must not look like a PASS.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from xml.etree import ElementTree
+
+from harness.core.outcome import Outcome
+from harness.judge.rules import Check
+from harness.output.formats.runs import Runs
+from harness.records.record import Record, VariantRecord
+
+TAGS = {Outcome.FAIL: "failure", Outcome.INCONCLUSIVE: "error"}
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML 1.0
+
+
+def render(runs: Runs) -> str:
+    """The XML."""
+    root = ElementTree.Element("testsuites", name="harness check")
+    for device, record in runs.each():
+        suite = ElementTree.SubElement(root, "testsuite", name=_text(device), timestamp=record.started[:19])
+        for variant in record.variants:
+            for check in checks(variant):
+                _case(suite, f"{_class(device)}.{variant.kind}", check)
+        for check in _latency(record):
+            _case(suite, _class(device), check)
+        _count(suite)
+    _count(root)
+    ElementTree.indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
+
+
+def checks(variant: VariantRecord) -> tuple[Check, ...]:
+    """What a variant was judged by: each group of rules, or that it gave no answers that could be judged.
+
+    A verdict beyond them, such as that of wrong inputs, is a check of its own.
+    """
+    answered = Check("answers", Outcome.PASS, ())
+    if not variant.checks:
+        answered = Check("answers", variant.verdict.outcome, variant.verdict.reasons)
+    return (answered, *variant.checks)
+
+
+def _latency(record: Record) -> Iterator[Check]:
+    """Only where the policy limits it: a figure nobody asked for fails no build."""
+    if record.timing and record.timing.gated:
+        yield Check("latency", record.timing.verdict.outcome, record.timing.verdict.reasons)
+
+
+def _case(suite: ElementTree.Element, class_name: str, check: Check) -> None:
+    case = ElementTree.SubElement(suite, "testcase", classname=_text(class_name), name=check.name)
+    said = _text("; ".join(check.reasons))
+    if tag := TAGS.get(check.outcome):
+        ElementTree.SubElement(case, tag, message=said, type=str(check.outcome)).text = said
+    elif said:
+        ElementTree.SubElement(case, "system-out").text = said
+
+
+def _count(element: ElementTree.Element) -> None:
+    for name, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
+        element.set(name, str(sum(1 for _ in element.iter(tag))))
+
+
+def _class(device: str) -> str:
+    """A device's name as one part of a dotted class name."""
+    return device.replace(".", "_")
+
+
+def _text(text: str) -> str:
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)

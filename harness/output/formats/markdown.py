@@ -1,0 +1,71 @@
+"""A run for a pull request: the verdict first, one table, reasons where something did not pass."""
+
+from __future__ import annotations
+
+from tabulate import tabulate
+
+from harness.core.outcome import Outcome
+from harness.output.formats import figures, words
+from harness.output.formats.runs import Runs
+
+HEADERS = ("variant", "device", "", "accuracy", "drop (interval)", "flips", "size", "median", "speed-up")
+
+
+def render(runs: Runs) -> str:
+    """GitHub's Markdown."""
+    several = len(runs.devices) > 1
+    rows = []
+    for device, record, variant in runs.rows():
+        found = figures.of(variant, record)
+        outcome = variant.verdict.outcome
+        cells = (
+            f"**{variant.kind}**",
+            _text(device),
+            f"{words.MARKS[outcome]} {outcome}",
+            found.accuracy,
+            f"{found.drop} ({found.drop_interval})" if found.drop_interval != figures.NONE else found.drop,
+            found.flips,
+            found.size,
+            found.median,
+            f"{found.speedup} ({found.speedup_interval})" if found.speedup_interval != figures.NONE else found.speedup,
+        )
+        rows.append(cells if several else (cells[0], *cells[2:]))
+    headers = HEADERS if several else (HEADERS[0], *HEADERS[2:])
+    lines = [
+        f"## {words.MARKS[runs.outcome]} {runs.outcome}: {_text(runs.records[0].model['file'])}",
+        "",
+        _text(words.sentence(runs)),
+        "",
+        tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=["left"] * len(headers)),
+        "",
+    ]
+    lines += [
+        f"- {words.MARKS[variant.verdict.outcome]} **{variant.kind}**{f' on {_text(device)}' if several else ''}: "
+        + _text("; ".join(variant.verdict.reasons))
+        for device, _, variant in runs.rows()
+        if variant.verdict.outcome is not Outcome.PASS
+    ]
+    for device, record in runs.each():
+        timing = record.timing
+        if timing and timing.verdict.outcome is not Outcome.PASS:
+            counts = "" if timing.gated else ", which does not count"
+            lines.append(
+                f"- latency on {_text(device)} {timing.verdict.outcome}{counts}: "
+                + _text("; ".join(timing.verdict.reasons))
+            )
+        lines += [f"- {_text(device)}: {_text(note)}" for note in record.notes]
+    first = runs.records[0]
+    lines += [
+        "",
+        f"<sub>model `{first.model['sha256'][:12]}`, images `{first.data['sha256'][:12]}`, "
+        f"{_text(str(first.machine.get('runtime', 'runtime unavailable')))}, {first.started}. Drop: points of accuracy "
+        "below the Keras model. Flips: answers unlike its (-broken +fixed).</sub>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _text(text: str) -> str:
+    """Text that Markdown must not take for its own, in one line."""
+    for mark in "\\|`*_<>[]":
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.split())

@@ -1,0 +1,47 @@
+"""What a verdict means and what to do next, in a sentence."""
+
+from __future__ import annotations
+
+from harness.core.outcome import Outcome
+from harness.output.formats.runs import Runs
+
+MARKS = {Outcome.PASS: "\N{WHITE HEAVY CHECK MARK}", Outcome.FAIL: "\N{CROSS MARK}", Outcome.INCONCLUSIVE: "\u2754"}
+
+
+def sentence(runs: Runs) -> str:
+    """The verdict for a person who reads nothing else."""
+    images = f"{runs.records[0].data['images']:,} images"
+    processor = runs.records[0].machine.get("machine", "processor unavailable")
+    where = processor if len(runs.devices) == 1 else f"{len(runs.devices)} devices"
+    by_outcome = {
+        outcome: list(dict.fromkeys(v.kind for _, _, v in runs.rows() if v.verdict.outcome is outcome))
+        for outcome in Outcome
+    }
+    if failed := by_outcome[Outcome.FAIL]:
+        does = "does" if len(failed) == 1 else "do"
+        return f"{_listed(failed)} {does} not answer like the Keras model ({images}, {where})."
+    if open_ones := by_outcome[Outcome.INCONCLUSIVE]:
+        is_ = "is" if len(open_ones) == 1 else "are"
+        return f"{_listed(open_ones)} {is_} neither proven nor refuted by this run ({images}, {where})."
+    if runs.outcome is not Outcome.PASS:
+        return f"Every variant answers like the Keras model ({images}, {where}), but its speed does not pass."
+    subjects = {1: "The variant answers", 2: "Both variants answer"}
+    subject = subjects.get(len(runs.kinds), f"All {len(runs.kinds)} variants answer")
+    return f"{subject} like the Keras model, within the policy's limits ({images}, {where})."
+
+
+def next_step(runs: Runs) -> tuple[str, str] | None:
+    """Why, and a command to go on with; none where there is nothing better than reading the reasons."""
+    for _, _, variant in runs.rows():
+        if variant.verdict.outcome is Outcome.FAIL and variant.parity and variant.kind != "float32":
+            return f"Which layers lose {variant.kind}'s answers", f"harness explain {variant.kind}"
+    if runs.outcome is Outcome.PASS:
+        return (
+            "To judge later runs against this one, keep its record",
+            "harness compare baseline/check.json runs/check.json",
+        )
+    return None
+
+
+def _listed(kinds: list[str]) -> str:
+    return kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} and {kinds[-1]}"

@@ -1,0 +1,200 @@
+"""The page of a check, on one device or several: verdict and reasons first, then what they rest on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from harness.core.outcome import SEVERITY, Outcome
+from harness.judge import stages
+from harness.output.formats import figures, words
+from harness.output.formats.runs import Runs
+from harness.output.report import charts, flips, plots
+from harness.output.report.html import picture, render
+from harness.records import evidence
+from harness.records.record import Record
+from harness.timing import timing_verdict
+from harness.timing.figures import UNAVAILABLE, Timing
+from harness.tools import metrics
+
+TILES = 160  # in all; each is about a kilobyte, or three of a large photograph
+TRANSITIONS_SHOWN = 12
+FOLDED_FROM = 4  # reasons of variants; of more, those that passed are folded away
+DRAWN_FROM = 5  # changed answers; fewer are read faster in the table
+FIGURES_SHOWN = 6  # of devices over time, and of changed confusion matrices
+
+
+def page(runs: Runs) -> str:
+    """HTML, under 2 MB whatever was run: of many flips it shows the surest, and says so."""
+    first = runs.records[0]
+    classes = first.arrays["reference"].shape[1]
+    called = tuple(map(str, first.arrays.get("class_names", range(classes))))
+    in_matrix = called if classes <= plots.MOST_CLASSES else None
+    rows = [_row(*row) for row in runs.rows()]
+    by_outcome = sorted(rows, key=lambda row: -SEVERITY.index(row["variant"].verdict.outcome))
+    return render(
+        "check.html",
+        runs=runs,
+        first=first,
+        sentence=words.sentence(runs),
+        next_step=words.next_step(runs),
+        rows=rows,
+        open_rows=[row for row in by_outcome if len(by_outcome) <= FOLDED_FROM or not row["passed"]],
+        folded_rows=[row for row in by_outcome if len(by_outcome) > FOLDED_FROM and row["passed"]],
+        drops=_drops(runs),
+        latency=_latency(runs),
+        over_time=[
+            (device, picture(partial(charts.over_time, record), f"Block after block on {device}: {_spread(record)}."))
+            for device, record in list(runs.each())[:FIGURES_SHOWN]
+            if timing_verdict.runs(record.arrays)
+        ],
+        emulated=all(record.device.get("emulated") for record in runs.records),
+        states=[(device, _state(record.timing)) for device, record in runs.each() if record.timing],
+        reference=_reference(first),
+        changed=_changed(runs, called, in_matrix),
+        galleries=_galleries(runs),
+        chain=_chain(runs),
+        worst={(device, v.kind): stages.lost_most(v.hops) for device, _, v in runs.rows()},
+        several=len(runs.devices) > 1,
+    )
+
+
+def _row(device: str, record: Record, variant: Any) -> dict[str, Any]:
+    return {
+        "device": device,
+        "variant": variant,
+        "figures": figures.of(variant, record),
+        "passed": variant.verdict.outcome is Outcome.PASS,
+    }
+
+
+def _drops(runs: Runs) -> Any:
+    proven = [(device, v) for device, _, v in runs.rows() if v.statistics]
+    if not proven:
+        return None
+    alt = "Drop in accuracy with its interval, and the drop allowed, in points. " + "; ".join(
+        f"{charts.label(runs, device, v.kind)} {100 * s.drop:.2f}, {100 * s.drop_interval.low:.2f} to "
+        f"{100 * s.drop_interval.high:.2f}, {100 * s.largest_drop_allowed:.2f} allowed"
+        for device, v in proven
+        if (s := v.statistics)
+    )
+    return picture(partial(charts.drops, runs), alt)
+
+
+def _latency(runs: Runs) -> Any:
+    if not any(variant.latency for _, _, variant in runs.rows()):
+        return None
+    alt = "Distribution of the time of one inference. " + "; ".join(
+        f"{charts.label(runs, device, v.kind)} median {figures.milliseconds(v.latency.median)}"
+        for device, _, v in runs.rows()
+        if v.latency
+    )
+    return picture(partial(charts.latency, runs), alt)
+
+
+def _spread(record: Record) -> str:
+    """In words: how far each variant's blocks spread."""
+    parts = []
+    for kind, blocks in charts.blocks_of(timing_verdict.runs(record.arrays)).items():
+        medians = np.array([median for _, median in blocks])
+        low, high = medians.min() / np.median(medians), medians.max() / np.median(medians)
+        parts.append(f"{kind}'s blocks took {low:.2f} to {high:.2f} of its median")
+    return "; ".join(parts)
+
+
+def _state(timing: Timing) -> list[tuple[str, str]]:
+    """What the device told of itself, and what of the measurement a person should know: name, text."""
+    units = {"frequency_hz": ("frequency", 1e-9, " GHz"), "temperature_c": ("temperature", 1, " °C")}
+    units |= {"battery_percent": ("battery", 1, " %"), "others_cores": ("busy with other work", 1, " cores")}
+    units |= {"throttled": ("throttling bits", 1, ""), "throttle_count": ("throttled", 1, " times")}
+    facts, missing = [], []
+    for name, reading in timing.machine.items():
+        called, scale, unit = units.get(name, (name, 1, ""))
+        if reading == UNAVAILABLE:
+            missing.append(called)
+            continue
+        if isinstance(reading, Mapping):
+            low, median, high = (f"{scale * reading[key]:.3g}" for key in ("lowest", "median", "highest"))
+            reading = f"{low}{unit}" if low == high else f"{median}{unit} ({low} to {high})"
+        elif isinstance(reading, list):
+            reading = ", ".join(map(str, reading))
+        facts.append((called, str(reading)))
+    if timing.control:
+        facts.append(("control", timing_verdict.described(timing.control)))
+    facts.append(("marked blocks", f"{len(timing.marked)} of {timing.blocks}, {timing.processes} processes"))
+    if timing.marked:
+        commonest = Counter(mark for block in timing.marked for mark in block.marks).most_common(3)
+        facts.append(("marks", "; ".join(f"{mark} ({count})" for mark, count in commonest)))
+    if missing:
+        facts.append((UNAVAILABLE, ", ".join(missing)))
+    return facts
+
+
+def _reference(record: Record) -> dict[str, Any] | None:
+    """The Keras model on its own; none where it did not answer as it must."""
+    try:
+        names = tuple(map(str, record.arrays.get("class_names", ())))
+        scores = metrics.score(record.arrays["reference"], record.arrays["labels"], names)
+    except ValueError:
+        return None
+    worst = "; ".join(f"{truth} read as {answer}: {n}" for truth, answer, n in scores.confusions[:TRANSITIONS_SHOWN])
+    alt = f"The Keras model reads {scores.right} of {scores.images} images rightly. Most frequent mistakes: {worst}."
+    return {"scores": scores, "picture": picture(partial(plots.confusion, scores), alt)}
+
+
+def _changed(runs: Runs, called: tuple[str, ...], in_matrix: tuple[str, ...] | None) -> list[dict[str, Any]]:
+    """Of each variant whose answers changed anywhere, what became what."""
+    found: list[dict[str, Any]] = []
+    for device, record, variant in runs.rows():
+        answered = evidence.predictions(record.arrays)
+        outputs = answered.variants.get(variant.kind)
+        if outputs is None or not variant.parity or not variant.parity.flips:
+            continue
+        was, now = answered.reference.argmax(axis=1), outputs.argmax(axis=1)
+        triples = np.stack([answered.labels, was, now], axis=1)[was != now]
+        kinds, counts = np.unique(triples, axis=0, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        moves = [(*(called[i] for i in kinds[n].tolist()), int(counts[n])) for n in order]
+        drawn = None
+        if len(found) < FIGURES_SHOWN and len(triples) >= DRAWN_FROM:
+            draw = partial(charts.changes, answered.reference, outputs, answered.labels, in_matrix)
+            drawn = picture(
+                draw, f"How {variant.kind}'s confusion matrix differs from the reference's; as in the table."
+            )
+        found.append(
+            {
+                "title": charts.label(runs, device, variant.kind),
+                "moves": moves[:TRANSITIONS_SHOWN],
+                "more": len(moves) - TRANSITIONS_SHOWN,
+                "picture": drawn,
+            }
+        )
+    return found
+
+
+def _galleries(runs: Runs) -> list[tuple[str, flips.Gallery]]:
+    groups = sum(len(gallery.groups) for record in runs.records for gallery in flips.galleries(record, shown=0))
+    share = max(2, TILES // max(1, groups))
+    shown = [flips.galleries(record, share) for record in runs.records]
+    return [
+        (charts.label(runs, device, gallery.variant.kind), gallery)
+        for device, of_device in zip(runs.devices, shown, strict=True)
+        for gallery in of_device
+        if gallery.flips
+    ]
+
+
+def _chain(runs: Runs) -> Any:
+    steps = [(device, v, hop) for device, _, v in runs.rows() for hop in v.hops]
+    if not steps:
+        return None
+    alt = "Change of a probability at each step. " + "; ".join(
+        f"{charts.label(runs, device, v.kind)}, {hop.source} to {hop.target}: mean "
+        f"{hop.mean_probability_difference:.1e}, {hop.flips} flips"
+        for device, v, hop in steps
+    )
+    return picture(partial(charts.hops, runs), alt)

@@ -1,0 +1,69 @@
+"""What a person reads of variants just made, and of a .tflite file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tabulate import tabulate
+
+from converters.runtimes import Answers
+from harness.artifacts.manifest import Variant
+from harness.tools.inspection import Inspection, Tensor
+
+
+def converted(variants: Mapping[str, Variant], out: Path) -> str:
+    """What was made: a line a variant, then what a person should know of it."""
+    lines = [f"{v.path(out)}  {v.size_bytes / 1e6:.2f} MB  sha256 {v.sha256[:12]}" for v in variants.values()]
+    notes: dict[str, None] = {}  # each said once
+    for kind, variant in variants.items():
+        notes |= dict.fromkeys(f"calibration: {warning}" for warning in variant.calibration_warnings)
+        notes |= dict.fromkeys(variant.notes)
+        if kept := variant.batch_norms_kept:
+            why = "; ".join(f"{layer}: {reason}" for layer, reason in kept.items())
+            notes[f"{len(kept)} batch norms were not folded: {why}"] = None
+        if mixed := variant.mixed:
+            notes[
+                f"{kind}: {len(mixed.float_layers)} of {mixed.layers} layers in float32; {mixed.flips} of "
+                f"{mixed.images} answers differ from float32's, {mixed.flips_all_int8} with all of them in int8"
+            ] = None
+        for loaded in variant.runtimes[1:]:
+            if loaded.problem:
+                notes[f"{kind}: {loaded.runtime} does not run it: {loaded.problem}"] = None
+            else:
+                notes[f"{kind}: {loaded.runtime} gives {loaded.same_top1} of {loaded.images} answers alike"] = None
+    takes = dict.fromkeys(f"takes {variant.spec}" for variant in variants.values())
+    return "\n".join([*lines, *takes, *notes])
+
+
+def inspected(found: Inspection) -> str:
+    """A file for a person: its ends, its operations, the runtimes, what costs time."""
+    lines = [f"{found.file}: {found.size_bytes / 1e6:.2f} MB, sha256 {found.sha256[:12]}"]
+    for what, tensors in (("input", found.inputs), ("output", found.outputs)):
+        lines += [f"{what}: {_tensor(tensor)}" for tensor in tensors]
+    oldest = f"TensorFlow Lite {found.oldest_runtime}" if found.oldest_runtime else "unavailable"
+    lines.append(f"oldest runtime by op versions: {oldest} ({found.oldest_runtime_note})")
+    for one in found.runs:
+        lines.append(f"{one.runtime}: {one.problem or 'runs it'}{_alike(one, found.runs[0])}")
+    headers = ("operation", "types", "version", "count", "in XNNPACK")
+    rows = [
+        (o.name, o.types, o.version, o.count, "-" if o.delegated is None else o.delegated) for o in found.operations
+    ]
+    lines += ["", tabulate(rows, headers, tablefmt="simple"), ""]
+    lines += [f"may cost time: {reason}" for reason in found.slow]
+    if not found.slow:
+        lines.append("nothing was seen that costs time for no use")
+    return "\n".join(lines)
+
+
+def _tensor(tensor: Tensor) -> str:
+    stored = tensor.quantization
+    real = f", real = (stored - {stored.zero_point}) * {stored.scale:.6g}" if stored.scale else ""
+    return f"{stored.dtype} {list(tensor.shape)}{real}"
+
+
+def _alike(one: Answers, first: Answers) -> str:
+    if one is first or one.problem or first.problem:
+        return ""
+    same = sum(a == b for a, b in zip(one.top1, first.top1, strict=True))
+    return f", {same} of {len(first.top1)} random inputs answered as by {first.runtime}"

@@ -1,0 +1,74 @@
+"""An earlier check of the same host, to hold latency against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import SetupError
+from harness.core.outcome import Interval
+from harness.judge.policy import LatencyRule
+from harness.records import record
+from harness.records.record import Record
+from harness.timing.figures import Latency, Ratio
+
+SAME = ("host", "processor", "machine", "cores")  # of two machines that may be compared
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An earlier check of the same host."""
+
+    path: Path
+    record: Record
+
+    def check(self, machine: Mapping[str, Any], threads: int) -> None:
+        """Raise SetupError unless it was measured on this host, with as many threads."""
+        for key in SAME:
+            theirs, ours = self.record.machine.get(key), machine.get(key)
+            if theirs != ours:
+                raise SetupError(
+                    f"{self.path}: measured where {key} is {theirs!r}, here it is {ours!r}, and times of two hosts do "
+                    "not compare; expected a record of this host: harness check --json baseline.json"
+                )
+        if (theirs := self.record.plan.get("threads")) != threads:
+            raise SetupError(f"{self.path}: measured with {theirs} threads, now with {threads}; expected as many")
+
+    def changes(self, figures: Mapping[str, Latency]) -> tuple[Ratio, ...]:
+        """Each kind's median / the earlier one's; of kinds that both have."""
+        known = {variant.kind: variant.latency for variant in self.record.variants}
+        return tuple(
+            Ratio(kind, str(self.path), now.median / before.median, _quotient(now, before))
+            for kind, now in figures.items()
+            if (before := known.get(kind))
+        )
+
+
+def load_baseline(path: Path | None, rules: Sequence[LatencyRule]) -> Baseline | None:
+    """A baseline, where one is named. Raises SetupError: none where a rule asks for one, damaged, without latency."""
+    if path is None:
+        if any(rule.largest_ratio for rule in rules):
+            raise SetupError(
+                "the policy's largest_ratio needs a baseline: expected --baseline RECORD.json, a record of this host "
+                "that harness check --json RECORD.json wrote without that rule"
+            )
+        return None
+    stored = record.read(path)
+    if not any(variant.latency for variant in stored.variants):
+        raise SetupError(f"{path}: holds no latency; expected a record of a harness check that measured it")
+    return Baseline(path, stored)
+
+
+def _quotient(one: Latency, other: Latency) -> Interval | None:
+    """Of two independent medians: their errors on the logarithmic scale, added as squares."""
+    if not one.median_interval or not other.median_interval:
+        return None
+    ratio = one.median / other.median
+    down = math.hypot(
+        math.log(one.median / one.median_interval.low), math.log(other.median_interval.high / other.median)
+    )
+    up = math.hypot(math.log(one.median_interval.high / one.median), math.log(other.median / other.median_interval.low))
+    return Interval(ratio * math.exp(-down), ratio * math.exp(up))

@@ -1,0 +1,142 @@
+"""What every device offers: probe, push, run, pull."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from harness.core.errors import SetupError
+from harness.core.progress import Progress
+from harness.run.job import Job
+
+SILENCE_LIMIT_S = 300.0
+
+
+class UnreachableError(SetupError):
+    """A device that cannot be reached, or no longer; says what to do."""
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a command did. A nonzero exit code is data."""
+
+    code: int
+    out: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a worker ended: exit code (negative: a signal), the task it was at, the end of what it said."""
+
+    code: int | None  # none: it was silent too long and was stopped
+    task: str | None
+    tail: str
+    variant: str | None = None  # that it was at, in a task of several
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a device is; none for what cannot be read there.
+
+    emulated: its processor is imitated in software: answers count, times do not. state: what may slow it down, read
+    without root; "unavailable" for what could not be read.
+    """
+
+    uri: str
+    name: str
+    machine: str  # aarch64, armv7l, x86_64, ...
+    system: str
+    cores: int | None
+    memory_bytes: int | None
+    emulated: bool
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What a record's `device` begins with: see `described`."""
+        return {
+            "uri": self.uri,
+            "name": self.name,
+            "machine": self.machine,
+            "system": self.system,
+            "cores": self.cores,
+            "memory_bytes": self.memory_bytes,
+            "emulated": self.emulated,
+            "state": dict(self.state),
+        }
+
+
+def hindrances(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a device's states before and after a run say against its times; "unavailable" says nothing."""
+    states = before, after
+    words = {
+        "throttled": "it is throttled; cool it",
+        "under_voltage": "its voltage is too low; use a stronger power supply",
+        "battery_saver": "its battery saver is on; turn it off",
+    }
+    found = [words[key] for key in words if any(state.get(key) is True for state in states)]
+    degrees = [state.get("thermal_status") for state in states]
+    heat = max((degree for degree in degrees if isinstance(degree, int)), default=0)
+    if heat:
+        found.append(f"its thermal status is {heat} (0 is cool); let it cool")
+    if before.get("throttled_since_boot") is False and after.get("throttled_since_boot") is True and not found:
+        found.append("it was throttled meanwhile; cool it")
+    return tuple(found)
+
+
+@dataclass
+class Traffic:
+    """Bytes that went to the device by what they were (runtime, models, inputs, worker, plan), and back from it."""
+
+    pushed_bytes: dict[str, int] = field(default_factory=dict)
+    pulled_bytes: int = 0
+
+    def pushed(self, what: str, size: int) -> None:
+        self.pushed_bytes[what] = self.pushed_bytes.get(what, 0) + size
+
+
+def described(
+    probe: Probe, traffic: Traffic, state_after: Mapping[str, Any], benchmark_model: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The record's `device`. state_after: its state after the times were taken; empty where there were none."""
+    return probe.to_json() | {
+        "state_after": dict(state_after),
+        "benchmark_model": benchmark_model,
+        "traffic": asdict(traffic),
+    }
+
+
+class Device(Protocol):
+    """A place where jobs run; used with `with`, which takes and gives back what it needs there.
+
+    An unreachable device is an exception (UnreachableError), a failed worker is data (Ended).
+    """
+
+    traffic: Traffic
+
+    @property
+    def uri(self) -> str: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def probe(self) -> Probe:
+        """What it is and how it is."""
+
+    def push(self, job: Job) -> Job:
+        """Bring the job there, verified. The job to run: the same, or one that an interrupted run left unfinished."""
+
+    def run(self, job: Job, progress: Progress, *, silence_limit_s: float = SILENCE_LIMIT_S) -> Ended:
+        """Run the worker to its end; it leaves out tasks that have a result."""
+
+    def pull(self, job: Job) -> None:
+        """Bring the results that are there into the job's folder, verified."""
+
+    def program(self, path: Path, arguments: Sequence[str], job: Job, timeout_s: float) -> Executed:
+        """Run a program of this machine there, after push; {files} stands for the folder of the job's files."""

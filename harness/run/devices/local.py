@@ -1,0 +1,79 @@
+"""This machine: the worker as a process of the same Python."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from harness.core.errors import SetupError
+from harness.core.progress import Progress
+from harness.run.devices import shell, worker_process
+from harness.run.devices.base import SILENCE_LIMIT_S, Ended, Executed, Probe, Traffic
+from harness.run.job import FILES, Job
+
+URI = "local"
+
+
+def run(
+    job: Job, progress: Progress, *, python: str = sys.executable, silence_limit_s: float = SILENCE_LIMIT_S
+) -> Ended:
+    """Run a job's worker to its end. On Ctrl-C the worker is stopped first; finished results stay."""
+    process = worker_process.start([python, "-u", str(job.worker), str(job.folder), "--tied"])
+    said = worker_process.follow(process, progress, silence_limit_s)
+    return Ended(None if said.silent else process.returncode, said.task, said.tail, said.variant)
+
+
+class Local:
+    """The job is where it runs: nothing is brought there or back."""
+
+    uri = URI
+
+    def __init__(self) -> None:
+        self.traffic = Traffic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def probe(self) -> Probe:
+        return Probe(
+            uri=URI,
+            name=platform.node(),
+            machine=platform.machine(),
+            system=f"{platform.system()} {platform.release()}",
+            cores=os.cpu_count(),
+            memory_bytes=_memory(),
+            emulated=False,
+        )
+
+    def push(self, job: Job) -> Job:
+        return job
+
+    def run(self, job: Job, progress: Progress, *, silence_limit_s: float = SILENCE_LIMIT_S) -> Ended:
+        return run(job, progress, silence_limit_s=silence_limit_s)
+
+    def pull(self, job: Job) -> None:
+        pass
+
+    def program(self, path: Path, arguments: Sequence[str], job: Job, timeout_s: float) -> Executed:
+        words = [str(path.resolve()), *(word.replace("{files}", str(job.folder / FILES)) for word in arguments)]
+        try:
+            done = shell.local(words, timeout_s)
+        except OSError as error:  # not executable, or for another processor
+            raise SetupError(
+                f"{path}: cannot be run here ({error.strerror}); name a binary for this machine"
+            ) from error
+        return done or Executed(1, "", f"not done within {timeout_s:.0f} s")
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,99 @@
+"""One harness at a time on a device: a lock that its own kernel holds, and lets go when the connection ends."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+
+from harness.core.errors import SetupError
+from harness.run.devices import shell
+from harness.run.devices.base import UnreachableError
+from harness.run.devices.shell import Shell, quoted
+
+TIMEOUT_S = 30.0
+
+
+class Lock:
+    """Held while a shell on the device waits for its input to end."""
+
+    def __init__(self, machine: Shell, folder: str) -> None:
+        self._machine = machine
+        self._folder = folder
+        self._holder: subprocess.Popen[str] | None = None
+
+    def take(self) -> None:
+        """Raises SetupError where another harness has it, UnreachableError."""
+        answer = self._hold()
+        if answer.startswith("busy"):
+            _, _, owner = answer.partition(" ")
+            far_pid, _, owner = owner.partition(" ")
+            if not _gone(owner):
+                self.release()
+                raise SetupError(
+                    f"{self._machine.name}: in use by another harness ({owner or 'unknown'}); run again when it has "
+                    "ended"
+                )
+            # Its harness is dead and only the device does not know yet.
+            shell.execute(self._machine, f"kill -9 {int(far_pid)} && sleep 0.2")
+            answer = self._hold()
+        if answer != "locked":
+            self.release()
+            raise UnreachableError(f"{self._machine.name}: no lock in {self._folder} ({answer or 'no answer'})")
+
+    def release(self) -> None:
+        if self._holder is None:
+            return
+        assert self._holder.stdin is not None
+        assert self._holder.stdout is not None
+        self._holder.stdin.close()
+        try:
+            self._holder.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._holder.kill()
+            self._holder.wait()
+        self._holder.stdout.close()
+        self._holder = None
+
+    def _hold(self) -> str:
+        self.release()
+        owner = f"{platform.node()} process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        script = f"""
+            mkdir -p {quoted(self._folder)} && cd {quoted(self._folder)} || exit
+            command -v flock >/dev/null || {{ echo "its shell has no flock"; exit; }}
+            {{
+                if flock -n 9; then
+                    echo $$ {quoted(owner)} > lock.owner; echo locked; cat >/dev/null 9>&-
+                else
+                    echo "busy $(cat lock.owner)"
+                fi
+            }} 9>>lock
+        """
+        self._holder = subprocess.Popen(
+            self._machine.command(script),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        return shell.first_line(self._holder, TIMEOUT_S)
+
+
+def _gone(owner: str) -> bool:
+    """Whether a lock's owner was a process of this machine that is no more, or is this one."""
+    words = owner.split()
+    if len(words) < 3 or words[0] != platform.node() or not words[2].isdecimal():
+        return False
+    pid = int(words[2])
+    if pid == os.getpid():
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False

@@ -1,0 +1,188 @@
+"""The job: a folder that holds all a worker needs, and into which it writes its results.
+
+job.json (the plan), worker.py, files/<SHA-256> (variants, inputs), results/<task>.npz.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.artifacts.manifest import Variant
+from harness.core.errors import SetupError
+from harness.core.files import sha256
+from harness.images.dataset import Dataset
+from harness.run import worker
+from harness.run.latency_plan import LatencyPlan
+
+SCHEMA = "harness-job/2"
+FILES = "files"
+ALL_CORES = 0  # of the machine that runs the job
+LATENCY = "latency"  # the tasks of it are latency-1, latency-2, ...
+CONTROL_OF = "int8"  # whose file is measured twice, where there is one: the fastest, so that a bias shows most
+ANSWERS = "answers"
+
+
+def is_latency(task: str) -> bool:
+    return task.startswith(f"{LATENCY}-")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job folder and the nonce its results must carry."""
+
+    folder: Path
+    nonce: str
+    tasks: tuple[str, ...]
+
+    @property
+    def worker(self) -> Path:
+        return self.folder / "worker.py"
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "job.json"
+
+    def files(self) -> dict[Path, str]:
+        """The variants and the inputs, each named by its SHA-256, and which of the two it is."""
+        inputs = json.loads(self.plan.read_text())["inputs"][1]
+        return {path: "inputs" if path.name == inputs else "models" for path in (self.folder / FILES).iterdir()}
+
+    def result_path(self, task: str) -> Path:
+        return self.folder / "results" / f"{task}.npz"
+
+
+def write(
+    folder: Path, models: Path, variants: Mapping[str, Variant], data: Dataset, plan: LatencyPlan | None, parallel: int
+) -> Job:
+    """Fill an empty folder with worker, variants, inputs and plan: a task for each variant's answers, and for each
+    process that measures latency; none of those without a plan."""
+    files = {kind: _put(folder, variant.path(models).read_bytes()) for kind, variant in variants.items()}
+    tasks = [_answers(kind, file, parallel) for kind, file in files.items()]
+    if plan:
+        tasks += _latency(files, plan)
+    return _write(folder, data, tasks)
+
+
+def write_latency(folder: Path, models: Path, variants: Mapping[str, Variant], data: Dataset, plan: LatencyPlan) -> Job:
+    """The same without the answers."""
+    files = {kind: _put(folder, variant.path(models).read_bytes()) for kind, variant in variants.items()}
+    return _write(folder, data, _latency(files, plan))
+
+
+def write_answers(folder: Path, content: bytes, data: Dataset, parallel: int) -> Job:
+    """Fill an empty folder with worker, inputs and one .tflite file: the one task is ANSWERS."""
+    return _write(folder, data, [_answers(ANSWERS, _put(folder, content), parallel)])
+
+
+def _latency(files: Mapping[str, tuple[str, str]], plan: LatencyPlan) -> list[dict[str, Any]]:
+    """A task a process. Each variant is loaded first in one process or another, alone in memory; the control, a second
+    interpreter of one variant's file, is now before and now after its twin."""
+    kinds, control = list(files), None if plan.alone else CONTROL_OF if CONTROL_OF in files else next(iter(files))
+    orders = []
+    for number in range(plan.processes):
+        first = number % len(kinds)
+        order = kinds[first:] + kinds[:first]
+        if control:
+            order.insert(order.index(control) if number % 2 else len(order), worker.CONTROL)
+        orders += [[kind] for kind in order] if plan.alone else [order]
+    return [
+        {
+            "name": f"{LATENCY}-{number}",
+            "do": "latency",
+            "fresh": True,
+            "variants": {kind: files[kind] for kind in order if kind in files},
+            "order": order,
+            "control": control,
+            **asdict(plan),
+        }
+        for number, order in enumerate(orders, start=1)
+    ]
+
+
+def _answers(name: str, file: tuple[str, str], parallel: int) -> dict[str, Any]:
+    return {"name": name, "do": "answers", "variants": {name: file}, "parallel": parallel}
+
+
+def _put(folder: Path, content: bytes) -> tuple[str, str]:
+    """Name in the job folder and SHA-256 of a file that was put there."""
+    digest = sha256(content)
+    (folder / FILES).mkdir(exist_ok=True)
+    (folder / FILES / digest).write_bytes(content)
+    return f"{FILES}/{digest}", digest
+
+
+def _write(folder: Path, data: Dataset, tasks: list[dict[str, Any]]) -> Job:
+    buffer = io.BytesIO()
+    np.save(buffer, data.inputs())
+    plan = {
+        "schema": SCHEMA,
+        "nonce": secrets.token_hex(8),
+        "inputs": _put(folder, buffer.getvalue()),
+        "worker": sha256(Path(worker.__file__).read_bytes()),
+        "tasks": tasks,
+    }
+    shutil.copyfile(worker.__file__, folder / "worker.py")
+    return _write_plan(folder, plan)
+
+
+def without(job: Job, task: str, variant: str | None = None) -> Job:
+    """The same job, rewritten to leave out a task, and with a variant's answers its latency.
+
+    variant: whose latency it is that cannot be measured; then the others' is, and the task stays.
+    """
+    plan = json.loads(job.plan.read_text())
+    kept = []
+    for entry in plan["tasks"]:
+        if entry["do"] == LATENCY:
+            gone = entry["control"] if variant == worker.CONTROL else variant or task
+            entry["variants"].pop(gone, None)
+            if entry["control"] and entry["control"] not in entry["variants"]:
+                entry["control"] = min(entry["variants"], default=None)  # the same in every process
+        if entry["variants"] and (variant or entry["name"] != task):
+            kept.append(entry)
+    return _write_plan(job.folder, plan | {"tasks": kept})
+
+
+def with_nonce(job: Job, nonce: str) -> Job:
+    """The same job under the nonce of an earlier, unfinished run, whose results then count."""
+    return _write_plan(job.folder, json.loads(job.plan.read_text()) | {"nonce": nonce})
+
+
+def _write_plan(folder: Path, plan: dict[str, Any]) -> Job:
+    (folder / "job.json").write_text(json.dumps(plan, indent=1))
+    return Job(folder, plan["nonce"], tuple(task["name"] for task in plan["tasks"]))
+
+
+@dataclass(frozen=True)
+class Result:
+    """One task's arrays, and what ran it."""
+
+    arrays: dict[str, npt.NDArray[Any]]
+    machine: dict[str, Any]
+
+
+def read_result(job: Job, task: str) -> Result | None:
+    """A task's result, or none where it has none. Raises SetupError for one that is damaged or of another job."""
+    path = job.result_path(task)
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        about = json.loads(str(arrays.pop("about")))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise SetupError(f"{path}: the result is damaged ({error}); run again") from error
+    if about.pop("nonce") != job.nonce or about.pop("task") != task:
+        raise SetupError(f"{path}: the result is of another job; run again")
+    return Result(arrays, about)

@@ -1,0 +1,91 @@
+"""What the machine's state says of a block: was it throttled, slowed down, or not alone?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.run.worker import STATE
+from harness.timing.figures import UNAVAILABLE, MarkedBlock
+
+FREQUENCY_FALL = 0.95  # of the highest frequency seen
+OTHERS_BUSY = 0.4  # cores
+STOLEN = 0.02  # of the time
+OWN_SHARE = 0.97  # of the time on the processor, of one thread
+SHOWN = ("frequency_hz", "temperature_c", "throttled", "throttle_count", "battery_percent")
+
+Array = npt.NDArray[np.float64]
+
+
+def marked(runs: Sequence[Mapping[str, npt.NDArray[Any]]], threads: int) -> tuple[MarkedBlock, ...]:
+    """The blocks of all processes in which something was seen, and what."""
+    top = max((_highest(_column(run, "frequency_hz")) for run in runs), default=float("nan"))
+    found = []
+    for process, run in enumerate(runs, start=1):
+        for block, kind in enumerate(run["order"]):
+            if marks := tuple(_marks(run, block, threads, top)):
+                found.append(MarkedBlock(process, block, str(run["kinds"][kind]), marks))
+    return tuple(found)
+
+
+def machine(runs: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict[str, Any]:
+    """Each source's lowest, median and highest reading, or "unavailable"; the cores bound to, and their governor."""
+    shown: dict[str, Any] = {}
+    for name in SHOWN:
+        readings = np.concatenate([_column(run, name).ravel() for run in runs])
+        readings = readings[np.isfinite(readings)]
+        shown[name] = (
+            {"lowest": float(readings.min()), "median": float(np.median(readings)), "highest": float(readings.max())}
+            if readings.size
+            else UNAVAILABLE
+        )
+    others = np.concatenate([_others(run) for run in runs])
+    others = others[np.isfinite(others)]
+    shown["others_cores"] = (
+        {"lowest": float(others.min()), "median": float(np.median(others)), "highest": float(others.max())}
+        if others.size
+        else UNAVAILABLE
+    )
+    return shown | {"cores": runs[0]["cores"].tolist() or UNAVAILABLE, "governor": str(runs[0]["governor"])}
+
+
+def _marks(run: Mapping[str, npt.NDArray[Any]], block: int, threads: int, top: float) -> list[str]:
+    states = dict(zip(STATE, run["state"][block].T, strict=True))
+    wall = states["clock_s"][-1] - states["clock_s"][0]
+    found = []
+    if (lowest := _lowest(states["frequency_hz"])) < FREQUENCY_FALL * top:
+        found.append(f"frequency fell to {lowest / 1e9:.2f} of {top / 1e9:.2f} GHz")
+    if _highest(states["throttled"]) > 0:
+        found.append(f"throttled: {int(_highest(states['throttled'])):#x}")
+    if (times := states["throttle_count"][-1] - states["throttle_count"][0]) > 0:
+        found.append(f"throttled {int(times)} times")
+    if (others := _others(run)[block]) > OTHERS_BUSY:
+        found.append(f"other programs kept {others:.1f} cores busy")
+    if (stolen := (states["steal_s"][-1] - states["steal_s"][0]) / wall) > STOLEN:
+        found.append(f"the hypervisor took {stolen:.0%} of a core")
+    if threads == 1 and (own := (states["cpu_s"][-1] - states["cpu_s"][0]) / wall) < OWN_SHARE:
+        found.append(f"had a core {own:.0%} of the time")
+    return found
+
+
+def _others(run: Mapping[str, npt.NDArray[Any]]) -> Array:
+    """Cores that others kept busy, from the block before each to the one after it: the system counts in hundredths."""
+    clock, others = _column(run, "clock_s"), _column(run, "others_s")
+    last = len(clock) - 1
+    before, after = np.maximum(np.arange(last + 1) - 1, 0), np.minimum(np.arange(last + 1) + 1, last)
+    return np.asarray((others[after, -1] - others[before, 0]) / (clock[after, -1] - clock[before, 0]))
+
+
+def _column(run: Mapping[str, npt.NDArray[Any]], name: str) -> Array:
+    return np.asarray(run["state"][:, :, STATE.index(name)])
+
+
+def _highest(readings: Array) -> float:
+    return float(np.max(readings, where=np.isfinite(readings), initial=-np.inf))
+
+
+def _lowest(readings: Array) -> float:
+    return float(np.min(readings, where=np.isfinite(readings), initial=np.inf))

@@ -1,0 +1,167 @@
+"""One .keras or .tflite file: what it takes and gives, and its answers. A .tflite file needs no TensorFlow."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from converters import keras_model
+from converters.keras_process import KerasProcess
+from harness.artifacts import manifest, reference
+from harness.artifacts.outputs import are_logits, dequantize, softmax
+from harness.core import files
+from harness.core.errors import SetupError
+from harness.core.progress import Progress
+from harness.images import spec
+from harness.images.dataset import Dataset
+from harness.images.spec import Ends, ModelSpec
+from harness.run import job
+from harness.run.devices import local
+
+KERAS, TFLITE = ".keras", ".tflite"
+KERAS_2 = (".h5", ".hdf5")
+TFLITE_MARK = slice(4, 8), b"TFL3"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model's file, read. imports: modules that register a Keras model's own layers."""
+
+    path: Path
+    content: bytes
+    sha256: str
+    spec: ModelSpec
+    imports: tuple[str, ...] = ()
+
+    @property
+    def is_keras(self) -> bool:
+        return self.path.suffix != TFLITE
+
+
+def open_model(path: Path, store: Path, *, config: Path | None = None, imports: Sequence[str] = ()) -> Classifier:
+    """A model's file and its spec: by the config named or beside it, else by what was stored when it was converted.
+
+    store: the folder that may know a Keras model: its variants' manifest, or its reference outputs.
+    Raises SetupError: no such model, or none of images; a config that does not fit it.
+    """
+    content = _read(path)
+    sha256 = files.sha256(content)
+    told = spec.config_of(path, config)
+    known = _variant(sha256, path.parent) if path.suffix == TFLITE else _known(sha256, store)
+    if known and not told:
+        return Classifier(path, content, sha256, known, tuple(imports))
+    if known:
+        ends = known.ends
+    else:
+        runtime = "ai_edge_litert.interpreter" if path.suffix == TFLITE else "tensorflow"
+        with KerasProcess(preload=runtime) as apart:  # TensorFlow, or a damaged file that crashes the interpreter
+            if path.suffix == TFLITE:
+                ends = _ends_of(path, apart, content)
+            else:
+                ends = apart.call(keras_model.ends, path, tuple(imports))
+    return Classifier(path, content, sha256, spec.combine(ends, told, path), tuple(imports))
+
+
+def ask(
+    model: Classifier, data: Dataset, progress: Progress = lambda task, done, total: None
+) -> tuple[npt.NDArray[np.floating], str]:
+    """The outputs [N, classes] as real numbers, logits as probabilities; and what computed them.
+
+    Raises SetupError where the model does not run, or answers NaN.
+    """
+    if model.is_keras:
+        with KerasProcess() as keras:
+            outputs: npt.NDArray[np.floating] = keras.call(keras_model.predict, model.path, data, model.imports)
+        runtime = "Keras"
+    else:
+        outputs, runtime = _run(model, data, progress)
+    if broken := int((~np.isfinite(outputs)).any(axis=1).sum()):
+        raise SetupError(
+            f"{model.path}: NaN or infinite outputs on {broken} of {len(outputs)} images; expected an answer to each"
+        )
+    if are_logits(outputs):
+        outputs = softmax(outputs)
+    return outputs, runtime
+
+
+def _read(model: Path) -> bytes:
+    if model.suffix not in (KERAS, *KERAS_2, TFLITE):
+        raise SetupError(f"{model}: expected a model's file, named *{KERAS}, *{KERAS_2[0]} or *{TFLITE}")
+    if model.suffix != TFLITE:
+        keras_model.sha256(model)
+    try:
+        content = model.read_bytes()
+    except OSError as error:
+        raise SetupError(f"{model}: expected a model ({error.strerror}); make one, or name another") from error
+    where, mark = TFLITE_MARK
+    if model.suffix == TFLITE and content[where] != mark:
+        raise SetupError(f"{model}: not a TFLite file (its bytes 4 to 7 are not {mark.decode()}); convert again")
+    return content
+
+
+def _known(sha256: str, store: Path) -> ModelSpec | None:
+    """What a folder's manifest or references say of a Keras model."""
+    for variant in _manifest(store):
+        if variant.source_sha256 == sha256:
+            return variant.spec
+    for path in sorted(store.glob(f"reference-{sha256[:12]}-*.npz")):
+        if (stored := reference.read(path)) and stored.model_sha256 == sha256:
+            return stored.spec
+    return None
+
+
+def _variant(sha256: str, folder: Path) -> ModelSpec | None:
+    """What the manifest beside a .tflite file says of it."""
+    return next((variant.spec for variant in _manifest(folder) if variant.sha256 == sha256), None)
+
+
+def _manifest(folder: Path) -> list[manifest.Variant]:
+    try:
+        return list(manifest.read(folder).values())
+    except SetupError:
+        return []
+
+
+def _ends_of(path: Path, apart: KerasProcess, content: bytes) -> Ends:
+    """What a .tflite file says of its images and classes."""
+    try:
+        taken, given = apart.call(_shapes, content)
+    except SetupError as error:
+        raise SetupError(f"{path}: does not run ({error}); expected a whole .tflite file: convert again") from error
+    if len(taken) != 1 or len(given) != 1 or len(taken[0]) != 4 or len(given[0]) != 2:
+        raise SetupError(f"{path}: maps {taken} to {given}; expected [1, height, width, channels] to [1, classes]")
+    _, height, width, channels = taken[0]
+    return Ends((height, width), channels, given[0][1])
+
+
+def _shapes(content: bytes) -> tuple[list[list[int]], list[list[int]]]:
+    """Of a .tflite file's inputs and outputs, as the interpreter reads them."""
+    from harness.run import worker
+
+    runtime, _ = worker.find_runtime()
+    interpreter = runtime.Interpreter(model_content=content)
+    ends = interpreter.get_input_details(), interpreter.get_output_details()
+    taken, given = ([[int(size) for size in one["shape"]] for one in end] for end in ends)
+    return taken, given
+
+
+def _run(model: Classifier, data: Dataset, progress: Progress) -> tuple[npt.NDArray[np.floating], str]:
+    """The real outputs of a .tflite file and its runtime, from a process of its own: a damaged file may crash it."""
+    with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
+        written = job.write_answers(Path(folder), model.content, data, job.ALL_CORES)
+        ended = local.run(written, lambda task, done, total: progress(model.path.name, done, total))
+        result = job.read_result(written, job.ANSWERS)
+    if result is None:
+        what = "the worker was silent too long" if ended.code is None else f"exit code {ended.code}"
+        raise SetupError(
+            f"{model.path}: does not run on {data.spec.images} ({', '.join(filter(None, (what, ended.tail)))}); "
+            "expected a whole .tflite file: convert again"
+        )
+    arrays = result.arrays
+    outputs = dequantize(arrays["outputs"], float(arrays["scale"]), int(arrays["zero_point"]))
+    return outputs, f"{result.machine['runtime']}, {result.machine['machine']}"

@@ -1,0 +1,152 @@
+"""One model against labelled images: what it answers, how often it is right, and where not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.artifacts import reference
+from harness.core.errors import SetupError
+from harness.core.progress import Progress
+from harness.images import dataset
+from harness.images.dataset import Dataset
+from harness.tools import classifier, metrics
+from harness.tools.classifier import KERAS, TFLITE
+from harness.tools.metrics import Scores
+
+SCHEMA = "harness-evaluation/2"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """outputs: the model's answers as real numbers [N, classes]. runtime: what computed them."""
+
+    model: Path
+    model_sha256: str
+    model_bytes: int
+    folder: Path
+    data: Dataset
+    outputs: npt.NDArray[np.floating]
+    scores: Scores
+    runtime: str
+    started: str  # UTC, ISO 8601
+
+    @cached_property
+    def answers(self) -> npt.NDArray[np.intp]:
+        """The class answered for each image [N]."""
+        answers: npt.NDArray[np.intp] = self.outputs.argmax(axis=1)
+        return answers
+
+    @cached_property
+    def confidences(self) -> npt.NDArray[np.floating]:
+        """The largest output for each image [N]: a probability where the model ends in a softmax."""
+        largest: npt.NDArray[np.floating] = self.outputs.max(axis=1)
+        return largest
+
+    @cached_property
+    def order(self) -> list[int]:
+        """Every image: misses, most confident first, then right answers, least confident first."""
+        right = self.answers == self.data.labels
+        return [int(i) for i in np.lexsort((np.where(right, 1, -1) * self.confidences, right))]
+
+    @property
+    def misses(self) -> list[int]:
+        """The images answered wrongly, most confident first."""
+        return self.order[: self.scores.images - self.scores.right]
+
+    def name(self, label: int) -> str:
+        """Of a class."""
+        return self.data.spec.class_names[label]
+
+    def to_json(self) -> dict[str, Any]:
+        """The published shape: shares of 1, bytes; null where a share's divisor is 0."""
+        return {
+            "schema": SCHEMA,
+            "started": self.started,
+            "model": {"file": str(self.model), "sha256": self.model_sha256, "size_bytes": self.model_bytes},
+            "data": {
+                "folder": str(self.folder),
+                "sha256": self.data.sha256,
+                "images": len(self.data),
+                "skipped": list(self.data.skipped),
+            },
+            "runtime": self.runtime,
+            "accuracy": self.scores.accuracy,
+            "ties": self.scores.ties,
+            "classes": [
+                {
+                    "name": c.name,
+                    "images": c.images,
+                    "answers": c.answers,
+                    "precision": c.precision,
+                    "recall": c.recall,
+                    "f1": c.f1,
+                }
+                for c in self.scores.classes
+            ],
+            "confusion": self.scores.confusion.tolist(),
+            "misses": [
+                {
+                    "image": self.data.names[i],
+                    "truth": self.name(self.data.labels[i]),
+                    "answer": self.name(self.answers[i]),
+                    "confidence": float(self.confidences[i]),
+                }
+                for i in self.misses
+            ],
+        }
+
+
+def evaluate(
+    model: Path,
+    folder: Path,
+    store: Path,
+    step: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
+    progress: Progress = lambda task, done, total: None,
+    *,
+    config: Path | None = None,
+    imports: Sequence[str] = (),
+    skip_bad: bool = False,
+) -> Evaluation:
+    """A .keras or .tflite model on a folder's images; a .tflite file needs no TensorFlow.
+
+    store: where a Keras model's outputs are kept, and found the next time. config: of the model, if not beside it.
+    Raises SetupError: no such model or images, a model that does not run, does not fit the data, or answers NaN.
+    """
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    opened = classifier.open_model(model, store, config=config, imports=imports)
+    data = dataset.load(folder, opened.spec, skip_bad=skip_bad, progress=partial(progress, f"reading {folder}"))
+    if opened.is_keras:
+        outputs: npt.NDArray[np.floating] = reference.obtain(model, data, store, step, imports).outputs
+        runtime = "Keras"
+    else:
+        outputs, runtime = classifier.ask(opened, data, progress)
+    scores = metrics.score(outputs, data.labels, opened.spec.class_names)
+    return Evaluation(model, opened.sha256, len(opened.content), folder, data, outputs, scores, runtime, started)
+
+
+def evaluate_all(models: Path, folder: Path, store: Path, **options: Any) -> tuple[list[Evaluation], list[str]]:
+    """A model, or every model below a folder, Keras first; and in one line each, the models that cannot be evaluated.
+
+    Raises SetupError: there is no model, or none can be evaluated.
+    """
+    found = [models]
+    if models.is_dir():
+        found = [path for suffix in (KERAS, TFLITE) for path in sorted(models.rglob(f"*{suffix}"))]
+    done, refused = [], []
+    for model in found:
+        try:
+            done.append(evaluate(model, folder, store, **options))
+        except SetupError as error:
+            refused.append(str(error))
+    if not done:
+        raise SetupError("; ".join(refused) or f"{models}: expected {KERAS} or {TFLITE} models in it; there are none")
+    return done, refused

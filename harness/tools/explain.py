@@ -1,0 +1,256 @@
+"""Why a quantized variant answers otherwise: every layer's output beside the float variant's, on the same images.
+
+Both files are run with all tensors kept, without a delegate: layers are paired by name, as quantizers leave names be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from converters import equalize
+from harness.core.errors import SetupError
+from harness.run import worker
+
+Values = npt.NDArray[np.float64]
+
+CLIPPED = 0.01  # of a layer's values: its range is too narrow
+CLIPPING_ERROR = 0.5  # of a layer's squared error: clipping is what spoils it
+UNUSED = 0.1  # of the range is all that the values take: it is too wide
+NO_ERROR_DB = 200.0  # stands for equal outputs
+BEST_DB = 50.0  # what 8 bits can hold: a better input counts as that, for what is lost after it
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operation's output, over all images. Decibels of signal to noise; shares of 1.
+
+    lost_db: how much lower its signal to noise is than the lowest of its inputs, at most BEST_DB.
+    clipped: share of values beyond what the tensor can store. clipping_error: share of the squared error from those.
+    used: the values' extent as a share of what the tensor can store. Those three: none where it is not quantized.
+    """
+
+    position: int
+    name: str
+    operation: str
+    snr_db: float
+    lost_db: float
+    cosine: float
+    clipped: float | None
+    clipping_error: float | None
+    used: float | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """layers: in the order of computation. causes: what is likely to be wrong, the likeliest first."""
+
+    layers: tuple[Layer, ...]
+    causes: tuple[str, ...]
+    images: int
+
+    @property
+    def ranked(self) -> tuple[Layer, ...]:
+        """The layers that lose most come first."""
+        return tuple(sorted(self.layers, key=lambda layer: -layer.lost_db))
+
+
+@dataclass
+class _Sums:
+    """What is added up of one tensor, image by image."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    product: float = 0.0
+    other: float = 0.0
+    clipping: float = 0.0
+    clipped: int = 0
+    count: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+
+    def add(self, expected: Values, given: Values, limits: tuple[float, float] | None) -> None:
+        noise = (expected - given) ** 2
+        self.signal += float((expected**2).sum())
+        self.other += float((given**2).sum())
+        self.product += float((expected * given).sum())
+        self.noise += float(noise.sum())
+        self.count += expected.size
+        self.low, self.high = min(self.low, float(expected.min())), max(self.high, float(expected.max()))
+        if limits:
+            beyond = (expected < limits[0]) | (expected > limits[1])
+            self.clipped += int(beyond.sum())
+            self.clipping += float(noise[beyond].sum())
+
+    @property
+    def snr_db(self) -> float:
+        if self.noise == 0:
+            return NO_ERROR_DB
+        return 10 * math.log10(max(self.signal, 1e-30) / self.noise)
+
+
+def explain(
+    float32: bytes,
+    quantized: bytes,
+    images: npt.NDArray[np.float32],
+    class_names: Sequence[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Explanation:
+    """Compare every layer over float images [N, H, W, C]. class_names: numbers unless given.
+
+    Raises SetupError where the files share no layers."""
+    before, after = _Kept(float32), _Kept(quantized)
+    factors = {name: factor.astype(np.float64) for name, factor in equalize.factors(quantized).items()}
+    shared = [op for op in after.operations if (name := after.name(op)) in before.outputs and name in after.outputs]
+    if not shared:
+        raise SetupError("the two files have no layer of the same name and shape; expected variants of one conversion")
+    sums = {after.name(op): _Sums() for op in shared}
+    entry, answers = _Sums(), []
+    for number, image in enumerate(images):
+        before.run(image)
+        after.run(image)
+        entry.add(image.astype(np.float64), after.real(after.entry)[0], after.limits(after.entry))
+        for op in shared:
+            name = after.name(op)
+            expected, given = before.real(before.outputs[name]), after.real(after.outputs[name])
+            if expected.shape != given.shape:
+                raise SetupError(f"layer {name}: shapes {expected.shape} and {given.shape}; expected one conversion's")
+            sums[name].add(expected * factors.get(name, 1.0), given, after.limits(after.outputs[name]))
+        answers.append((before.real(before.answer)[0], after.real(after.answer)[0]))
+        progress(number + 1, len(images))
+    layers = tuple(_layers(after, shared, sums, entry))
+    expected, given = (np.array(side) for side in zip(*answers, strict=True))
+    causes = tuple(_causes(after, layers, entry, expected, given, class_names))
+    return Explanation(layers, causes, len(images))
+
+
+class _Kept:
+    """An interpreter that keeps every tensor."""
+
+    def __init__(self, content: bytes) -> None:
+        runtime, _ = worker.find_runtime()
+        resolver = runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        try:
+            self._interpreter = runtime.Interpreter(
+                model_content=content, experimental_preserve_all_tensors=True, experimental_op_resolver_type=resolver
+            )
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise SetupError(
+                f"the interpreter refuses the file ({str(error).splitlines()[0]}); convert again"
+            ) from error
+        self.tensors: dict[int, dict[str, Any]] = {t["index"]: t for t in self._interpreter.get_tensor_details()}
+        self.operations: list[dict[str, Any]] = self._interpreter._get_ops_details()
+        self.outputs = {self.name(op): int(op["outputs"][0]) for op in self.operations}
+        self.entry = int(self._interpreter.get_input_details()[0]["index"])
+        self.answer = int(self._interpreter.get_output_details()[0]["index"])
+
+    def name(self, operation: dict[str, Any]) -> str:
+        return str(self.tensors[int(operation["outputs"][0])]["name"])
+
+    def run(self, image: npt.NDArray[np.float32]) -> None:
+        scale, zero_point = self.tensors[self.entry]["quantization"]
+        dtype = self.tensors[self.entry]["dtype"]
+        stored = image[np.newaxis]
+        if scale:
+            limits = np.iinfo(dtype)
+            stored = np.clip(np.round(stored / scale + zero_point), limits.min, limits.max)
+        self._interpreter.set_tensor(self.entry, stored.astype(dtype))
+        self._interpreter.invoke()
+
+    def real(self, index: int) -> Values:
+        """A tensor's values as real numbers."""
+        values: Values = self._interpreter.get_tensor(index).astype(np.float64)
+        scale, zero_point = self.tensors[index]["quantization"]
+        return (values - zero_point) * scale if scale else values
+
+    def limits(self, index: int) -> tuple[float, float] | None:
+        """The least and greatest real number that a quantized tensor stores, half a step added; none: float."""
+        scale, zero_point = self.tensors[index]["quantization"]
+        if not scale:
+            return None
+        stored = np.iinfo(self.tensors[index]["dtype"])
+        return (stored.min - zero_point - 0.5) * scale, (stored.max - zero_point + 0.5) * scale
+
+
+def _layers(after: _Kept, shared: list[dict[str, Any]], sums: dict[str, _Sums], entry: _Sums) -> Iterator[Layer]:
+    known = {after.entry: entry.snr_db}
+    for position, op in enumerate(shared):
+        name, output = after.name(op), int(op["outputs"][0])
+        found, limits = sums[name], after.limits(output)
+        snr_db = found.snr_db
+        inputs = [known[int(i)] for i in op["inputs"] if int(i) in known]
+        known[output] = snr_db
+        norm = math.sqrt(found.signal * found.other)
+        extent = max(found.high, 0) - min(found.low, 0)
+        yield Layer(
+            position=position,
+            name=name,
+            operation=str(op["op_name"]),
+            snr_db=snr_db,
+            lost_db=min([*inputs, BEST_DB]) - snr_db,
+            cosine=found.product / norm if norm else float(found.signal == found.other),
+            clipped=found.clipped / found.count if limits else None,
+            clipping_error=(found.clipping / found.noise if found.noise else 0.0) if limits else None,
+            used=extent / (limits[1] - limits[0]) if limits else None,
+        )
+
+
+def _causes(
+    after: _Kept,
+    layers: tuple[Layer, ...],
+    entry: _Sums,
+    expected: Values,
+    given: Values,
+    class_names: Sequence[str],
+) -> Iterator[str]:
+    """The likeliest cause first: what is wrong before the network, in it, behind it."""
+    if limits := after.limits(after.entry):
+        off = entry.clipped / entry.count
+        used = (entry.high - entry.low) / (limits[1] - limits[0])
+        if off > CLIPPED or used < 0.5:
+            yield (
+                f"wrong input quantization: it stores {limits[0]:.3g} to {limits[1]:.3g}, the images take "
+                f"{entry.low:.3g} to {entry.high:.3g}, {off:.1%} of the pixels are clipped"
+            )
+    narrow = [
+        layer
+        for layer in layers
+        if layer.operation != "SOFTMAX"  # its range is fixed; the surest answers are a little beyond it
+        and (layer.clipped or 0) > CLIPPED
+        and (layer.clipping_error or 0) > CLIPPING_ERROR
+        and layer.snr_db < 30
+    ]
+    if narrow:
+        worst = max(narrow, key=lambda layer: layer.lost_db)
+        yield (
+            f"clipping range: {len(narrow)} of {len(layers)} layers store less than the images need; most is lost in "
+            f"{short(worst.name)}, {worst.clipped:.1%} of its values clipped; calibrate on images like these"
+        )
+    wide = [layer for layer in layers if layer.used is not None and 0 < layer.used < UNUSED]
+    if wide:
+        worst = min(wide, key=lambda layer: layer.used or 0)
+        yield (
+            f"range too wide: {len(wide)} layers use less than {UNUSED:.0%} of their steps, {short(worst.name)} "
+            f"{worst.used:.1%}; an outlier in the calibration set"
+        )
+    dead = sorted(set(expected.argmax(axis=1).tolist()) - set(given.argmax(axis=1).tolist()))
+    if dead:
+        names = ", ".join(class_names[label] if class_names else str(label) for label in dead)
+        yield f"dead class: {names} never answered, by the float variant it is"
+    integer = [layer for layer in layers if layer.used is not None]
+    fallback = [layer for layer in layers if layer.used is None]
+    if integer and fallback:
+        first = ", ".join(short(layer.name) for layer in fallback[:3])
+        yield f"float fallback: {len(fallback)} of {len(layers)} layers compute in float, {first}: slow, not inexact"
+
+
+def short(name: str) -> str:
+    """The first of the names that a converter fused, without the model's."""
+    first = name.split(";")[0]
+    return "/".join(first.split("/")[1:]) or first

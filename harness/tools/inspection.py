@@ -1,0 +1,222 @@
+"""What is in a .tflite: operations, the runtime it needs, what XNNPACK takes of it, and why int8 may be slow."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters import op_versions, runtimes
+from converters.keras_process import KerasProcess
+from harness.artifacts import flatbuffer
+from harness.artifacts.manifest import Quantization
+from harness.core.errors import SetupError
+from harness.core.files import sha256
+
+IDENTIFIER = b"TFL3"  # at byte 4 of every .tflite
+FLOAT_AT_VERSION_1 = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+TRIED_INPUTS = 4
+DELEGATE = "XNNPACK"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One kind of operation: how often, and how many of those XNNPACK takes (none: unknown)."""
+
+    name: str
+    types: str  # of the activations read -> written, such as int8 or float32 -> int8
+    version: int
+    count: int
+    delegated: int | None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output."""
+
+    name: str
+    shape: tuple[int, ...]  # as the file says; -1: any
+    quantization: Quantization
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A .tflite file."""
+
+    file: str
+    size_bytes: int
+    sha256: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    operations: tuple[Operation, ...]
+    parts: int | None  # the delegate's pieces of the graph; none: unknown
+    oldest_runtime: str | None  # TensorFlow Lite version by op versions
+    oldest_runtime_note: str  # where it comes from, or why there is none
+    runs: tuple[runtimes.Answers, ...]
+    slow: tuple[str, ...]  # what costs time, if anything
+
+
+def inspect(path: Path, pythons: Sequence[str] = ()) -> Inspection:
+    """Read a file, load it here and in other Pythons' runtimes. Raises SetupError: no .tflite, no LiteRT."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SetupError(f"{path}: expected a .tflite file; {error.strerror}") from error
+    if content[4:8] != IDENTIFIER:
+        raise SetupError(f"{path}: not a .tflite file (no {IDENTIFIER.decode()} at byte 4)")
+    try:
+        model = flatbuffer.read(content)
+    except ModuleNotFoundError as error:
+        raise SetupError(f"{error}; inspecting needs ai-edge-litert, tflite-runtime alone cannot") from error
+    except Exception as error:  # the reader raises whatever damaged offsets lead to
+        raise SetupError(f"{path}: damaged, or of a format too new ({type(error).__name__}: {error})") from error
+    graph = model.subgraphs[0]
+    with KerasProcess() as quiet:
+        taken, parts = quiet.call(_delegated, content, len(graph.operators))
+    oldest, note = _oldest_runtime(model, content)
+    return Inspection(
+        file=str(path),
+        size_bytes=len(content),
+        sha256=sha256(content),
+        inputs=tuple(_tensor(graph.tensors[i]) for i in graph.inputs),
+        outputs=tuple(_tensor(graph.tensors[i]) for i in graph.outputs),
+        operations=_operations(model, taken),
+        parts=parts,
+        oldest_runtime=oldest,
+        oldest_runtime_note=note,
+        runs=_run(content, graph, pythons),
+        slow=tuple(_slow(model, taken, parts)),
+    )
+
+
+def _delegated(content: bytes, count: int) -> tuple[list[bool] | None, int | None]:
+    """For each operation of the main graph whether XNNPACK takes it, and in how many parts it takes them.
+
+    With delegate nodes kept single, each has the outputs of the operation that it replaced.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        whole, single = (
+            Interpreter(model_content=content, experimental_disable_delegate_node_fusion=apart)
+            for apart in (False, True)
+        )
+        whole.allocate_tensors()
+        single.allocate_tensors()
+        operations = single._get_ops_details()
+        parts = sum(one["op_name"] == "DELEGATE" for one in whole._get_ops_details())
+    except (RuntimeError, ValueError):
+        return None, None
+    taken = {int(i) for one in operations[count:] if one["op_name"] == "DELEGATE" for i in one["outputs"]}
+    return [any(int(i) in taken for i in one["outputs"]) for one in operations[:count]], parts
+
+
+def _operations(model: Any, taken: list[bool] | None) -> tuple[Operation, ...]:
+    kinds: Counter[tuple[str, str, int]] = Counter()
+    delegated: Counter[tuple[str, str, int]] = Counter()
+    for graph in model.subgraphs:
+        for index, operator in enumerate(graph.operators):
+            version = model.operatorCodes[operator.opcodeIndex].version
+            kind = flatbuffer.operation(model, operator), _types(model, graph, operator), version
+            kinds[kind] += 1
+            delegated[kind] += bool(taken and graph is model.subgraphs[0] and taken[index])
+    return tuple(
+        Operation(*kind, count, delegated[kind] if taken is not None else None)
+        for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    )
+
+
+def _types(model: Any, graph: Any, operator: Any) -> str:
+    """The type of what an operation reads first, or writes where it reads only constants, and of what it writes."""
+    read, written = _activations(model, graph, operator), [graph.tensors[i] for i in operator.outputs]
+    types = [_type(tensors[0]) for tensors in (read, written) if tensors]
+    return " -> ".join(dict.fromkeys(types))
+
+
+def _activations(model: Any, graph: Any, operator: Any) -> list[Any]:
+    """What an operation reads that is no constant."""
+    tensors = [graph.tensors[i] for i in operator.inputs if i != -1]
+    return [tensor for tensor in tensors if model.buffers[tensor.buffer].data is None]
+
+
+def _type(tensor: Any) -> str:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    return str(flatbuffer_utils.type_to_name(tensor.type)).lower()
+
+
+def _tensor(tensor: Any) -> Tensor:
+    stored = tensor.quantization
+    scale = float(stored.scale[0]) if stored is not None and stored.scale is not None else 0.0
+    zero_point = int(stored.zeroPoint[0]) if scale and stored.zeroPoint is not None else 0
+    shape = tensor.shapeSignature if tensor.shapeSignature is not None else tensor.shape
+    return Tensor(tensor.name.decode(), tuple(map(int, shape)), Quantization(_type(tensor), scale, zero_point))
+
+
+def _oldest_runtime(model: Any, content: bytes) -> tuple[str | None, str]:
+    declared = op_versions.oldest_runtime(model)
+    understated = any(
+        flatbuffer.operation(model, operator) in FLOAT_AT_VERSION_1
+        and model.operatorCodes[operator.opcodeIndex].version == 1
+        and any(_type(graph.tensors[i]) in ("int8", "int16", "uint8") for i in operator.inputs if i != -1)
+        for graph in model.subgraphs
+        for operator in graph.operators
+    )
+    if declared and not understated:
+        return declared, "as the file declares"
+    why = "its op versions are all 1 though it is quantized" if understated else "the file declares none"
+    if find_spec("tensorflow") is None:
+        return None, f"{why}; TensorFlow, which could tell, is not installed"
+    try:
+        with KerasProcess() as keras:
+            return op_versions.oldest_runtime(
+                flatbuffer.read(keras.call(op_versions.declare, content))
+            ), f"{why}; by its types"
+    except SetupError as error:
+        return None, f"{why}; {error}"
+
+
+def _run(content: bytes, graph: Any, pythons: Sequence[str]) -> tuple[runtimes.Answers, ...]:
+    """Random inputs in this runtime and in the others."""
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        return ()
+    shape = [max(1, int(size)) for size in graph.tensors[graph.inputs[0]].shape]
+    inputs = np.random.default_rng(0).random((TRIED_INPUTS, *shape[1:]), np.float32)
+    return tuple(runtimes.answer({"file": content}, inputs, python)["file"] for python in (sys.executable, *pythons))
+
+
+def _slow(model: Any, taken: list[bool] | None, parts: int | None) -> Iterator[str]:
+    """What is seen in the file that may cost a quantized model its speed."""
+    graph = model.subgraphs[0]
+    names = [flatbuffer.operation(model, operator) for operator in graph.operators]
+    types = [_types(model, graph, operator) for operator in graph.operators]
+    if not any("int8" in one or "int16" in one for one in types):
+        return
+    each = list(zip(names, types, graph.operators, strict=True))
+    left = [f"{name} ({kind})" for (name, kind, _), on in zip(each, taken or [], strict=False) if not on]
+    if left:
+        rest = f"; it takes the rest in {parts} part{'' if parts == 1 else 's'}" if len(left) < len(each) else ""
+        yield f"{DELEGATE} leaves {len(left)} of {len(each)} operations to plain kernels: {_counted(left)}{rest}"
+    if "int16" in types:
+        yield f"int16 activations: {DELEGATE} has no kernels for them"
+    scaling = [one for one in each if one[0] in ("ADD", "MUL", "SUB")]
+    constant = [name for name, _, o in scaling if len(_activations(model, graph, o)) < len(o.inputs)]
+    if constant:
+        yield f"{_counted(constant)} with a constant, unfolded batch norms perhaps: each requantizes what passes"
+    floats = [name for name, kind, _ in each if kind == "float32"]
+    if floats:
+        yield f"computed in float32: {_counted(floats)}"
+    conversions = [name for name, kind, _ in each if name in ("QUANTIZE", "DEQUANTIZE") and "float32" in kind]
+    ends = sum(_type(graph.tensors[i]) == "float32" for i in (*graph.inputs, *graph.outputs))
+    if len(conversions) > ends:
+        yield f"{len(conversions) - ends} conversions between float32 and integers inside"
+
+
+def _counted(names: list[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in Counter(names).most_common())

@@ -1,0 +1,93 @@
+"""What a model answers to pictures: no truth, no judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import SetupError
+from harness.core.progress import Progress
+from harness.images import dataset
+from harness.tools import classifier
+from harness.tools.classifier import Classifier
+
+SCHEMA = "harness-prediction/1"
+UNKNOWN = -1  # the label of an image whose class nobody said
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's likeliest classes, (name, confidence), the likeliest first; of equal ones the earlier class."""
+
+    image: Path
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """problems: a line for each image that could not be used."""
+
+    model: Classifier
+    images: tuple[Prediction, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    runtime: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The published shape."""
+        return {
+            "schema": SCHEMA,
+            "model": {"file": str(self.model.path), "sha256": self.model.sha256},
+            "runtime": self.runtime,
+            "images": [
+                {
+                    "image": str(one.image),
+                    "top": [{"class": name, "confidence": confidence} for name, confidence in one.top],
+                }
+                for one in self.images
+            ],
+            "problems": list(self.problems),
+        }
+
+
+def predict(
+    model: Classifier,
+    named: Sequence[Path],
+    top: int = 1,
+    progress: Progress = lambda task, done, total: None,
+) -> Predictions:
+    """Images, and all files of folders; those that cannot be used are problems. Raises SetupError: none can."""
+    paths, pixels, problems = [], [], []
+    for path in _files(named):
+        try:
+            pixels.append(dataset.read_image(path, model.spec))
+            paths.append(path)
+        except SetupError as error:
+            problems.append(str(error))
+    if not paths:
+        raise SetupError("; ".join(problems[:3]) or "no image in the folders named; expected readable image files")
+    data = dataset.build(np.stack(pixels), [UNKNOWN] * len(paths), [str(path) for path in paths], model.spec)
+    outputs, runtime = classifier.ask(model, data, progress)
+    likeliest = np.argsort(-outputs, axis=1, kind="stable")[:, :top]
+    names = model.spec.class_names
+    images = tuple(
+        Prediction(path, tuple((names[i], float(row[i])) for i in best))
+        for path, row, best in zip(paths, outputs, likeliest, strict=True)
+    )
+    return Predictions(model, images, tuple(problems), data.notes, runtime)
+
+
+def _files(named: Sequence[Path]) -> Iterator[Path]:
+    """In the order named, a folder's in order of their names; hidden ones are left out."""
+    for path in named:
+        if path.is_dir():
+            inner = (file for file in sorted(path.rglob("*")) if file.is_file())
+            yield from (
+                file for file in inner if not any(part.startswith(".") for part in file.relative_to(path).parts)
+            )
+        else:
+            yield path

@@ -1,0 +1,125 @@
+"""What a model's operations cost at least, and how fast this machine does such work at best.
+
+The peaks are measured, not read from a data sheet: one large fully connected layer, built here, by the same kernels
+and on as many threads as the model; and a copy far larger than any cache.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.artifacts import flatbuffer
+from harness.run import worker
+
+PEAK_ROWS, PEAK_WIDTH = 256, 512  # of the product: large enough to be efficient, small enough for the caches
+COPIED_BYTES = 256 << 20
+ATTEMPTS = 30
+TYPES = {0: np.float32, 1: np.float16, 2: np.int32, 3: np.uint8, 4: np.int64, 9: np.int8}  # of the schema
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one operation of the graph: multiply-accumulates, and bytes of activations and weights read or written."""
+
+    name: str  # of the tensor it gives
+    operation: str
+    macs: int
+    moved_bytes: int
+
+
+@dataclass(frozen=True)
+class Peak:
+    """This machine's best, on some threads."""
+
+    float_macs_per_s: float
+    int8_macs_per_s: float
+    bytes_per_s: float
+
+
+def work(content: bytes) -> list[Work]:
+    """Of every operation in order, for a batch of one."""
+    model = flatbuffer.read(content)
+    graph = model.subgraphs[0]
+    found = []
+    for operator in graph.operators:
+        operation = flatbuffer.operation(model, operator)
+        used = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index != -1]
+        given = graph.tensors[operator.outputs[0]]
+        macs = 0
+        if operation in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            kernel = graph.tensors[operator.inputs[1]].shape
+            macs = _size(given) * int(np.prod(kernel[1:3] if operation == "DEPTHWISE_CONV_2D" else kernel[1:]))
+        moved = sum(_size(tensor) * np.dtype(TYPES.get(tensor.type, np.float32)).itemsize for tensor in used)
+        found.append(Work(given.name.decode(), operation, macs, moved))
+    return found
+
+
+def _size(tensor: Any) -> int:
+    return int(np.prod([max(1, side) for side in (tensor.shape if tensor.shape is not None else [])]))
+
+
+def peak(threads: int) -> Peak:
+    """Measured now. Pins this process to the cores it measures, so call it in one of its own."""
+    worker.pin(threads)
+    macs = PEAK_ROWS * PEAK_WIDTH * PEAK_WIDTH
+    return Peak(
+        float_macs_per_s=macs / _fastest(_product(np.float32), threads),
+        int8_macs_per_s=macs / _fastest(_product(np.int8), threads),
+        bytes_per_s=_copy(),
+    )
+
+
+def _fastest(content: bytes, threads: int) -> float:
+    model = worker.Model(content, threads)
+    prepared = model.quantize(np.random.default_rng(0).random((4, PEAK_ROWS, PEAK_WIDTH), np.float32))[:, 0]
+    worker.measure(model, prepared, 0, ATTEMPTS)
+    return float(worker.measure(model, prepared, 0, ATTEMPTS).min())
+
+
+def _copy() -> float:
+    source, target = np.ones(COPIED_BYTES, np.uint8), np.empty(COPIED_BYTES, np.uint8)
+    taken = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        np.copyto(target, source)
+        taken.append(time.perf_counter() - begin)
+    return 2 * COPIED_BYTES / min(taken)
+
+
+def _product(dtype: Any) -> bytes:
+    """A .tflite of one fully connected layer, [PEAK_ROWS, PEAK_WIDTH] to the same."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    quantized = dtype is np.int8
+    weights = np.random.default_rng(1).integers(-127, 128, (PEAK_WIDTH, PEAK_WIDTH)).astype(dtype)
+    model, graph, operator, code = schema.ModelT(), schema.SubGraphT(), schema.OperatorT(), schema.OperatorCodeT()
+    model.version, model.description = 3, "peak"
+    model.buffers = [schema.BufferT(), schema.BufferT()]
+    model.buffers[1].data = np.frombuffer(weights.tobytes(), np.uint8)
+    rows, square = [PEAK_ROWS, PEAK_WIDTH], [PEAK_WIDTH, PEAK_WIDTH]
+    graph.tensors = [
+        _tensor(schema, name, shape, buffer, quantized)
+        for name, shape, buffer in (("in", rows, 0), ("weights", square, 1), ("out", rows, 0))
+    ]
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
+    code.version = 4 if quantized else 1
+    operator.opcodeIndex, operator.inputs, operator.outputs = 0, [0, 1, -1], [2]
+    operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+    operator.builtinOptions = schema.FullyConnectedOptionsT()
+    graph.inputs, graph.outputs, graph.operators = [0], [2], [operator]
+    model.operatorCodes, model.subgraphs = [code], [graph]
+    return flatbuffer.pack(model)
+
+
+def _tensor(schema: Any, name: str, shape: list[int], buffer: int, quantized: bool) -> Any:
+    tensor = schema.TensorT()
+    tensor.name, tensor.shape, tensor.buffer = name, shape, buffer
+    tensor.type = schema.TensorType.INT8 if quantized else schema.TensorType.FLOAT32
+    if quantized:
+        tensor.quantization = schema.QuantizationParametersT()
+        tensor.quantization.scale, tensor.quantization.zeroPoint = [{"out": 1.0}.get(name, 0.01)], [0]
+    return tensor

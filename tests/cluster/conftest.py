@@ -1,0 +1,141 @@
+"""A real lab on loopback: a scheduler and workers in processes of their own, and a check to spread over them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.check import sharded
+from harness.check.engine import Engine
+from harness.check.pipeline import CheckedRun
+from harness.cluster.client import Cluster, Keys
+from harness.images import shards
+from harness.judge import policy
+from tests.conftest import FEW_IMAGES_POLICY, ROOT, quiet_step
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
+    """What a function gives once it gives something."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, "nothing came"
+        time.sleep(0.02)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+WITHOUT_ADB = str(Path(sys.executable).parent)  # else phones of this host would be the lab's, too
+
+
+@dataclass
+class Lab:
+    """Processes by name; `address` is the scheduler's."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    flags: tuple[str, ...] = ()
+    processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        return f"{'tls' if self.flags else 'tcp'}://127.0.0.1:{self.port}"
+
+    def scheduler(self) -> None:
+        self._start("scheduler", "lab", "scheduler", "--port", str(self.port), *self.flags)
+
+    def worker(self, name: str, code: Path = ROOT) -> None:
+        self._start(name, "lab", "worker", self.address, "--name", name, *self.flags, code=code)
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        process = self.processes.pop(name)
+        process.send_signal(number)
+        process.wait(timeout=30)
+
+    def said(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def ready(self, *names: str) -> None:
+        wait_for(lambda: all("offered to" in self.said(name) for name in names))
+
+    def cluster(self, patience_s: float = 30) -> Cluster:
+        return Cluster(self.address, Keys(), patience_s)
+
+    def _start(self, name: str, *arguments: str, code: Path = ROOT) -> None:
+        with (self.folder / f"{name}.log").open("w") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "harness", *arguments],
+                cwd=code,
+                env={**os.environ, "PYTHONPATH": str(code), "TMPDIR": str(self.folder), "PATH": WITHOUT_ADB},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+
+
+@pytest.fixture
+def empty_lab(tmp_path: Path) -> Iterator[Lab]:
+    """A lab without any process yet; all are ended after the test."""
+    lab = Lab(tmp_path)
+    yield lab
+    for name in list(lab.processes):
+        lab.kill(name, signal.SIGTERM)
+
+
+@pytest.fixture
+def lab(empty_lab: Lab) -> Lab:
+    """A scheduler, and the workers `one` and `two`, each with this machine as its device."""
+    empty_lab.scheduler()
+    empty_lab.worker("one")
+    empty_lab.worker("two")
+    empty_lab.ready("one", "two")
+    return empty_lab
+
+
+@dataclass
+class Check:
+    """A check of the tiny variants on few images, in shards of some size; without latency."""
+
+    models: Path
+    model: Path
+    data: Path
+
+    def run(self, engine: Engine, devices: list[str], record: Path, size: int, **options: Any) -> CheckedRun:
+        what = sharded.subject(self.models, self.model, None, policy.load(FEW_IMAGES_POLICY), None)
+        return sharded.run(
+            what,
+            shards.open_source(self.data, what.spec),
+            size,
+            engine,
+            devices,
+            record,
+            quiet_step,
+            options.pop("progress", lambda *_: None),
+            **options,
+        )
+
+
+@pytest.fixture(scope="module")
+def check(tiny_variants: Path, tiny_model: Path, few_images: Path) -> Check:
+    return Check(tiny_variants, tiny_model, few_images)
+
+
+def figures(run: CheckedRun) -> str:
+    """The record's JSON, byte for byte, but for the time it was started at."""
+    return json.dumps(run.record.to_json() | {"started": None})

@@ -1,0 +1,216 @@
+"""A lab of real processes on loopback: spread over two workers, and every way in which one of them can be lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import distributed
+import pytest
+
+from harness.check.engine import LocalEngine
+from harness.check.pipeline import CheckedRun
+from harness.cli import main
+from harness.cluster import client as cluster
+from harness.cluster.client import Cluster, Keys
+from harness.core.errors import SetupError
+from harness.core.outcome import Outcome
+from harness.records import sharded_arrays
+from tests.cluster.conftest import Check, Lab, figures, wait_for
+from tests.conftest import ROOT, refusal
+
+SIZE = 11
+BOTH = ["local://one", "local://two"]
+
+
+@pytest.fixture(scope="module")
+def expected(check: Check, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What one process makes of it."""
+    with LocalEngine(["local"]) as engine:
+        return figures(check.run(engine, ["local"], tmp_path_factory.mktemp("expected") / "c.json", SIZE))
+
+
+def disturbed(check: Check, lab: Lab, record: Path, fault: Callable[[], None], patience_s: float = 30) -> CheckedRun:
+    """A check over both workers, and a fault once the first shard is done."""
+    folder, faults = sharded_arrays.folder_of(record), []
+
+    def wait_and_do() -> None:
+        wait_for(lambda: list(folder.glob("0*.npz")))
+        fault()
+        faults.append(True)
+
+    with lab.cluster(patience_s) as engine:
+        thread = threading.Thread(target=wait_and_do)
+        thread.start()
+        found = check.run(engine, BOTH, record, SIZE)
+        thread.join()
+    assert faults
+    return found
+
+
+def test_two_workers_give_the_verdict_of_one_process(lab: Lab, check: Check, expected: str, tmp_path: Path) -> None:
+    """The record's JSON is the same, byte for byte, and both had a part in it. They listen on loopback alone."""
+    with lab.cluster() as engine:
+        engine.check_versions()
+        assert cluster.choose(engine.devices(), [], lab.address) == BOTH
+        found = check.run(engine, BOTH, tmp_path / "lab.json", SIZE)
+    assert figures(found) == expected
+    for process in lab.processes.values():
+        assert listening(process.pid) == {"0100007F"}
+
+
+def test_a_killed_workers_shards_go_elsewhere(lab: Lab, check: Check, expected: str, tmp_path: Path) -> None:
+    """Killed in mid-run: the other worker does the rest, and nothing is counted twice."""
+    found = disturbed(check, lab, tmp_path / "c.json", lambda: lab.kill("two"), patience_s=1)
+    assert figures(found) == expected
+
+
+def test_a_restarted_scheduler_costs_nothing_that_is_done(
+    lab: Lab, check: Check, expected: str, tmp_path: Path
+) -> None:
+    """Killed and started again in mid-run: workers and check find it again, and the verdict is the same."""
+
+    def restart() -> None:
+        lab.kill("scheduler")
+        time.sleep(1)
+        lab.scheduler()
+
+    assert figures(disturbed(check, lab, tmp_path / "c.json", restart)) == expected
+
+
+def test_without_any_worker_the_rest_is_inconclusive_until_run_again(
+    lab: Lab, check: Check, expected: str, tmp_path: Path
+) -> None:
+    """All workers gone: what is finished is kept, the reason is given; run again, only the rest is done."""
+
+    def kill() -> None:
+        lab.kill("one")
+        lab.kill("two")
+
+    record = tmp_path / "c.json"
+    found = disturbed(check, lab, record, kill, patience_s=1)
+    float32 = found.record.variants[0].verdict
+    assert float32.outcome is Outcome.INCONCLUSIVE
+    assert "out of sight for 1 s" in float32.reasons[0]
+    kept = {path: path.stat().st_mtime_ns for path in sharded_arrays.folder_of(record).glob("0*.npz")}
+    assert 0 < len(kept) < 10
+    lab.worker("one")
+    lab.ready("one")
+    with lab.cluster() as engine:
+        assert figures(check.run(engine, ["local://one"], record, SIZE)) == expected
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_a_frozen_worker_is_given_up(lab: Lab, check: Check, expected: str, tmp_path: Path) -> None:
+    """Stopped, as an unplugged host is: no connection ends, but it gives no sign of life."""
+    lab.kill("scheduler", signal.SIGTERM)
+    lab._start("scheduler", "lab", "scheduler", "--port", str(lab.port), "--lost-after", "2")
+    wait_for(lambda: lab.said("one").count("offered to") > 1 and lab.said("two").count("offered to") > 1)
+    frozen = lab.processes["two"]
+    try:
+        found = disturbed(check, lab, tmp_path / "c.json", lambda: frozen.send_signal(signal.SIGSTOP), patience_s=1)
+    finally:
+        frozen.send_signal(signal.SIGCONT)
+    assert figures(found) == expected
+
+
+def test_a_lab_runs_nothing_but_jobs(lab: Lab, tmp_path: Path) -> None:
+    """Functions, plugins, modules and pickles sent to scheduler or worker by Dask's own client are not run."""
+    trace = tmp_path / "was here"
+    module = tmp_path / "module.py"
+    module.write_text(f"open({str(trace)!r}, 'w')\n")
+
+    class Plugin(distributed.WorkerPlugin):
+        def setup(self, worker: Any) -> None:
+            trace.touch()
+
+    with distributed.Client(lab.address, set_as_default=False, timeout=10) as client:
+        attempts: list[Callable[[], Any]] = [
+            lambda: client.submit(os.mkdir, str(trace), pure=False).result(timeout=10),
+            lambda: client.run(os.mkdir, str(trace)),
+            lambda: client.run_on_scheduler(os.mkdir, str(trace)),
+            lambda: client.register_plugin(Plugin()),
+            lambda: client.upload_file(str(module)),
+        ]
+        for attempt in attempts:
+            with pytest.raises(Exception):  # noqa: B017, PT011 (Dask's errors differ with where it is refused)
+                attempt()
+    assert not trace.exists()
+
+
+def test_workers_of_another_version_are_refused(
+    lab: Lab, check: Check, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is run, by name; and a scheduler's worker that is none of ours."""
+    code = tmp_path / "older"
+    for package in ("harness", "converters"):
+        shutil.copytree(ROOT / package, code / package)
+    with (code / "harness" / "worker.py").open("a") as file:
+        file.write("# another version\n")
+    lab.worker("older", code)
+    lab.ready("older")
+    arguments = ["check", "--scheduler", lab.address, "--models", str(check.models), "--reference", str(check.model)]
+    arguments += ["--data", str(check.data), "--json", str(tmp_path / "c.json")]
+    said = refusal(capsys, main(arguments))
+    assert "worker older has worker_sha256" in said
+    assert "install the same tflite-harness on both" in said
+
+
+def test_a_scheduler_that_does_not_answer_is_refused(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No scheduler there, no address, a scheduler without workers: one line each, with the next command."""
+    monkeypatch.setattr(cluster, "CONNECT_S", 1.0)
+    base = ["check", "--models", str(check.models), "--reference", str(check.model), "--data", str(check.data)]
+    base += ["--json", str(tmp_path / "c.json")]
+    for address in ("tcp://127.0.0.1:1", "nonsense", "udp://127.0.0.1:8786"):
+        assert "harness lab scheduler" in refusal(capsys, main([*base, "--scheduler", address]))
+    assert "TLS needs all three" in refusal(capsys, main([*base, "--scheduler", "tls://a:1", "--tls-ca", "no.pem"]))
+
+
+def test_a_worker_listens_to_no_other_host_unasked(capsys: pytest.CaptureFixture[str]) -> None:
+    """A scheduler elsewhere needs an address that it may reach the worker by."""
+    assert "--host ADDRESS" in refusal(capsys, main(["lab", "worker", "tcp://192.0.2.1:8786"]))
+
+
+def test_tls(empty_lab: Lab, check: Check, expected: str, tmp_path: Path) -> None:
+    """With certificates of one authority scheduler, worker and check understand each other; without, they do not."""
+    make_certificate(tmp_path)
+    keys = [str(tmp_path / name) for name in ("ca.pem", "cert.pem", "key.pem")]
+    empty_lab.flags = ("--tls-ca", keys[0], "--tls-cert", keys[1], "--tls-key", keys[2])
+    empty_lab.scheduler()
+    empty_lab.worker("one")
+    empty_lab.ready("one")
+    with Cluster(empty_lab.address, Keys(*map(Path, keys))) as engine:
+        assert figures(check.run(engine, ["local://one"], tmp_path / "c.json", SIZE)) == expected
+    with pytest.raises(SetupError, match="tls:// needs --tls-ca"), Cluster(empty_lab.address):
+        pass
+
+
+def listening(pid: int) -> set[str]:
+    """The addresses that a process listens on, as the kernel writes them: 127.0.0.1 is 0100007F."""
+    sockets = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in sockets:
+                found.add(words[1].split(":")[0])
+    return found
+
+
+def make_certificate(folder: Path) -> None:
+    """An authority, and one certificate that every role shares."""
+
+    authority = "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=lab"
+    request = "req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=host"
+    signed = "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2"
+    for command in (authority, request, signed):
+        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)

@@ -1,0 +1,211 @@
+"""A check in shards: the verdict of one process, peak memory aside; evidence, what is done again and what is not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.check import message, shard_task
+from harness.check import pipeline as whole
+from harness.check.engine import LocalEngine, Lost, Spread, Task
+from harness.check.message import RefusedError
+from harness.cli import main
+from harness.core.errors import SetupError
+from harness.core.outcome import Outcome
+from harness.images.shards import Shard
+from harness.judge import policy
+from harness.records import evidence, record, sharded_arrays
+from harness.run import execute, job
+from harness.run.devices.local import Local
+from tests.cluster.conftest import Check, figures
+from tests.conftest import FEW_IMAGES_POLICY, quiet_step, refusal
+
+LOCAL = ["local"]
+SIZE = 28  # what `--shards 4` makes of 110 images
+
+
+@pytest.fixture
+def done(check: Check, tmp_path: Path) -> Path:
+    """The record of a check in shards."""
+    path = tmp_path / "check.json"
+    with LocalEngine(LOCAL) as engine:
+        record.write(check.run(engine, LOCAL, path, SIZE).record, path)
+    return path
+
+
+def test_shards_give_the_verdict_of_the_whole(check: Check, done: Path, tmp_path: Path) -> None:
+    """The record's JSON is that of a check that holds all images at once, byte for byte, whatever the shards' size."""
+    limits = policy.load(FEW_IMAGES_POLICY)
+    subject = whole.prepare(check.models, check.model, check.data, quiet_step, lambda *_: None, limits=limits)
+    with Local() as device:
+        written = job.write(tmp_path, subject.models, subject.variants, subject.data, None, job.ALL_CORES)
+        outputs = execute.run(written, lambda *_: None, device)
+    expected = evidence.predictions(
+        {
+            "labels": subject.data.labels,
+            "reference": subject.expected.outputs,
+            **({"folded": subject.expected.folded} if subject.expected.folded is not None else {}),
+            **evidence.inputs(subject.data, subject.variants),
+            **{f"{kind}.{name}": a for kind in subject.variants for name, a in outputs.results[kind].arrays.items()},
+        }
+    )
+    stored = json.loads(done.read_text())
+    assert stored["data"]["sha256"] == subject.data.sha256
+    assert [one["images"] for one in stored["shards"]] == [28, 28, 28, 26]
+    judged = {kind: evidence.judge(kind, expected, limits) for kind in subject.variants}
+    assert {v.kind: v.parity for v in evidence.again(done).variants} == {k: j.parity for k, j in judged.items()}
+    with LocalEngine(LOCAL) as engine:
+        other = check.run(engine, LOCAL, tmp_path / "other.json", 77)
+    assert figures(whole.CheckedRun(record.read(done), False)) != figures(other)  # figures are not read, but derived
+    assert figures(whole.CheckedRun(evidence.again(done), False)) == figures(other)
+    for variant in other.record.variants:
+        assert (variant.parity, variant.hops) == (judged[variant.kind].parity, judged[variant.kind].hops)
+
+
+def test_evidence_is_written_shard_by_shard(done: Path) -> None:
+    """Each shard's file holds its images alone; together they read as one record's arrays, and are verified."""
+    (first, *_) = sorted(sharded_arrays.folder_of(done).glob("*.npz"))
+    with np.load(first) as stored:
+        assert stored["int8.outputs"].shape == (28, 11)
+        assert stored["digests"].shape == (28, 32)
+    arrays = record.read(done).arrays
+    assert arrays["int8.outputs"].shape == (110, 11)
+    assert arrays["labels"].tolist() == [int(name.split("_")[0]) for name in arrays["names"]]
+    content = dict(np.load(first))
+    content["int8.outputs"] = np.roll(content["int8.outputs"], 1, axis=1)
+    np.savez(first, **content)
+    assert main(["verdict", str(done)]) == 2
+
+
+def test_what_is_finished_is_not_done_again(check: Check, done: Path) -> None:
+    """Of four shards one is missing and one is of other images: those two are answered, the others left as they are."""
+    folder = sharded_arrays.folder_of(done)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    (folder / "000001.npz").unlink()
+    content = dict(np.load(folder / "000003.npz"))
+    np.savez(folder / "000003.npz", **content | {"key": np.array("of something else")})
+    with LocalEngine(LOCAL) as engine:
+        again = check.run(engine, LOCAL, done, SIZE)
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert [name for name in sorted(after) if before[name] != after[name]] == ["000001.npz", "000003.npz"]
+    assert figures(again) == figures(whole.CheckedRun(evidence.again(done), False))
+
+
+def test_bad_images_are_refused_or_counted(check: Check, tmp_path: Path) -> None:
+    """By name, exit code 2; with --skip-bad the others are judged, and they are listed."""
+    check = replace(check, data=Path(shutil.copytree(check.data, tmp_path / "images")))
+    (check.data / "3_4.jpg").write_bytes(b"")
+    (check.data / "x.jpg").write_bytes(b"")
+    with LocalEngine(LOCAL) as engine:
+        with pytest.raises(SetupError, match=r"1 file: x\.jpg \(name is not"):
+            check.run(engine, LOCAL, tmp_path / "c.json", SIZE)
+        (check.data / "x.jpg").unlink()
+        with pytest.raises(SetupError, match=r"1 file: 3_4\.jpg \(empty file\) cannot be used"):
+            check.run(engine, LOCAL, tmp_path / "c.json", SIZE)
+        found = check.run(engine, LOCAL, tmp_path / "c.json", SIZE, skip_bad=True).record
+    assert (found.data["images"], found.data["skipped"]) == (109, ["3_4.jpg (empty file)"])
+
+
+def test_the_command_takes_shards_and_tables(check: Check, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--shards`, with latency of the first; a number that is none is refused."""
+    base = ["check", "--models", str(check.models), "--reference", str(check.model), "--data", str(check.data)]
+    base += ["--json", str(tmp_path / "c.json"), "--policy", str(FEW_IMAGES_POLICY), "--variants", "int8"]
+    assert "expected at least 1" in refusal(capsys, main([*base, "--shards", "0"]))
+    assert main([*base, "--shards", "4"]) in (0, 1, 3)
+    stored = json.loads((tmp_path / "c.json").read_text())
+    assert stored["variants"][0]["latency_s"]["median"] > 0
+    assert len(stored["shards"]) == 4
+
+
+class Flaky:
+    """An engine whose devices `dead` fail at every job, and whose other devices answer."""
+
+    patience_s = 0.0
+
+    def __init__(self, *dead: str) -> None:
+        self._dead = dead
+        self._engine = LocalEngine(["a", "b"])
+
+    def devices(self) -> dict[str, dict[str, Any]]:
+        return {"a": {}, "b": {}}
+
+    def submit(self, device: str, content: bytes) -> Any:
+        if device in self._dead:
+            return self._engine._executors[device].submit(message.pack, {"failed": "no cable"}, EMPTY)
+        return self._engine._executors[device].submit(message.pack, json.loads(content), EMPTY)
+
+    def __enter__(self) -> Flaky:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.__exit__()
+
+
+EMPTY: dict[str, np.ndarray] = {
+    "kept": np.empty(0, np.int64),
+    "digests": np.empty((0, 32), np.uint8),
+    "pixels": np.empty(0),
+}
+ANSWER = json.dumps({"skipped": [], "failures": {}, "machines": {}, "device": {}}).encode()
+
+
+@pytest.mark.parametrize(("dead", "lost"), [((), 0), (("b",), 0), (("a", "b"), 20)])
+def test_every_task_is_answered_once_or_lost(dead: tuple[str, ...], lost: int) -> None:
+    """A device that fails again and again is given up, its tasks go to the other; without any, each is lost once."""
+    tasks = (Task(number, lambda device: ANSWER) for number in range(20))
+    with Flaky(*dead) as engine:
+        ended = list(Spread(engine, ["a", "b"], tasks))
+    assert sorted(number for number, _ in ended) == list(range(20))
+    assert sum(isinstance(answer, Lost) for _, answer in ended) == lost
+    assert all("no cable" in answer.why for _, answer in ended if isinstance(answer, Lost))
+
+
+def test_a_device_that_is_not_there_loses_its_tasks_at_once() -> None:
+    """And says so."""
+    with Flaky() as engine:
+        ((_, lost),) = Spread(engine, ["c"], iter([Task(0, lambda device: ANSWER)]))
+    assert isinstance(lost, Lost)
+    assert lost.why == "c: not in sight"
+
+
+def test_a_job_of_another_worker_file_is_refused(check: Check) -> None:
+    """Nothing of it runs: the worker file's hash is not this host's."""
+    content = message.pack({"device": "local", "worker_sha256": "0" * 64}, {})
+    with pytest.raises(RefusedError, match="install the same tflite-harness on both"):
+        shard_task.understand(shard_task.perform(content))
+    for damaged in (b"", b"nonsense", message.pack({"schema": "harness-lab/9"}, {})):
+        with pytest.raises(RefusedError):
+            shard_task.understand(shard_task.perform(damaged))
+
+
+def test_a_variant_that_crashes_fails_alone(check: Check, tmp_path: Path) -> None:
+    """In every shard; the others' answers count."""
+    models = Path(shutil.copytree(check.models, tmp_path / "variants"))
+    path = models / "int8.tflite"
+    path.write_bytes(path.read_bytes()[:-5000])
+    stored = json.loads((models / "manifest.json").read_text())
+    for entry in stored["variants"]:
+        if entry["kind"] == "int8":
+            entry["sha256"] = subprocess.check_output(["sha256sum", path], text=True).split()[0]
+    (models / "manifest.json").write_text(json.dumps(stored))
+    check = replace(check, models=models)
+    with LocalEngine(LOCAL) as engine:
+        found = check.run(engine, LOCAL, tmp_path / "c.json", SIZE).record
+    by_kind = {variant.kind: variant for variant in found.variants}
+    assert by_kind["int8"].verdict.outcome is Outcome.FAIL
+    assert by_kind["int8"].verdict.reasons[0].startswith("shard 0: the worker ended with exit code")
+    assert by_kind["float32"].verdict.outcome is Outcome.PASS
+
+
+def test_a_shard_is_told_apart_by_its_content() -> None:
+    """Another byte, label or name is another shard."""
+    one = Shard(0, ("a",), (1,), (b"x",))
+    others = (Shard(0, ("b",), (1,), (b"x",)), Shard(0, ("a",), (2,), (b"x",)), Shard(0, ("a",), (1,), (b"y",)))
+    assert len({one.sha256, *(other.sha256 for other in others)}) == 4

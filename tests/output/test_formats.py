@@ -1,0 +1,245 @@
+"""Stored runs in every shape: page, Markdown, JUnit, JSON; one device or several."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+
+from harness.cli import main
+from harness.core.errors import SetupError
+from harness.core.outcome import Outcome, Verdict
+from harness.output.formats import figures, json_report, junit, markdown, runs, schema
+from harness.output.report import check
+from harness.output.terminal import table
+from harness.records import record
+from harness.records.record import Record, VariantRecord
+from harness.run import worker
+from harness.timing import timing_verdict
+from tests.conftest import refusal
+from tests.output.browser import look, needs_chromium
+from tests.output.test_report import Tags
+from tests.records.test_evidence import a_run, stored
+
+SECONDS = {"control": 0.004, "float32": 0.004, "int8": 0.002}
+
+
+def timed(run: Record, *, gated: bool = False, outcome: Outcome | None = None) -> Record:
+    """The same run with latency from two processes: int8 twice as fast as float32, the temperature known."""
+    arrays = dict(run.arrays)
+    for process in (1, 2):
+        rng = np.random.default_rng(process)
+        kinds = [worker.CONTROL, "float32", "int8"]
+        order = np.array([0, 1, 2, 2, 1, 0] * 6)
+        state = np.full((len(order), 3, len(worker.STATE)), np.nan)
+        state[:, :, worker.STATE.index("clock_s")] = np.arange(len(order))[:, np.newaxis]
+        state[:, :, worker.STATE.index("temperature_c")] = 50 + np.arange(len(order))[:, np.newaxis] / 10
+        made: dict[str, Any] = {"kinds": np.array(kinds), "order": order, "state": state, "control": "float32"}
+        made |= {"cores": np.array([0]), "governor": np.array("unavailable"), "memory": np.array([3e6 - process, 2e6])}
+        for kind, seconds in zip(kinds, SECONDS.values(), strict=True):
+            samples = seconds * rng.uniform(0.99, 1.02, (12, 20))
+            made |= {f"{kind}.samples": samples, f"{kind}.warmup": samples[0], f"{kind}.settled": np.array(True)}
+            made |= {f"{kind}.load": np.array(0.01), f"{kind}.first": np.array(0.005)}
+        arrays |= {f"latency.{process}.{name}": np.asarray(array) for name, array in made.items()}
+    found = timing_verdict.runs(arrays)
+    times = timing_verdict.figures(found)
+    timing = replace(timing_verdict.timing(found, times, 1), gated=gated)
+    if outcome:
+        timing = replace(timing, verdict=Verdict(outcome, ("as asked",)))
+    variants = tuple(replace(variant, latency=times[variant.kind]) for variant in run.variants)
+    return replace(run, arrays=arrays, variants=variants, timing=timing)
+
+
+def on(machine: str, run: Record) -> Record:
+    return replace(run, machine={"runtime": "a runtime", "machine": machine})
+
+
+def two_devices() -> runs.Runs:
+    """A desk where all is well, and a phone whose int8 breaks answers, and on which nothing was timed."""
+    return runs.of([on("desk", timed(a_run())), on("phone <b>", a_run(broken=60))])
+
+
+def silent(kind: str = "dynamic_range", why: str = "the worker ended with exit code -11") -> VariantRecord:
+    return VariantRecord(kind, "bb", 1, Verdict(Outcome.FAIL, (why,)), None, None, (), None)
+
+
+def test_speed_is_told_as_times_as_fast_with_its_interval() -> None:
+    """Half the time of float32 is 2.00x, its interval around it; without a ratio there is a dash."""
+    run = timed(a_run())
+    found = figures.of(run.variants[1], run)
+    low, high = map(float, found.speedup_interval.split(" to "))
+    assert low < 2 < high
+    assert found.speedup == "2.00x"
+    assert figures.of(run.variants[0], run).speedup == "-"
+    assert figures.of(a_run().variants[1], a_run()).median == "-"
+    assert "2.00x" in table(run)
+
+
+def test_the_page_of_a_check_comes_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--format html writes one file with the verdict, its reasons, every variant and every changed image."""
+    path, page = stored(tmp_path, broken=60), tmp_path / "sub" / "check.html"
+    assert main(["report", str(path), "--format", "html", "--out", str(page)]) == 0
+    assert f"written: {page}" in capsys.readouterr().out
+    text = page.read_text()
+    assert text.startswith("<!doctype html>")
+    assert "int8 does not answer like the Keras model (2,200 images" in text
+    assert "accuracy drop 2.73 points" in text
+    assert "harness explain int8" in text
+    assert text.count("data:image/png;base64,") == 60
+    assert "No latency was measured." in text
+
+
+def test_the_page_tells_of_time_and_of_the_device() -> None:
+    """Speed-up, the distribution, blocks over time, the temperature; what could not be read is unavailable."""
+    text = check.page(runs.of([timed(a_run())]))
+    assert "2.00x" in text
+    assert "Distribution of the time of one inference. float32 median 4.0" in text
+    assert "int8&#39;s blocks took 0.9" in text
+    assert "50 to 53.5" in text
+    assert "<dt>unavailable</dt><dd>frequency, " in text
+
+
+def test_the_page_needs_nothing_else_and_every_picture_has_a_text() -> None:
+    """No script, no link, no address; each picture in two colourings and described; no page beyond 2 MB."""
+    text = check.page(two_devices())
+    assert len(text.encode()) < 2_000_000
+    tags = Tags(text).tags
+    assert not {"script", "link", "iframe", "b>"} & {tag for tag, _ in tags}
+    pictures = [attributes for tag, attributes in tags if tag == "img"]
+    assert len(pictures) > 60
+    assert all(picture["alt"] for picture in pictures)
+    sources = [a.get("src") or a.get("srcset") or "" for tag, a in tags if tag in ("img", "source")]
+    assert all(source.startswith("data:image/") for source in sources)
+
+
+def test_a_page_of_noise_stays_small() -> None:
+    """Large coloured flips that compress badly, on four devices: under 2 MB, and what is left out is said."""
+    run = a_run(broken=500)
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 96, 96, 3), dtype=np.uint8)
+    run = replace(run, arrays={**run.arrays, "flipped.images": pixels})
+    text = check.page(runs.of([on(f"device {i}", run) for i in range(4)]))
+    assert len(text.encode()) < 2_000_000
+    assert "40 of them, the surest answers first" in text
+
+
+def test_a_page_without_a_change_or_an_answer_says_so() -> None:
+    """Nothing broken: no gallery. A variant that crashed: its reason, dashes, and no figure fails."""
+    run = a_run(broken=0)
+    assert "No variant changed an answer." in check.page(runs.of([run]))
+    crashed = replace(run, variants=(*run.variants, silent()), outcome=Outcome.FAIL)
+    text = check.page(runs.of([crashed]))
+    assert "exit code -11" in text
+    kept = {name: array for name, array in run.arrays.items() if "." not in name or name.startswith("flipped")}
+    alone = replace(run, variants=(silent(),), arrays=kept, outcome=Outcome.FAIL)
+    assert "exit code -11" in check.page(runs.of([alone]))
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_its_window(width: int, tmp_path: Path) -> None:
+    """A phone and a desktop, two devices of long names: as wide as the window, pictures load, the console is empty."""
+    both = two_devices()
+    long = replace(both, devices=("a-device-of-a-long-name-" * 3, "another device with a long name " * 3))
+    seen = look(check.page(long), width, tmp_path)
+    assert seen.width <= width
+    assert seen.loaded == seen.pictures > 60
+    assert not seen.console
+
+
+def test_markdown_has_the_verdict_first_and_escapes_names() -> None:
+    """A heading with the outcome, a row for each variant and device, reasons only of what did not pass."""
+    lines = markdown.render(two_devices()).splitlines()
+    assert lines[0].endswith("FAIL: a.keras")
+    rows = [line for line in lines if line.startswith("| **")]
+    assert len(rows) == 4
+    reasons = [line for line in lines if line.startswith("- ")]
+    assert len(reasons) == 1
+    assert "**int8** on phone \\<b\\>: accuracy drop" in reasons[0]
+    alone = markdown.render(runs.of([a_run()]))
+    assert "device" not in alone.splitlines()[4]
+
+
+def test_junit_has_a_case_for_each_variant_device_and_check() -> None:
+    """FAIL is a failure, INCONCLUSIVE an error, the counts are theirs; a variant that never answered has one case."""
+    root = ElementTree.fromstring(junit.render(two_devices()).encode())
+    assert [suite.get("name") for suite in root] == ["desk", "phone <b>"]
+    cases = {(case.get("classname"), case.get("name")): case for case in root.iter("testcase")}
+    assert len(cases) == 2 * 2 * 5
+    failed = {key for key, case in cases.items() if case.find("failure") is not None}
+    assert ("phone <b>.int8", "accuracy") in failed
+    assert {device.split(".")[0] for device, _ in failed if device} == {"phone <b>"}
+    assert root.get("failures") == str(len(failed))
+    undecided = replace(a_run(broken=12), variants=(silent(why="a \x00 byte"), a_run(broken=12).variants[1]))
+    root = ElementTree.fromstring(junit.render(runs.of([undecided])).encode())
+    assert [case.get("name") for case in root.iter("testcase") if case.get("classname", "").endswith("range")] == [
+        "answers"
+    ]
+    assert int(root.get("errors", "0")) > 0
+
+
+def test_latency_is_a_case_only_where_it_is_limited() -> None:
+    """A figure that nobody limits fails no build."""
+    slow = timed(a_run(), outcome=Outcome.FAIL)
+    assert 'name="latency"' not in junit.render(runs.of([slow]))
+    limited = timed(a_run(), gated=True, outcome=Outcome.FAIL)
+    assert ElementTree.fromstring(junit.render(runs.of([limited])).encode()).get("failures") == "1"
+
+
+def validator(name: str) -> Draft202012Validator:
+    schemas = {file.name: json.loads(file.read_text()) for file in schema.FOLDER.glob("*.json")}
+    registry: Any = Registry().with_resources([(one["$id"], Resource.from_contents(one)) for one in schemas.values()])
+    return Draft202012Validator(schemas[name], registry=registry)
+
+
+def test_the_published_schemas_are_those_of_the_code() -> None:
+    """python -m harness.output.formats.schema was run after the last change."""
+    published = {file.name: file.read_bytes() for file in schema.FOLDER.glob("*.json")}
+    assert published == {name: schema.encode(one) for name, one in schema.all_schemas().items()}
+    for name in published:
+        Draft202012Validator.check_schema(json.loads(published[name]))
+
+
+@pytest.mark.parametrize(
+    "make", [a_run, lambda: timed(a_run(broken=60)), lambda: replace(a_run(), variants=(silent(),))]
+)
+def test_what_is_written_fits_the_schemas(make: Callable[[], Record], tmp_path: Path) -> None:
+    """A record, with and without latency and answers, and the report of it; a key too many does not fit."""
+    run = make()
+    record.write(run, tmp_path / "check.json")
+    written = json.loads((tmp_path / "check.json").read_text())
+    validator("record.json").validate(written)
+    validator("report.json").validate(json.loads(json_report.render(runs.of([run]))))
+    assert not validator("record.json").is_valid(written | {"surprise": 1})
+    written["variants"][0]["accuracy"] = "high"
+    assert not validator("record.json").is_valid(written)
+
+
+def test_every_shape_comes_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a folder too, whose further devices are found; exit code 0 whatever the verdict."""
+    stored(tmp_path, broken=60)
+    record.write(on("phone", a_run()), tmp_path / "check.phone.json")
+    for shape, said in (("table", "verdict of 2 devices: FAIL"), ("markdown", "2 devices"), ("junit", "testsuites")):
+        assert main(["report", str(tmp_path), "--format", shape]) == 0
+        assert said in capsys.readouterr().out
+    assert main(["report", str(tmp_path), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "FAIL"
+
+
+def test_runs_that_cannot_stand_side_by_side_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other images, another model, the same run twice, no run at all: one line and exit code 2."""
+    for what in ("model", "data"):
+        other = replace(a_run(), **{what: {**getattr(a_run(), what), "sha256": "another"}})  # type: ignore[arg-type]
+        with pytest.raises(SetupError, match="cannot stand side by side"):
+            runs.of([a_run(), other])
+    path = stored(tmp_path)
+    assert "named twice" in refusal(capsys, main(["report", str(path), str(path)]))
+    (tmp_path / "empty").mkdir()
+    assert "expected a record" in refusal(capsys, main(["report", str(tmp_path / "empty")]))

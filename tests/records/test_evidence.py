@@ -1,0 +1,273 @@
+"""Stored runs: judged again offline, altered ones refused, two of them compared, their flips shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.cli import main
+from harness.core.errors import SetupError
+from harness.core.outcome import Outcome, Verdict, overall
+from harness.judge import policy
+from harness.records import compare, evidence, flips, record
+from harness.records.record import Record, VariantRecord
+
+IMAGES, CLASSES = 2200, 11
+
+
+def a_run(changes: dict[str, Any] | None = None, *, broken: int = 1) -> Record:
+    """A run of a float32 and an int8 variant that breaks some answers, judged as a check judges it."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(IMAGES) % CLASSES
+    reference = np.full((IMAGES, CLASSES), 0.02, np.float32)
+    reference[np.arange(IMAGES), labels] = 0.42
+    reference[np.arange(IMAGES), (labels + 1) % CLASSES] = 0.40
+    stored = np.round(reference * 256).astype(int) - 128
+    flipped = rng.permutation(IMAGES)[:broken]
+    stored[flipped, labels[flipped]] -= 10
+    stored[flipped, (labels[flipped] + 1) % CLASSES] += 5
+    arrays: dict[str, Any] = {
+        "names": np.array([f"{label}_{i}.jpg" for i, label in enumerate(labels)]),
+        "labels": labels,
+        "reference": reference,
+        "folded": reference,
+        "float32.outputs": reference,
+        "float32.scale": np.float64(0),
+        "float32.zero_point": np.int64(0),
+        "int8.outputs": stored.astype(np.int8),
+        "int8.scale": np.float64(1 / 256),
+        "int8.zero_point": np.int64(-128),
+    } | (changes or {})
+    answered = evidence.predictions(arrays)
+    changed = evidence.flipped(answered)
+    arrays |= {"flipped.index": changed, "flipped.images": np.full((len(changed), 28, 28, 1), 200, np.uint8)}
+    limits = policy.load()
+    variants = tuple(
+        VariantRecord(kind, "aa", 1000, latency=None, **vars(evidence.judge(kind, answered, limits)))
+        for kind in answered.variants
+    )
+    return Record(
+        outcome=overall(v.verdict for v in variants),
+        variants=variants,
+        model={"file": "a.keras", "sha256": "model" * 4},
+        data={"folder": "d", "sha256": "data", "reference_sha256": "data", "images": IMAGES, "skipped": []},
+        policy=limits.to_json(),
+        machine={"runtime": "a runtime", "machine": "a machine"},
+        plan={"threads": 1},
+        started="2026-01-01T00:00:00+00:00",
+        notes=(),
+        arrays=arrays,
+    )
+
+
+def stored(folder: Path, name: str = "check.json", changes: dict[str, Any] | None = None, *, broken: int = 1) -> Path:
+    path = folder / name
+    record.write(a_run(changes, broken=broken), path)
+    return path
+
+
+def test_the_stored_run_gives_the_same_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every figure is derived again from the arrays alone: the JSON of both is the same; the folder will do."""
+    run = a_run()
+    path = tmp_path / "check.json"
+    record.write(run, path)
+    assert evidence.again(path).to_json() == run.to_json()
+    assert main(["verdict", str(tmp_path)]) == 0
+    assert "verdict: PASS" in capsys.readouterr().out
+
+
+def test_a_failed_run_stays_failed(tmp_path: Path) -> None:
+    """Exit code 1, also offline; a variant that never answered keeps the reason it was given."""
+    run = a_run(broken=60)
+    gone = VariantRecord("dynamic_range", "bb", 1, Verdict(Outcome.INCONCLUSIVE, ("killed",)), None, None, (), None)
+    record.write(replace(run, variants=(*run.variants, gone)), tmp_path / "check.json")
+    assert main(["verdict", str(tmp_path / "check.json")]) == 1
+    assert evidence.again(tmp_path / "check.json").variants[-1].verdict.reasons == ("killed",)
+
+
+def test_another_policy_judges_the_same_answers(tmp_path: Path) -> None:
+    """Twelve broken answers: too many by default, few enough for one that allows two points."""
+    path = stored(tmp_path, broken=12)
+    assert main(["verdict", str(path)]) == 3
+    own = tmp_path / "own.toml"
+    own.write_text("[quantized]\nlargest_drop = 0.02\nleast_ratio = 0.9\nlargest_flip_share = 0.02\n")
+    own.write_text(own.read_text() + "largest_class_drop = 0.2\n")
+    assert main(["verdict", str(path), "--policy", str(own)]) == 0
+
+
+def test_a_pass_without_outputs_is_none(tmp_path: Path) -> None:
+    """A record that claims PASS for a variant whose outputs it does not hold is refused."""
+    run = a_run()
+    claimed = replace(run.variants[1], kind="float16", verdict=Verdict(Outcome.PASS, ("trust me",)))
+    record.write(replace(run, variants=(*run.variants, claimed)), tmp_path / "check.json")
+    with pytest.raises(SetupError, match="float16 PASS, its outputs give FAIL"):
+        evidence.again(tmp_path / "check.json")
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_an_altered_verdict_is_refused(tmp_path: Path) -> None:
+    """FAIL rewritten as PASS does not survive."""
+    path = stored(tmp_path, broken=60)
+
+    def claim(content: dict[str, Any]) -> None:
+        content["verdict"] = content["variants"][1]["verdict"] = "PASS"
+
+    edit_json(path, claim)
+    with pytest.raises(SetupError, match="says int8 PASS, its outputs give FAIL"):
+        evidence.again(path)
+
+
+def test_altered_or_missing_arrays_are_refused(tmp_path: Path) -> None:
+    """Arrays of another run, cut short, or gone."""
+    path = stored(tmp_path)
+    arrays = path.with_suffix(".npz")
+    whole = arrays.read_bytes()
+    arrays.write_bytes(stored(tmp_path, "other.json", broken=3).with_suffix(".npz").read_bytes())
+    with pytest.raises(SetupError, match="not the arrays that the record was written with"):
+        evidence.again(path)
+    arrays.write_bytes(whole[:100])
+    with pytest.raises(SetupError, match="not the arrays"):
+        evidence.again(path)
+    arrays.unlink()
+    with pytest.raises(SetupError, match="expected the record's arrays"):
+        evidence.again(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"names": np.array(["1_1.jpg"] * IMAGES)}, "2199 of 2200 images stand in it twice"),
+        ({"names": np.array([f"{i}" for i in range(IMAGES - 3)])}, "2197 names for 2200 images"),
+    ],
+)
+def test_repeated_and_missing_images_are_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    """Each image is judged once, and all of them are."""
+    with pytest.raises(SetupError, match=said):
+        evidence.again(stored(tmp_path, changes=change))
+
+
+def test_a_reference_of_other_data_is_refused(tmp_path: Path) -> None:
+    """Its hash says on which images it was computed."""
+    path = stored(tmp_path)
+    edit_json(path, lambda content: content["data"].update(reference_sha256="others"))
+    with pytest.raises(SetupError, match="the reference was computed on data others"):
+        evidence.again(path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"schema": "harness-record/1"}', '{"schema": "harness-record/3"}'])
+def test_files_that_are_no_record_are_refused(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line and exit code 2."""
+    path = tmp_path / "check.json"
+    path.write_text(content)
+    for command in (["verdict", str(path)], ["flips", str(path)], ["compare", str(path), str(path)]):
+        assert main(command) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        (np.full((IMAGES, CLASSES), np.nan), "NaN or infinite outputs on 2200 of 2200"),
+        (np.full((IMAGES - 1, CLASSES), 0.1), "do not pair"),
+        (np.full((IMAGES, CLASSES - 1), 0.1), "do not pair"),
+        (np.full((IMAGES, CLASSES), 1 / CLASSES), "constant"),
+    ],
+)
+def test_predictions_that_cannot_be_compared_fail(outputs: np.ndarray, said: str) -> None:
+    """NaN, another length, another class count, constants: FAIL, and the chain of hops does without them."""
+    run = a_run({"float32.outputs": outputs})
+    float32, int8 = run.variants
+    assert float32.verdict.outcome is Outcome.FAIL
+    assert said in float32.verdict.reasons[0]
+    assert int8.verdict.outcome is Outcome.PASS
+
+
+def test_the_hop_that_lost_most_is_named(tmp_path: Path) -> None:
+    """Answers change between float32 and int8, not before."""
+    run = a_run(broken=3)
+    chain = run.variants[1].hops
+    assert [(hop.source, hop.target, hop.flips) for hop in chain] == [
+        ("Keras", "folded Keras", 0),
+        ("folded Keras", "float32", 0),
+        ("float32", "int8", 3),
+    ]
+    assert run.to_json()["variants"][1]["lost_most"] == "float32 -> int8"
+    assert run.to_json()["variants"][0]["lost_most"] is None
+
+
+def test_a_run_is_compared_with_its_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same answers: PASS; sixty broken since: FAIL; a variant no longer there: FAIL."""
+    before = stored(tmp_path, "before.json")
+    assert main(["compare", str(before), str(before)]) == 0
+    after = stored(tmp_path, "after.json", broken=60)
+    assert main(["compare", str(before), str(after)]) == 1
+    assert "verdict: FAIL" in capsys.readouterr().out
+    fewer = a_run()
+    arrays = {name: array for name, array in fewer.arrays.items() if not name.startswith("int8.")}
+    record.write(replace(fewer, variants=fewer.variants[:1], arrays=arrays), tmp_path / "fewer.json")
+    found = compare.compare(before, tmp_path / "fewer.json")
+    assert found.kinds["int8"].verdict.reasons == ("answered in the earlier run only",)
+    assert found.outcome is Outcome.FAIL
+
+
+def test_unlike_runs_are_not_compared_silently(tmp_path: Path) -> None:
+    """Other images never; another model or policy only when asked to, and then it is said."""
+    before, after = stored(tmp_path, "before.json"), stored(tmp_path, "after.json")
+    edit_json(after, lambda content: content["model"].update(sha256="another"))
+    with pytest.raises(SetupError, match="other models"):
+        compare.compare(before, after)
+    assert compare.compare(before, after, anyway=True).differences == ("models modelmodelmo and another",)
+    edit_json(after, lambda content: content["policy"].update(alpha=0.05))
+    with pytest.raises(SetupError, match="other policies"):
+        compare.compare(before, after)
+    edit_json(after, lambda content: content["data"].update(sha256="images", reference_sha256="images"))
+    with pytest.raises(SetupError, match="expected the same images"):
+        compare.compare(before, after, anyway=True)
+
+
+def test_the_flips_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each with its truth, both answers and confidences, in the terminal and on a page with its image."""
+    run = a_run(broken=2)
+    found = flips.of(run)
+    assert [(flip.kind, flip.sort, flip.expected, flip.image is not None) for flip in found] == [
+        ("int8", flips.BROKEN, flip.truth, True) for flip in found
+    ]
+    record.write(run, tmp_path / "check.json")
+    page = tmp_path / "flips.html"
+    assert main(["flips", str(tmp_path / "check.json"), "--html", str(page)]) == 0
+    shown = capsys.readouterr().out
+    content = page.read_text()
+    for flip in found:
+        assert flip.name in shown
+        assert flip.name in content
+    assert content.count("data:image/png;base64,") == 2
+    assert "2 broken" in content
+    assert "fixed" not in content
+
+
+@pytest.mark.parametrize("damage", ["scale", "swap", "missing"])
+def test_a_variant_that_was_given_something_else_fails(damage: str) -> None:
+    """The mean of each input that was set is not the image's: whatever the answers, FAIL before any figure."""
+    pixels = np.random.default_rng(0).random(IMAGES)
+    given = {
+        "scale": pixels / 2,
+        "swap": np.concatenate([pixels[1::-1], pixels[2:]]),
+        "missing": pixels[:-1],
+    }[damage]
+    arrays = {"pixels": pixels, "int8.input_scale": np.array(1 / 255), "int8.input_zero_point": np.array(-128)}
+    sound = a_run(arrays | {"int8.fed": pixels * 255 - 128 + 0.5})
+    assert sound.variants[1].verdict.outcome is Outcome.PASS
+    judged = a_run(arrays | {"int8.fed": given * 255 - 128}).variants[1].verdict
+    assert judged.outcome is Outcome.FAIL
+    assert "input" in judged.reasons[0]

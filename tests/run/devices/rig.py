@@ -1,0 +1,152 @@
+"""What device tests share: one small check, run on any device, and a cable that can be cut."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from harness.check import on_devices
+from harness.check.pipeline import Subject
+from harness.judge import policy
+from harness.records.record import Record
+from harness.run.devices import uri
+from harness.run.devices.virtual import Virtual
+from harness.run.latency_plan import QUICK
+from tests.conftest import FEW_IMAGES_POLICY
+
+Progress = Callable[[str, int, int], None]
+PLAN = QUICK
+
+
+def silent(task: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass
+class Rig:
+    """One subject, and what this machine answers to it."""
+
+    subject: Subject
+    local: Record
+
+    def check(self, address: str, progress: Progress = silent, *, keep: bool = False) -> on_devices.OnDevice:
+        device = uri.device(address, keep=keep)
+        subject, limits = self.subject, policy.load(FEW_IMAGES_POLICY)
+        (done,) = on_devices.run([device], subject, progress, plan=PLAN, limits=limits)
+        return done
+
+    def same(self, done: on_devices.OnDevice) -> Record:
+        """The record of a check that ended as on this machine, every output the same."""
+        assert done.run, done.problem
+        record = done.run.record
+        for here, there in zip(self.local.variants, record.variants, strict=True):
+            assert (there.kind, there.verdict.outcome) == (here.kind, here.verdict.outcome), there.verdict.reasons
+            name = f"{here.kind}.outputs"
+            assert np.array_equal(record.arrays[name], self.local.arrays[name])
+            assert there.host is not None
+            assert there.host.identical == there.host.images
+        return record
+
+    def same_but_one(self, done: on_devices.OnDevice, reason: str) -> None:
+        """One variant, the one that a signal caught, is INCONCLUSIVE for that reason; the others' outputs are there."""
+        assert done.run, done.problem
+        (caught,) = (kind for kind, said in reasons(done.run.record).items() if reason in said)
+        assert reasons(done.run.record)[caught].startswith("INCONCLUSIVE")
+        for name in {f"{kind}.outputs" for kind in self.subject.variants} - {f"{caught}.outputs"}:
+            assert np.array_equal(done.run.record.arrays[name], self.local.arrays[name])
+
+
+def pushed(record: Record) -> Mapping[str, int]:
+    """Bytes that a check sent to its device, by what they were."""
+    traffic: Mapping[str, int] = record.device["traffic"]["pushed_bytes"]
+    return traffic
+
+
+def reasons(record: Record) -> dict[str, str]:
+    return {
+        variant.kind: f"{variant.verdict.outcome}: {'; '.join(variant.verdict.reasons)}" for variant in record.variants
+    }
+
+
+def harness_folder(device: Virtual) -> Path:
+    """The harness's folder on a virtual device, seen from this machine."""
+    return device.root / (
+        "data/local/tmp/tflite-harness" if (device.root / "system").is_dir() else "home/pi/.cache/tflite-harness"
+    )
+
+
+@dataclass
+class Cable:
+    """A TCP connection to a port through which a device is reached, that can be cut and can damage what it carries.
+
+    cut_after: bytes to the device after which everything is cut. damage: bytes to look for; one of them is changed,
+    damage_times times.
+    """
+
+    target: int
+    cut_after: int | None = None
+    damage: bytes = b""
+    damage_times: int = 0
+    carried: int = 0
+    refuses: bool = False
+    _pairs: list[socket.socket] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self, *, for_good: bool = False) -> None:
+        self.refuses = for_good
+        for one in self._pairs:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self._pairs = []
+
+    def close(self) -> None:
+        self.cut(for_good=True)
+        self._server.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            try:
+                if self.refuses:
+                    raise OSError
+                far = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                near.close()
+                continue
+            self._pairs += [near, far]
+            threading.Thread(target=self._carry, args=(near, far, True), daemon=True).start()
+            threading.Thread(target=self._carry, args=(far, near, False), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, outwards: bool) -> None:
+        try:
+            while part := source.recv(1 << 20):
+                if self.damage_times and self.damage and self.damage in part:
+                    self.damage_times -= 1
+                    changed = bytearray(part)
+                    changed[part.index(self.damage)] ^= 1
+                    part = bytes(changed)
+                target.sendall(part)
+                if outwards:
+                    self.carried += len(part)
+                    if self.cut_after is not None and self.carried > self.cut_after:
+                        self.cut_after = None
+                        self.cut(for_good=self.refuses)
+        except OSError:
+            pass
+        for one in (source, target):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        source.close()

@@ -1,0 +1,277 @@
+"""What every device keeps to: this machine, one through ssh, one through adb."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+
+from harness.artifacts import manifest
+from harness.core.errors import SetupError
+from harness.core.files import sha256
+from harness.core.outcome import Outcome
+from harness.images import dataset
+from harness.run import execute, job, worker
+from harness.run.devices import uri
+from harness.run.devices.base import Device
+from harness.run.devices.local import Local
+from harness.run.devices.virtual import Virtual
+from harness.run.job import Job
+from models.config import DIGITS
+from tests.run.devices.rig import Rig, harness_folder, pushed, silent
+
+KINDS = ("local", "ssh", "adb")
+ODD = "a b'c\"d;$(touch executed)`touch executed`é"
+
+
+@pytest.fixture(params=KINDS)
+def address(request: pytest.FixtureRequest) -> str:
+    """A device's address; the device is started where it must be."""
+    if request.param == "local":
+        return "local"
+    started: Virtual = request.getfixturevalue("phone" if request.param == "adb" else "pi")
+    return started.start()  # restarted where a test has stopped it
+
+
+@pytest.fixture
+def device(address: str) -> Iterator[Device]:
+    with uri.device(address) as opened:
+        yield opened
+
+
+@pytest.fixture
+def tiny_job(tiny_variants: Path, images: Path, tmp_path: Path) -> Job:
+    """Answers of three variants; the nonce is new, so no other test's job is taken up."""
+    folder = tmp_path / "job"
+    folder.mkdir()
+    data = dataset.take(dataset.load(images, DIGITS), np.random.default_rng(time.time_ns()).permutation(55))
+    return job.write(folder, tiny_variants, manifest.read(tiny_variants), data, None, 2)
+
+
+def workers(written: Job) -> list[int]:
+    """Processes of this machine that run this job's worker, in its folder or elsewhere by its hash."""
+    marks = str(written.worker).encode(), sha256(written.worker.read_bytes()).encode()
+    found = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if any(mark in command.read_bytes() for mark in marks):
+                found.append(int(command.parent.name))
+    return found
+
+
+def test_it_says_what_it_is(device: Device) -> None:
+    """Address, name, processor, cores; what cannot be read is none or unavailable, never made up."""
+    probe = device.probe()
+    assert probe.uri == device.uri
+    assert probe.machine == os.uname().machine
+    assert probe.cores == len(os.sched_getaffinity(0))
+    assert probe.name
+    assert probe.system
+    assert json.dumps(probe.to_json())
+    assert "fine" not in probe.state.values()
+
+
+def test_a_job_comes_back_with_the_answers_of_this_machine(device: Device, tiny_job: Job, tmp_path: Path) -> None:
+    """Every task has a result of the job's nonce, and each output is what the worker answers here."""
+    device.probe()
+    outputs = execute.run(tiny_job, silent, device)
+    assert set(outputs.results) == {"float32", "dynamic_range", "int8"}
+    assert not outputs.failures
+    for kind, result in outputs.results.items():
+        task = {"name": kind, "parallel": 1}
+        content = next((tiny_job.folder / "files").joinpath(digest) for digest in _digests(tiny_job, kind)).read_bytes()
+        inputs = np.load(tiny_job.folder / json.loads(tiny_job.plan.read_text())["inputs"][0])
+        assert np.array_equal(result.arrays["outputs"], worker.answers({kind: content}, inputs, task)["outputs"])
+
+
+def _digests(written: Job, kind: str) -> list[str]:
+    tasks = json.loads(written.plan.read_text())["tasks"]
+    return [task["variants"][kind][1] for task in tasks if task["name"] == kind]
+
+
+def test_a_worker_that_fails_is_data(device: Device, tiny_job: Job) -> None:
+    """Its exit code and the end of what it said come back; it is no exception."""
+    _replace_worker(tiny_job, "import sys; print('words', file=sys.stderr); sys.exit(7)")
+    device.probe()
+    written = device.push(tiny_job)
+    ended = device.run(written, silent)
+    device.pull(written)
+    assert (ended.code, ended.tail) == (7, "words")
+    assert not written.result_path("int8").exists()
+
+
+def test_a_signal_is_told_from_an_exit_code(device: Device, tiny_job: Job) -> None:
+    """A worker that dies of a signal has that signal's negative number."""
+    _replace_worker(tiny_job, "import os; os.kill(os.getpid(), 11)")
+    device.probe()
+    assert device.run(device.push(tiny_job), silent).code == -signal.SIGSEGV
+
+
+def test_a_hanging_worker_is_stopped_there(device: Device, tiny_job: Job) -> None:
+    """Silent past the limit: no exit code, and no process is left behind."""
+    _replace_worker(
+        tiny_job,
+        "import json, os, time\nprint(json.dumps({'pid': os.getpid()}), flush=True)\n"
+        "print(json.dumps({'task': 'int8', 'done': 0, 'total': 1}), flush=True)\ntime.sleep(600)",
+    )
+    device.probe()
+    ended = device.run(device.push(tiny_job), silent, silence_limit_s=4)
+    assert (ended.code, ended.task) == (None, "int8")
+    deadline = time.monotonic() + 20
+    while workers(tiny_job):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_job_left_unfinished_is_gone_on_with(address: str, tiny_job: Job, tmp_path: Path) -> None:
+    """Ctrl-C after the first answers: the next run of the same job does not compute them again."""
+    if address == "local":
+        pytest.skip("a job of this machine lies in a folder that the harness removes")
+    seen: list[str] = []
+
+    def interrupt(task: str, done: int, total: int) -> None:
+        if task == "int8":
+            raise KeyboardInterrupt
+
+    with uri.device(address) as first:
+        first.probe()
+        assert execute.run(tiny_job, interrupt, first).interrupted
+    with uri.device(address) as second:
+        second.probe()
+        outputs = execute.run(tiny_job, lambda task, *_: seen.append(task), second)
+    assert set(seen) == {"int8"}
+    assert set(outputs.results) == {"float32", "dynamic_range", "int8"}
+
+
+def test_the_whole_check_gives_this_machines_verdicts(address: str, rig: Rig) -> None:
+    """Same verdicts, same outputs, and a second run sends no model, image or runtime."""
+    if address == "local":
+        pytest.skip("compared with itself")
+    record = rig.same(rig.check(address))
+    assert record.device["uri"].startswith(address.split(":")[0])
+    again = rig.same(rig.check(address))
+    assert set(pushed(again)) == {"plan"}
+    assert all(variant.latency is None for variant in again.variants)  # marked as emulated
+    assert record.variants[2].hops[-1].target == "int8 on the device"
+
+
+def test_odd_names_arrive_and_nothing_is_executed(address: str, rig: Rig, phone: Virtual, pi: Virtual) -> None:
+    """A folder there with spaces, quotes, semicolons, $(...) and letters beyond ASCII."""
+    if address == "local":
+        pytest.skip("this machine's folders are the system's")
+    there = phone if address.startswith("adb") else pi
+    folder = harness_folder(there).parent / ODD / "x"
+    inside = "/" + str(folder.relative_to(there.root))
+    rig.same(rig.check(f"{address}{'&' if '?' in address else '?'}folder={quote(inside)}"))
+    assert (folder / "files").is_dir()
+    assert not list(there.root.rglob("executed"))
+    assert not Path("executed").exists()
+
+
+def test_odd_kinds_and_files_arrive(device: Device, tiny_variants: Path, images: Path, tmp_path: Path) -> None:
+    """A variant whose file, and so its task, has such a name is answered like any other."""
+    odd = tmp_path / ODD
+    odd.mkdir()
+    content = (tiny_variants / "int8.tflite").read_bytes()
+    (odd / f"{ODD}.tflite").write_bytes(content)
+    variant = manifest.read(tiny_variants)["int8"]
+    renamed = {ODD: type(variant)(**{**vars(variant), "kind": ODD, "file": f"{ODD}.tflite"})}
+    folder = tmp_path / "job"
+    folder.mkdir()
+    device.probe()
+    written = job.write(folder, odd, renamed, dataset.load(images, DIGITS), None, 2)
+    outputs = execute.run(written, silent, device)
+    assert set(outputs.results) == {ODD}, outputs.failures
+
+
+def test_what_is_left_there(address: str, rig: Rig, phone: Virtual, pi: Virtual) -> None:
+    """The job is removed, or left to look at with --keep; --clean removes all."""
+    if address == "local":
+        pytest.skip("nothing is brought there")
+    folder = harness_folder(phone if address.startswith("adb") else pi)
+    with uri.remote(address) as device:
+        device.clean()  # of what other tests left unfinished
+    rig.same(rig.check(address))
+    assert not list((folder / "jobs").iterdir())
+    rig.same(rig.check(address, keep=True))
+    (left,) = (folder / "jobs").iterdir()
+    assert len(list((left / "results").glob("*.npz"))) == 3
+    with uri.remote(address) as device:
+        device.clean()
+    assert sorted(path.name for path in folder.iterdir()) == ["lock", "lock.owner"]
+
+
+def test_two_harnesses_exclude_each_other(address: str, tiny_job: Job) -> None:
+    """The second is told who is there; when that one has ended, it may."""
+    if address == "local":
+        pytest.skip("two checks of this machine each have a folder of their own")
+    code = f"""
+import sys
+from harness.devices import uri
+with uri.remote({address!r}) as device:
+    device._take()
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdin is not None
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with uri.device(address) as second:
+        second.probe()
+        with pytest.raises(SetupError, match=f"in use by another harness .*process {other.pid} "):
+            second.push(tiny_job)
+        other.stdin.close()
+        other.wait()
+        other.stdout.close()
+        assert set(execute.run(tiny_job, silent, second).results) == {"float32", "dynamic_range", "int8"}
+
+
+def test_a_dead_harness_leaves_no_lock(address: str, tiny_job: Job) -> None:
+    """Killed with -9 while it held the device: the next one gets it."""
+    if address == "local":
+        pytest.skip("there is no lock")
+    code = f"""
+from harness.devices import uri
+device = uri.remote({address!r})
+device.__enter__()
+device._take()
+print("held", flush=True)
+import time; time.sleep(600)
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    with uri.device(address) as second:
+        second.probe()
+        assert set(execute.run(tiny_job, silent, second).results) == {"float32", "dynamic_range", "int8"}
+
+
+def test_damaged_inputs_are_no_verdict_on_the_variant(tiny_job: Job) -> None:
+    """A file that is not the job's any more stops the worker: INCONCLUSIVE, never FAIL."""
+    (_, digest) = json.loads(tiny_job.plan.read_text())["tasks"][2]["variants"]["int8"]
+    path = tiny_job.folder / "files" / digest
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
+    outputs = execute.run(tiny_job, silent, Local())
+    assert outputs.failures["int8"].outcome is Outcome.INCONCLUSIVE
+    assert "damaged on the way here" in outputs.failures["int8"].reasons[0]
+    assert set(outputs.results) == {"float32", "dynamic_range"}
+
+
+def _replace_worker(written: Job, source: str) -> None:
+    written.worker.write_text(source)
