@@ -1,0 +1,36 @@
+"""What is judged: a cell is a variant on an accelerator, of the record's one device and runtime.
+
+Its text names the task of a job, the key of a result, the prefix of a record's arrays and the row of a table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self, get_args
+
+from harness.core.errors import SetupError
+
+Accelerator = Literal["cpu", "cpu-compiled", "gpu", "gpu-fp32", "npu"]
+ACCELERATORS: tuple[Accelerator, ...] = get_args(Accelerator)
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """str(): the variant alone on the CPU's interpreter, else variant@accelerator."""
+
+    variant: str
+    accelerator: Accelerator = "cpu"
+
+    def __str__(self) -> str:
+        return self.variant if self.accelerator == "cpu" else f"{self.variant}@{self.accelerator}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The cell that a text names. Raises SetupError."""
+        for accelerator in ACCELERATORS:
+            cell = cls(text.partition("@")[0], accelerator)
+            if cell.variant and str(cell) == text:
+                return cell
+        raise SetupError(
+            f"{text!r}: expected a variant's name, or VARIANT@ACCELERATOR with one of {', '.join(ACCELERATORS[1:])}"
+        )
