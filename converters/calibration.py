@@ -53,7 +53,7 @@ def invoked(interpreter: Any, spec: ModelSpec, pixels: Iterator[npt.NDArray[np.u
 def measure(float32: bytes, data: Dataset) -> Ranges:
     """The least and greatest value of every float tensor of a float32 .tflite over a set of images, by channel.
 
-    Min-max over the set, not ai-edge-quantizer's moving average, which flips ten times as many answers (FACTS). Each
+    Min-max over the set, not litert-quantizer's moving average, which flips ten times as many answers (FACTS). Each
     core has an interpreter; which images share a batch does not depend on how many there are. The input's range is that
     of all pixels there can be, whichever these images have.
     """

@@ -1,6 +1,6 @@
 """Which op versions, and so which runtime, a .tflite needs.
 
-ai-edge-quantizer leaves op versions at 1, so that a runtime too old for a file loads it and computes nonsense instead
+litert-quantizer leaves op versions at 1, so that a runtime too old for a file loads it and computes nonsense instead
 of refusing. TensorFlow's exporter knows the versions that an operation's types need: the file is passed through it.
 """
 

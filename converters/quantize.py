@@ -1,4 +1,4 @@
-"""From a float32 .tflite to each other kind of variant, by ai-edge-quantizer's recipes."""
+"""From a float32 .tflite to each other kind of variant, by litert-quantizer's recipes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def make(kind: str, float32: bytes, ranges: Ranges | None) -> bytes:
 
 
 def recipe(kind: str, float_layers: Collection[str] = ()) -> list[dict[str, Any]]:
-    """What ai-edge-quantizer shall do for a kind; later entries win.
+    """What litert-quantizer shall do for a kind; later entries win.
 
     float_layers: output tensors of the operations that stay float32.
     """
-    from ai_edge_quantizer import qtyping, recipe
-    from ai_edge_quantizer.recipe_manager import AlgorithmName, RecipeManager
+    from litert_quantizer import qtyping, recipe
+    from litert_quantizer.recipe_manager import AlgorithmName, RecipeManager
 
     ops = qtyping.TFLOperationName
     manager = RecipeManager()
@@ -77,8 +77,8 @@ def apply(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges | None = 
 
 
 def plain(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges | None = None) -> bytes:
-    """A float32 .tflite as ai-edge-quantizer makes it by a recipe."""
-    from ai_edge_quantizer import quantizer
+    """A float32 .tflite as litert-quantizer makes it by a recipe."""
+    from litert_quantizer import quantizer
 
     statistics = {
         name: {"min": low.min().reshape(1), "max": high.max().reshape(1)}

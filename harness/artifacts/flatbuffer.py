@@ -48,7 +48,7 @@ def with_signature(content: bytes, inputs: Sequence[str], outputs: Sequence[str]
 
 
 def outputs(graph: Any, operator: Any) -> str:
-    """The tensors that an operator gives, as ai-edge-quantizer names its scope."""
+    """The tensors that an operator gives, as litert-quantizer names its scope."""
     return ";".join(graph.tensors[index].name.decode() for index in operator.outputs if index != -1)
 
 

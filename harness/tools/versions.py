@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 RUNTIMES = ("ai-edge-litert", "tflite-runtime", "numpy", "scipy")
-MAKERS = ("tensorflow-cpu", "tensorflow", "keras", "ai-edge-quantizer")
+MAKERS = ("tensorflow-cpu", "tensorflow", "keras", "litert-quantizer")
 
 
 def of(package: str) -> str | None:

@@ -60,7 +60,7 @@ def test_a_good_int8_passes(broken: int, fixed: int) -> None:
 
 
 def test_what_mlperf_passes_we_do_not() -> None:
-    """ai-edge-quantizer's moving-average int8: 33 flips of 1,500, 1.3 points lost, 98.7 % of the reference's."""
+    """litert-quantizer's moving-average int8: 33 flips of 1,500, 1.3 points lost, 98.7 % of the reference's."""
     figures = answered(1500, broken=26, fixed=7, wrong=35)
     assert figures.accuracy / figures.reference_accuracy > 0.98
     judged = judge(figures).verdict

@@ -16,7 +16,7 @@ from harness.images.dataset import Dataset
 from harness.tools import explain
 from tests.conftest import CALIBRATION, DIGITS
 
-# ai-edge-quantizer's own interpreter, when it quantizes in this process
+# litert-quantizer's own interpreter, when it quantizes in this process
 pytestmark = pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")
 
 

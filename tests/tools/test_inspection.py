@@ -37,7 +37,7 @@ def test_int8_stays_in_the_delegate(tiny_variants: Path) -> None:
 
 
 def test_stand_alone_relus_are_found(tiny_variants: Path) -> None:
-    """What ai-edge-quantizer alone writes: RELUs off the delegate, op versions of 1 that say too little."""
+    """What litert-quantizer alone writes: RELUs off the delegate, op versions of 1 that say too little."""
     float32 = (tiny_variants / "float32.tflite").read_bytes()
     ranges = calibration.measure(float32, dataset.take(dataset.load(CALIBRATION, DIGITS), np.arange(0, 220, 5)))
     path = tiny_variants.parent / "plain.tflite"
