@@ -6,7 +6,6 @@ extra_info beside its target, and fails the benchmark where it misses it.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from converters.convert import CALIBRATION_SIZE
 from harness.artifacts import reference
 from harness.artifacts.manifest import KINDS, Variant
 from harness.artifacts.outputs import FloatArray, dequantize
+from harness.core import cores
 from harness.images import dataset
 from harness.images.dataset import Dataset
 from harness.output import terminal
@@ -132,7 +132,7 @@ def test_latency(
 
 def answers(content: bytes, images: Dataset) -> FloatArray:
     """Probabilities [N, classes]."""
-    task = {"name": "answers", "parallel": os.cpu_count() or 1}
+    task = {"name": "answers", "parallel": cores.usable()}
     found = worker.answers({"file": content}, images.inputs(), task)
     return dequantize(found["outputs"], float(found["scale"]), int(found["zero_point"]))
 

@@ -8,7 +8,6 @@ Figures to publish come from `harness check`: fresh processes, interleaved, with
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from itertools import cycle
 
@@ -17,10 +16,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import VARIANTS
 from harness.artifacts.manifest import KINDS, Variant
+from harness.core import cores
 from harness.images.dataset import Dataset
 from harness.run import worker
 
-THREADS = sorted({1, min(2, os.cpu_count() or 1)})
+THREADS = sorted({1, min(2, cores.usable())})
 
 Load = Callable[[], worker.Model]
 

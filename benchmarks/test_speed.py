@@ -6,7 +6,6 @@ its target fails the benchmark.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +18,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import MODEL, ROOT, VARIANTS
 from harness.artifacts.manifest import KINDS, Variant
+from harness.core import cores
 from harness.images.dataset import Dataset
 from harness.run import job, worker
 from harness.run.devices import local
 from models.config import DIGITS
 
-CORES = os.cpu_count() or 1
+CORES = cores.usable()
 
 
 def seconds(action: Callable[[], Any]) -> float:

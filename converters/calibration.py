@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.artifacts import flatbuffer
+from harness.core import cores
 from harness.images.dataset import Dataset, take
 from harness.images.spec import ModelSpec
 
@@ -59,7 +59,7 @@ def measure(float32: bytes, data: Dataset) -> Ranges:
     """
     kept, constants = _all_kept(float32)
     shared = parts(data)
-    workers = os.cpu_count() or 1
+    workers = cores.usable()
     with ThreadPoolExecutor(workers) as pool:
         found = [future.result() for future in [pool.submit(_measure, kept, data.spec, shared) for _ in range(workers)]]
     ranges = found[0]

@@ -5,7 +5,6 @@ Op versions alone do not tell. Run as a program, in the Python of the runtime to
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -31,7 +30,9 @@ class Answers:
 
 def answer(contents: Mapping[str, bytes], inputs: np.ndarray, python: str = sys.executable) -> dict[str, Answers]:
     """Each file's answers, by the names given, to float32 inputs [N, H, W, C] in another Python's runtime."""
-    with tempfile.TemporaryDirectory(prefix="harness-runtime-") as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
+    from harness.core import cores  # not where this file is run as a program
+
+    with tempfile.TemporaryDirectory(prefix="harness-runtime-") as scratch, ThreadPoolExecutor(cores.usable()) as pool:
         np.save(Path(scratch) / "inputs.npy", inputs)
         pending = {
             kind: pool.submit(_answer, Path(scratch), kind, content, python) for kind, content in contents.items()

@@ -23,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data import ink, mnist
+from harness.core import cores
 
 HERE = Path(__file__).parent
 NOISE = 10
@@ -128,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder to write to (default: the set's own, here)")
     parser.add_argument("--seed", type=int, default=2016)
     parser.add_argument("--mnist", type=Path, metavar="DIR", help="folder with MNIST's four IDX files")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=cores.usable())
     parser.add_argument("--fresh", action="store_true", help="remove the set's folder first")
     options = parser.parse_args(arguments)
     out = options.out or HERE / options.set

@@ -38,7 +38,7 @@ except ImportError:  # not a Unix
 RUNTIMES = (("ai_edge_litert.interpreter", "ai-edge-litert"), ("tflite_runtime.interpreter", "tflite-runtime"))
 REPORT_EVERY = 32  # images
 CONTROL = "control"  # a second interpreter of a variant's file
-MOST_TIMED_IMAGES = 256
+MAX_TIMED_IMAGES = 256
 LEAD_IN = 2  # inferences before each block
 SETTLED = 1.02  # largest / smallest of the warm-up's last medians
 CPU = "sys/devices/system/cpu"
@@ -48,8 +48,8 @@ MOST_THERMOMETERS = 8
 STATE = (
     "clock_s",
     "cpu_s",  # of this process
-    "others_s",  # processor time of all others, over all cores
-    "steal_s",  # the hypervisor's
+    "others_s",  # processor time of all other processes on our cores: the mean over these cores
+    "steal_s",  # the hypervisor's, likewise
     "preempted",  # times, this process
     "frequency_hz",  # the slowest of our cores
     "temperature_c",  # the hottest sensor of the processor
@@ -183,7 +183,7 @@ def latency(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
     arrays["control"] = np.array(task["control"] or "")
     contents = {CONTROL: contents.get(task["control"], b""), **contents}
     kinds = [kind for kind in task["order"] if contents.get(kind)]
-    images = inputs[:: max(1, len(inputs) // MOST_TIMED_IMAGES)]
+    images = timed_images(inputs)
     subjects = {}
     for kind in kinds:
         say(task=task["name"], done=0, total=0, variant=kind)
@@ -211,6 +211,12 @@ def latency(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
     for kind, subject in subjects.items():
         arrays[f"{kind}.samples"] = np.array(subject.blocks)
     return arrays | {"kinds": np.array(kinds), "order": np.array(order), "state": np.array(states)}
+
+
+def timed_images(inputs: Any) -> Any:
+    """MAX_TIMED_IMAGES of the images at even distances, or all where there are no more."""
+    timed = min(len(inputs), MAX_TIMED_IMAGES)
+    return inputs[np.arange(timed) * len(inputs) // timed]
 
 
 class Subject:
@@ -292,11 +298,10 @@ def pin(threads: int) -> list[int]:
     """
     if not hasattr(os, "sched_setaffinity"):
         return []
-    allowed = sorted(os.sched_getaffinity(0))
-    if threads > len(allowed):
-        raise SystemExit(f"{threads} threads, but {len(allowed)} cores that the worker may use: ask for fewer threads")
-    top = {core: number(text(f"/{CPU}/cpu{core}/cpufreq/cpuinfo_max_freq")) for core in allowed}
-    chosen = sorted(allowed, key=lambda core: (0 if math.isnan(top[core]) else top[core], core))[-threads:]
+    if threads > cores():
+        raise SystemExit(f"{threads} threads, but {cores()} cores that the worker may use: ask for fewer threads")
+    top = {core: number(text(f"/{CPU}/cpu{core}/cpufreq/cpuinfo_max_freq")) for core in allowed()}
+    chosen = sorted(top, key=lambda core: (0 if math.isnan(top[core]) else top[core], core))[-threads:]
     try:
         os.sched_setaffinity(0, chosen)
     except OSError:
@@ -306,7 +311,7 @@ def pin(threads: int) -> list[int]:
 
 def governor(bound: list[int]) -> str:
     """The frequency governors of some cores, or "unavailable"."""
-    found = {text(f"/{CPU}/cpu{core}/cpufreq/scaling_governor") for core in bound or range(os.cpu_count() or 1)}
+    found = {text(f"/{CPU}/cpu{core}/cpufreq/scaling_governor") for core in bound or allowed()}
     return ", ".join(sorted(found - {""})) or "unavailable"
 
 
@@ -323,9 +328,9 @@ class Gauges:
     """The machine's state as numbers in the order of STATE; nan: unavailable. root: where its files are, for tests."""
 
     def __init__(self, bound: list[int], root: Path = Path("/")) -> None:
-        cores = bound or range(os.cpu_count() or 1)
+        self._cores = bound or allowed()
         self._stat = opened(root / "proc" / "stat")
-        self._frequencies = opened(*(root / f"{CPU}/cpu{core}/cpufreq/scaling_cur_freq" for core in cores))
+        self._frequencies = opened(*(root / f"{CPU}/cpu{core}/cpufreq/scaling_cur_freq" for core in self._cores))
         self._temperatures = opened(*thermometers(root))
         self._pi = opened(root / PI_THROTTLED)
         self._throttle_counts = opened(*root.glob(f"{CPU}/cpu[0-9]*/thermal_throttle/core_throttle_count"))
@@ -335,10 +340,7 @@ class Gauges:
     def read(self) -> list[float]:
         """One reading: some tens of microseconds."""
         own = time.process_time()
-        others = steal = math.nan
-        if self._stat:
-            ticks = [int(field) / TICKS for field in reading(self._stat[0]).split("\n", 1)[0].split()[1:9]]
-            others, steal = ticks[0] + ticks[1] + ticks[2] + ticks[5] + ticks[6] - own, ticks[7]
+        busy, steal = self._processor_time()
         frequencies, temperatures, counts, battery = (
             [number(reading(file)) for file in files]
             for files in (self._frequencies, self._temperatures, self._throttle_counts, self._battery)
@@ -346,7 +348,7 @@ class Gauges:
         return [
             time.perf_counter(),
             own,
-            others,
+            busy - own / len(self._cores),
             steal,
             float(resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw) if resource else math.nan,
             min(frequencies, default=math.nan) * 1e3,
@@ -355,6 +357,17 @@ class Gauges:
             sum(counts) if counts else math.nan,
             battery[0] if battery else self._asked["battery_percent"],
         ]
+
+    def _processor_time(self) -> tuple[float, float]:
+        """Seconds since boot that our cores were busy, and that the hypervisor took from them: means over the cores."""
+        stat = reading(self._stat[0], 200 * (max(self._cores) + 2)) if self._stat else ""
+        try:
+            rows = dict(line.split(" ", 1) for line in stat.split("\n") if line.startswith("cpu"))
+            ticks = np.array([rows[f"cpu{core}"].split()[:8] for core in self._cores], float)
+        except (KeyError, ValueError):  # not every core has a line
+            return math.nan, math.nan
+        user, nice, system, _idle, _wait, irq, softirq, steal = ticks.mean(axis=0) / TICKS
+        return float(user + nice + system + irq + softirq), float(steal)
 
     def ask(self) -> None:
         """Ask programs, where there are any, for what no file says; the next readings hold it."""
@@ -388,10 +401,10 @@ def opened(*paths: Path) -> list[int]:
     return files
 
 
-def reading(file: int) -> str:
-    """A small file's present content; empty where it cannot be read any more."""
+def reading(file: int, most: int = 200) -> str:
+    """A file's present content, its first bytes; empty where it cannot be read any more."""
     try:
-        return os.pread(file, 200, 0).decode(errors="replace")
+        return os.pread(file, most, 0).decode(errors="replace")
     except OSError:
         return ""
 
@@ -436,9 +449,20 @@ def verified(path: Path, digest: str) -> bytes:
     return content
 
 
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def allowed() -> list[int]:
+    """The cores of this process's affinity."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def cores(root: Path = Path("/")) -> int:
+    """How many cores this process may use: as `harness.core.cores.usable`, which is not on the device."""
+    most = float(len(allowed()))
+    for group in re.findall("(?m)^0::/(.*)", text(root / "proc/self/cgroup")):
+        folder = root / "sys/fs/cgroup" / group
+        for parent in (folder, *folder.parents):
+            quota, _, period = text(parent / "cpu.max").partition(" ")
+            most = min(most, int(quota) / int(period)) if quota.isdigit() else most
+    return max(1, int(most))
 
 
 def machine() -> dict[str, Any]:
@@ -449,7 +473,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "host": platform.node(),
         "processor": processor(),
     }

@@ -12,8 +12,8 @@ from harness.run.worker import STATE
 from harness.timing.figures import UNAVAILABLE, MarkedBlock
 
 FREQUENCY_FALL = 0.95  # of the highest frequency seen
-OTHERS_BUSY = 0.4  # cores
-STOLEN = 0.02  # of the time
+OTHERS_BUSY = 0.25  # of its cores' time: the system counts in hundredths of a second, a few in a block
+STOLEN = 0.02  # of its cores' time
 OWN_SHARE = 0.97  # of the time on the processor, of one thread
 SHOWN = ("frequency_hz", "temperature_c", "throttled", "throttle_count", "battery_percent")
 
@@ -44,7 +44,7 @@ def machine(runs: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict[str, Any]:
         )
     others = np.concatenate([_others(run) for run in runs])
     others = others[np.isfinite(others)]
-    shown["others_cores"] = (
+    shown["others_share"] = (
         {"lowest": float(others.min()), "median": float(np.median(others)), "highest": float(others.max())}
         if others.size
         else UNAVAILABLE
@@ -63,16 +63,16 @@ def _marks(run: Mapping[str, npt.NDArray[Any]], block: int, threads: int, top: f
     if (times := states["throttle_count"][-1] - states["throttle_count"][0]) > 0:
         found.append(f"throttled {int(times)} times")
     if (others := _others(run)[block]) > OTHERS_BUSY:
-        found.append(f"other programs kept {others:.1f} cores busy")
+        found.append(f"other programs kept {others:.0%} of its cores busy")
     if (stolen := (states["steal_s"][-1] - states["steal_s"][0]) / wall) > STOLEN:
-        found.append(f"the hypervisor took {stolen:.0%} of a core")
+        found.append(f"the hypervisor took {stolen:.0%} of its cores' time")
     if threads == 1 and (own := (states["cpu_s"][-1] - states["cpu_s"][0]) / wall) < OWN_SHARE:
         found.append(f"had a core {own:.0%} of the time")
     return found
 
 
 def _others(run: Mapping[str, npt.NDArray[Any]]) -> Array:
-    """Cores that others kept busy, from the block before each to the one after it: the system counts in hundredths."""
+    """The share of its cores' time that others took, from the block before each to the one after it."""
     clock, others = _column(run, "clock_s"), _column(run, "others_s")
     last = len(clock) - 1
     before, after = np.maximum(np.arange(last + 1) - 1, 0), np.minimum(np.arange(last + 1) + 1, last)

@@ -11,8 +11,8 @@ from pathlib import Path
 from harness.run.worker import CPU, PI_THROTTLED, STATE, Gauges, number, output, text
 
 WATCHED_S = 1.0
-BUSY = 0.1  # cores
-STOLEN = 0.01  # of a core
+BUSY = 0.05  # of the cores' time
+STOLEN = 0.01  # of the cores' time
 HOT_C = 75.0
 LEAST_MEMORY_BYTES = 300e6
 PI_BITS = {
@@ -67,11 +67,13 @@ def _power(root: Path, now: dict[str, float]) -> Iterator[Advice]:
 def _company(root: Path, change: dict[str, float]) -> Iterator[Advice]:
     if (busy := change["others_s"] / change["clock_s"]) > BUSY:
         yield Advice(
-            f"other programs keep {busy:.1f} of {os.cpu_count()} cores busy",
+            f"other programs keep {busy:.0%} of the cores busy",
             "stop them; ps -eo pcpu,pid,args --sort=-pcpu | head names them",
         )
     if (stolen := change["steal_s"] / change["clock_s"]) > STOLEN:
-        yield Advice(f"the hypervisor gives {stolen:.0%} of a core to other guests", "measure on a machine of your own")
+        yield Advice(
+            f"the hypervisor gives {stolen:.0%} of the cores' time to other guests", "measure on a machine of your own"
+        )
     quota, _, period = text(root / "sys/fs/cgroup/cpu.max").partition(" ")
     if quota.isdigit():
         cores = int(quota) / int(period)

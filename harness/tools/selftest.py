@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -205,7 +204,7 @@ def _answer(subject: _Subject, content: bytes, images: npt.NDArray[np.uint8] | N
         models.mkdir()
         work.mkdir()
         variant.path(models).write_bytes(content)
-        written = job.write(work, models, {subject.kind: variant}, data, None, os.cpu_count() or 1)
+        written = job.write(work, models, {subject.kind: variant}, data, None, job.ALL_CORES)
         outputs = execute.run(written, lambda *_: None)
     if subject.kind in outputs.failures:
         return outputs.failures[subject.kind]

@@ -102,7 +102,7 @@ def test_a_busy_machine_is_marked_and_inconclusive() -> None:
     """Others keep a core busy in two of five processes: their blocks are marked, and that is too many."""
     _, timing = judged([process(number, busy=0.9 * (number > 2)) for number in range(5)])
     assert {block.process for block in timing.marked} == {4, 5}
-    assert timing.marked[0].marks == ("other programs kept 0.9 cores busy",)
+    assert timing.marked[0].marks == ("other programs kept 90% of its cores busy",)
     assert timing.verdict.outcome is Outcome.INCONCLUSIVE
     assert "72 of 180 blocks" in timing.verdict.reasons[0]
 

@@ -11,7 +11,7 @@ from harness.cli import main
 from harness.run.worker import STATE, Gauges
 from harness.tools import doctor
 
-STAT = "cpu  100 0 50 1000 5 0 1 7 0 0\ncpu0 ...\n"
+STAT = "cpu  900 0 50 1000 5 0 1 70 0 0\ncpu0 100 0 50 1000 5 0 1 7 0 0\n"
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def _spread(record: Record) -> str:
 def _state(timing: Timing) -> list[tuple[str, str]]:
     """What the device told of itself, and what of the measurement a person should know: name, text."""
     units = {"frequency_hz": ("frequency", 1e-9, " GHz"), "temperature_c": ("temperature", 1, " °C")}
-    units |= {"battery_percent": ("battery", 1, " %"), "others_cores": ("busy with other work", 1, " cores")}
+    units |= {"battery_percent": ("battery", 1, " %"), "others_share": ("its cores busy with other work", 100, " %")}
     units |= {"throttled": ("throttling bits", 1, ""), "throttle_count": ("throttled", 1, " times")}
     facts, missing = [], []
     for name, reading in timing.machine.items():

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from harness.core import cores
 from harness.core.errors import SetupError
 from harness.core.progress import Progress
 from harness.run.devices import shell, worker_process
@@ -47,7 +48,7 @@ class Local:
             name=platform.node(),
             machine=platform.machine(),
             system=f"{platform.system()} {platform.release()}",
-            cores=os.cpu_count(),
+            cores=cores.usable(),
             memory_bytes=_memory(),
             emulated=False,
         )

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.core import cores
 from harness.core.errors import SetupError
 from harness.run.devices import bundle, shell
 from harness.run.devices.bundle import MACHINES, SUITE
@@ -261,7 +262,7 @@ def _processor(root: Path, machine: str) -> None:
     if _how(machine) == "native":
         _write(root / "proc/cpuinfo", Path("/proc/cpuinfo").read_text())
     else:
-        _write(root / "proc/cpuinfo", "".join(CORE.format(number) for number in range(os.cpu_count() or 1)))
+        _write(root / "proc/cpuinfo", "".join(CORE.format(number) for number in range(cores.usable())))
 
 
 def _devices(root: Path) -> None:
