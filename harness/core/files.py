@@ -1,9 +1,10 @@
-"""Files that are whole or absent."""
+"""Files: written atomically, read up to a size."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,19 +37,30 @@ def write_atomic_together(contents: Mapping[Path, bytes]) -> None:
 
 
 def _write_beside(path: Path, content: bytes) -> Path:
-    """A complete hidden file in the same folder; none where that fails."""
+    """A complete hidden file in the same folder, with the rights that the user's umask gives."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
-        partial = Path(file.name)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    with partial.open("xb") as file:
         try:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            partial.chmod(0o644)
         except BaseException:
             partial.unlink()
             raise
     return partial
+
+
+def read_capped(path: Path, max_bytes: int, expected: str) -> bytes:
+    """A file's content. Raises SetupError: it cannot be read, or is larger; `expected` says what it should be."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise SetupError(f"{path}: expected {expected} ({error.strerror})") from error
+    if len(content) > max_bytes:
+        raise SetupError(f"{path}: expected {expected}, of at most {max_bytes / 1e6:g} MB")
+    return content
 
 
 def check_writable(folder: Path) -> None:
