@@ -12,6 +12,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import VARIANTS
 from benchmarks.test_speed import ratio, seconds
+from harness.artifacts import manifest
 from harness.artifacts.manifest import Variant
 from harness.core.errors import SetupError
 from harness.images.dataset import Dataset
@@ -42,7 +43,7 @@ def test_overhead(
     def once(address: str) -> float:
         folder = tmp_path / f"job-{time.monotonic_ns()}"
         folder.mkdir()
-        written = job.write(folder, VARIANTS, variants, data, None, job.ALL_CORES)
+        written = job.write(folder, manifest.contents(VARIANTS, variants), data, None, job.ALL_CORES)
 
         def whole() -> None:
             with uri.device(address) if address else Local() as device:

@@ -23,6 +23,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.conftest import ROOT, VARIANTS
 from benchmarks.test_speed import CORES, ratio, seconds
 from converters.convert import Images, convert
+from harness.artifacts import manifest
 from harness.artifacts.manifest import Variant
 from harness.check import shard_task
 from harness.cluster.client import Cluster
@@ -63,7 +64,7 @@ def test_engine_overhead(
 
         def whole() -> None:
             read = shards.decode(shard, DIGITS)  # a check reads its images, too
-            written = job.write(folder, VARIANTS, variants, read, None, job.ALL_CORES)
+            written = job.write(folder, manifest.contents(VARIANTS, variants), read, None, job.ALL_CORES)
             assert not execute.run(written, lambda *_: None, Local()).failures
 
         return seconds(whole)

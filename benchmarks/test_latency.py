@@ -15,6 +15,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import VARIANTS
+from harness.artifacts import manifest
 from harness.artifacts.manifest import Variant
 from harness.images.dataset import Dataset
 from harness.run import execute, job, worker
@@ -58,7 +59,7 @@ def repetition(folder: Path, variant: Variant, data: Dataset) -> Repetition:
 def measure(
     folder: Path, subjects: dict[str, Variant], data: Dataset, plan: LatencyPlan, progress: object = None
 ) -> Timing:
-    written = job.write_latency(folder, VARIANTS, subjects, data, plan)
+    written = job.write_latency(folder, manifest.contents(VARIANTS, subjects), data, plan)
     source = (folder / "worker.py").read_text()
     assert LOADING in source
     (folder / "worker.py").write_text(source.replace(LOADING, LOADING + SLOWER.format(planted=PLANTED)))

@@ -128,6 +128,11 @@ def spec_of(variants: Mapping[str, Variant], folder: Path) -> ModelSpec:
     return next(iter(found))
 
 
+def contents(folder: Path, variants: Mapping[str, Variant]) -> dict[str, bytes]:
+    """The content of each variant's file."""
+    return {kind: variant.path(folder).read_bytes() for kind, variant in variants.items()}
+
+
 def verify(folder: Path, variant: Variant, source_sha256: str) -> None:
     """Raise SetupError unless the variant's file is the one described and was made from the given model."""
     path = variant.path(folder)

@@ -67,6 +67,11 @@ class Subject:
     data_folder: str
     host: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
+    @property
+    def contents(self) -> dict[str, bytes]:
+        """Of the variants' files, by kind."""
+        return manifest.contents(self.models, self.variants)
+
 
 def prepare(
     models: Path,
@@ -101,7 +106,7 @@ def spec_of(variants: Mapping[str, Variant], models: Path, reference_model: Path
 def with_host(subject: Subject, progress: Progress) -> Subject:
     """The same with this machine's outputs, which those of a device are compared with."""
     with tempfile.TemporaryDirectory(prefix="harness-host-") as folder:
-        written = job.write(Path(folder), subject.models, subject.variants, subject.data, None, job.ALL_CORES)
+        written = job.write(Path(folder), subject.contents, subject.data, None, job.ALL_CORES)
         here = execute.run(written, lambda task, done, total: progress(f"{task} on this machine", done, total))
     return replace(subject, host={kind: result.arrays["outputs"] for kind, result in here.results.items()})
 
@@ -129,7 +134,7 @@ def check(
             raise SetupError(f"--threads {timed.threads}: {device.uri} has {probed.cores} cores; expected no more")
         if timed and baseline and device.uri == local.URI:
             baseline.check(worker.machine(), timed.threads)
-        written = job.write(Path(folder), subject.models, subject.variants, subject.data, timed, job.ALL_CORES)
+        written = job.write(Path(folder), subject.contents, subject.data, timed, job.ALL_CORES)
         outputs = execute.run(written, progress, device)
         after = state_after(device) if timed else {}
         beside = None

@@ -143,7 +143,7 @@ def _perform(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], progre
         with uri.device(address(header["device"])) as device:
             probed = device.probe()
             plan = LatencyPlan(**header["plan"]) if header["plan"] and not probed.emulated else None
-            written = job.write(place, models, variants, data, plan, header["parallel"])
+            written = job.write(place, manifest.contents(models, variants), data, plan, header["parallel"])
             outputs = execute.run(written, progress, device)
             after = pipeline.state_after(device) if plan else {}
     for task, result in outputs.results.items():

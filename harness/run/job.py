@@ -18,7 +18,6 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from harness.artifacts.manifest import Variant
 from harness.core.errors import SetupError
 from harness.core.files import sha256
 from harness.images.dataset import Dataset
@@ -62,21 +61,19 @@ class Job:
         return self.folder / "results" / f"{task}.npz"
 
 
-def write(
-    folder: Path, models: Path, variants: Mapping[str, Variant], data: Dataset, plan: LatencyPlan | None, parallel: int
-) -> Job:
-    """Fill an empty folder with worker, variants, inputs and plan: a task for each variant's answers, and for each
-    process that measures latency; none of those without a plan."""
-    files = {kind: _put(folder, variant.path(models).read_bytes()) for kind, variant in variants.items()}
+def write(folder: Path, contents: Mapping[str, bytes], data: Dataset, plan: LatencyPlan | None, parallel: int) -> Job:
+    """Fill an empty folder with worker, .tflite files, inputs and plan: a task for each variant's answers, and for each
+    process that measures latency; none of those without a plan. contents: of the variants' files, by kind."""
+    files = {kind: _put(folder, content) for kind, content in contents.items()}
     tasks = [_answers(kind, file, parallel) for kind, file in files.items()]
     if plan:
         tasks += _latency(files, plan)
     return _write(folder, data, tasks)
 
 
-def write_latency(folder: Path, models: Path, variants: Mapping[str, Variant], data: Dataset, plan: LatencyPlan) -> Job:
+def write_latency(folder: Path, contents: Mapping[str, bytes], data: Dataset, plan: LatencyPlan) -> Job:
     """The same without the answers."""
-    files = {kind: _put(folder, variant.path(models).read_bytes()) for kind, variant in variants.items()}
+    files = {kind: _put(folder, content) for kind, content in contents.items()}
     return _write(folder, data, _latency(files, plan))
 
 

@@ -63,7 +63,7 @@ def _ours(models: Path, variant: Variant, data: Dataset, threads: int) -> float:
         processes=1, turns=1, warmup_s=WARM_UP_S, block_s=0.1, least_samples=RUNS, threads=threads, alone=True
     )
     with tempfile.TemporaryDirectory(prefix="harness-peer-") as folder:
-        written = job.write_latency(Path(folder), models, {variant.kind: variant}, data, plan)
+        written = job.write_latency(Path(folder), {variant.kind: variant.path(models).read_bytes()}, data, plan)
         outputs = execute.run(written, lambda *_: None)
     for failure in outputs.failures.values():
         raise SetupError(f"{variant.file}: {failure.reasons[0]}")

@@ -198,13 +198,8 @@ def _answer(subject: _Subject, content: bytes, images: npt.NDArray[np.uint8] | N
     data = subject.data
     if images is not None:
         data = dataset.build(images, data.labels.tolist(), data.names, data.spec)
-    variant = replace(subject.variant, sha256=files.sha256(content), size_bytes=len(content))
     with tempfile.TemporaryDirectory(prefix="harness-selftest-") as folder:
-        models, work = Path(folder, "models"), Path(folder, "job")
-        models.mkdir()
-        work.mkdir()
-        variant.path(models).write_bytes(content)
-        written = job.write(work, models, {subject.kind: variant}, data, None, job.ALL_CORES)
+        written = job.write(Path(folder), {subject.kind: content}, data, None, job.ALL_CORES)
         outputs = execute.run(written, lambda *_: None)
     if subject.kind in outputs.failures:
         return outputs.failures[subject.kind]

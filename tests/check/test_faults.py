@@ -24,9 +24,8 @@ TIMED = {f"{LATENCY}-1", f"{LATENCY}-2"}
 @pytest.fixture
 def tiny_job(tiny_variants: Path, few_images: Path, tmp_path: Path) -> Job:
     """A job of three variants in a folder of its own."""
-    return job.write(
-        tmp_path, tiny_variants, manifest.read(tiny_variants), dataset.load(few_images, DIGITS), QUICK, parallel=2
-    )
+    contents = manifest.contents(tiny_variants, manifest.read(tiny_variants))
+    return job.write(tmp_path, contents, dataset.load(few_images, DIGITS), QUICK, parallel=2)
 
 
 def first(written: Job, statement: str, before: str) -> None:

@@ -45,7 +45,7 @@ def test_shards_give_the_verdict_of_the_whole(check: Check, done: Path, tmp_path
     limits = policy.load(FEW_IMAGES_POLICY)
     subject = whole.prepare(check.models, check.model, check.data, quiet_step, lambda *_: None, limits=limits)
     with Local() as device:
-        written = job.write(tmp_path, subject.models, subject.variants, subject.data, None, job.ALL_CORES)
+        written = job.write(tmp_path, subject.contents, subject.data, None, job.ALL_CORES)
         outputs = execute.run(written, lambda *_: None, device)
     expected = evidence.predictions(
         {

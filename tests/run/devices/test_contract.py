@@ -55,7 +55,7 @@ def tiny_job(tiny_variants: Path, images: Path, tmp_path: Path) -> Job:
     folder = tmp_path / "job"
     folder.mkdir()
     data = dataset.take(dataset.load(images, DIGITS), np.random.default_rng(time.time_ns()).permutation(55))
-    return job.write(folder, tiny_variants, manifest.read(tiny_variants), data, None, 2)
+    return job.write(folder, manifest.contents(tiny_variants, manifest.read(tiny_variants)), data, None, 2)
 
 
 def workers(written: Job) -> list[int]:
@@ -179,17 +179,12 @@ def test_odd_names_arrive_and_nothing_is_executed(address: str, rig: Rig, phone:
 
 
 def test_odd_kinds_and_files_arrive(device: Device, tiny_variants: Path, images: Path, tmp_path: Path) -> None:
-    """A variant whose file, and so its task, has such a name is answered like any other."""
-    odd = tmp_path / ODD
-    odd.mkdir()
+    """A variant whose task has such a name is answered like any other."""
     content = (tiny_variants / "int8.tflite").read_bytes()
-    (odd / f"{ODD}.tflite").write_bytes(content)
-    variant = manifest.read(tiny_variants)["int8"]
-    renamed = {ODD: type(variant)(**{**vars(variant), "kind": ODD, "file": f"{ODD}.tflite"})}
     folder = tmp_path / "job"
     folder.mkdir()
     device.probe()
-    written = job.write(folder, odd, renamed, dataset.load(images, DIGITS), None, 2)
+    written = job.write(folder, {ODD: content}, dataset.load(images, DIGITS), None, 2)
     outputs = execute.run(written, silent, device)
     assert set(outputs.results) == {ODD}, outputs.failures
 
