@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
+from harness.core import extras
 from harness.core.errors import SetupError
 
 P = ParamSpec("P")
@@ -110,7 +111,7 @@ def _answer(function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[bool,
     except SetupError as error:
         return False, str(error)
     except ModuleNotFoundError as error:
-        return False, f"{error}; this step needs TensorFlow: pip install 'tflite-harness[convert]'"
+        return False, str(extras.missing("convert", f"{error}; this step needs TensorFlow"))
     except Exception as error:
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
         return False, f"{function.__module__}: {type(error).__name__}: {text[:300]}"

@@ -88,5 +88,5 @@ def test_computing_a_reference_without_tensorflow_says_what_to_install(
         text=True,
     )
     assert done.returncode == 2
-    assert "tflite-harness[convert]" in done.stderr
+    assert "pip install '.[convert]'" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from harness.check import shard_task
 from harness.check.engine import UnreachableError
 from harness.check.message import SCHEMA
+from harness.core import extras
 from harness.core.errors import SetupError
 
 ANNOUNCED = "harness"  # in what a worker tells the scheduler of itself
@@ -190,7 +191,7 @@ def import_distributed() -> Any:
         import dask
         import distributed
     except ModuleNotFoundError as error:
-        raise SetupError("a lab needs Dask: pip install 'tflite-harness[lab]', here and on every host") from error
+        raise extras.missing("lab", "a lab needs Dask, here and on every host") from error
     dask.config.set({"distributed.admin.large-graph-warning-threshold": LARGE})
     for name in (
         "distributed",

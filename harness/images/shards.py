@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from harness.core import extras
 from harness.core.errors import SetupError
 from harness.images import dataset
 from harness.images.dataset import Dataset
@@ -221,7 +222,7 @@ def _opened(file: Path) -> Any:
         import pyarrow
         from pyarrow.parquet import ParquetFile
     except ModuleNotFoundError as error:
-        raise SetupError(f"{file}: Parquet needs pyarrow: pip install 'tflite-harness[parquet]'") from error
+        raise extras.missing("parquet", f"{file}: Parquet needs pyarrow") from error
     try:
         return ParquetFile(file, buffer_size=BUFFER_BYTES)  # mapped files would count as memory
     except (pyarrow.ArrowException, OSError) as error:

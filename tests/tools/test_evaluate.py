@@ -90,7 +90,7 @@ def test_a_page_without_the_extra_says_what_to_install(tiny_variants: Path, few_
         text=True,
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "tflite-harness[report]" in done.stderr
+    assert "pip install '.[report]'" in done.stderr
 
 
 def test_misses_come_first_then_the_least_confident(tiny_variants: Path, few_images: Path, tmp_path: Path) -> None:
