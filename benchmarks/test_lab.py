@@ -27,7 +27,7 @@ from harness.artifacts import manifest
 from harness.artifacts.manifest import Variant
 from harness.check import shard_task
 from harness.cluster.client import Cluster
-from harness.images import shards
+from harness.images import dataset, shards
 from harness.images.dataset import Dataset
 from harness.run import execute, job
 from harness.run.devices.local import Local
@@ -63,7 +63,7 @@ def test_engine_overhead(
         folder.mkdir()
 
         def whole() -> None:
-            read = shards.decode(shard, DIGITS)  # a check reads its images, too
+            read = dataset.decode(shard, DIGITS)  # a check reads its images, too
             written = job.write(folder, manifest.contents(VARIANTS, variants), read, None, job.ALL_CORES)
             assert not execute.run(written, lambda *_: None, Local()).failures
 

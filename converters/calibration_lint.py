@@ -54,11 +54,7 @@ def lint(calibration: Dataset, test: Dataset | None, spec: ModelSpec) -> Finding
     count = len(images)
     constant = (np.ptp(images, axis=(1, 2)) == 0).all(axis=1)
     hashes = content_hashes(images)
-    repeated = count - len(set(hashes))
-
-    def share(number: int, what: str, then: str) -> None:
-        if number:
-            (errors if number > TOLERATED * count else warnings).append(f"{number} of {count} images {what}; {then}")
+    repeated = count - len(np.unique(hashes))
 
     present = dict(zip(spec.class_names, np.bincount(calibration.labels, minlength=len(spec.class_names)), strict=True))
     if missing := [name for name, number in present.items() if number == 0]:
@@ -67,17 +63,20 @@ def lint(calibration: Dataset, test: Dataset | None, spec: ModelSpec) -> Finding
         warnings.append(f"fewer than {FEWEST_OF_CLASS} images of class {_listed(rare)}")
     if count < FEWEST:
         warnings.append(f"{count} images, fewer than {FEWEST}: ranges may be too narrow")
-    share(repeated, "repeat another", "each should show something new")
-    share(int(constant.sum()), "are of one colour throughout", "they say nothing of the ranges")
+    if repeated > TOLERATED * count:
+        errors.append(f"{repeated} of {count} images repeat another; each should show something new")
+    if constant.any():
+        (errors if constant.sum() > TOLERATED * count else warnings).append(
+            f"{constant.sum()} of {count} images are of one colour throughout; they say nothing of the ranges"
+        )
     span = int(np.ptp(images))
     if span < LEAST_SPAN:
         errors.append(f"its pixels span {span} of 255 levels; expected 0-255: were they scaled before?")
     if test is None:
         warnings.append("not compared with the test images: there are none here")
     else:
-        tested = set(content_hashes(test.images))
-        leaked = [i for i, digest in enumerate(hashes) if digest in tested and not constant[i]]
-        if leaked:
+        leaked = np.flatnonzero(np.isin(hashes, content_hashes(test.images)) & ~constant)
+        if len(leaked):
             names = _listed([calibration.names[i] for i in leaked[:3]])
             errors.append(
                 f"{len(leaked)} images are of the test set ({names}); a test is no test of what it was made from"

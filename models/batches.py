@@ -40,8 +40,8 @@ def split(data: Dataset, share: float, seed: int) -> tuple[Indices, Indices]:
     image is trained on.
     """
     rng = np.random.default_rng(seed)
-    contents = np.array(dataset.content_hashes(data.images))
-    held: set[str] = set()
+    contents = dataset.content_hashes(data.images)
+    held: set[int] = set()
     for label in np.unique(data.labels):
         own = rng.permutation(np.unique(contents[data.labels == label]))
         if share and len(own) > 1:

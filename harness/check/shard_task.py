@@ -26,7 +26,7 @@ from harness.core.errors import SetupError
 from harness.core.files import sha256
 from harness.core.outcome import Outcome, Verdict
 from harness.core.progress import Progress
-from harness.images import dataset, shards, spec
+from harness.images import dataset, spec
 from harness.images.shards import Shard
 from harness.records import evidence
 from harness.run import execute, job, worker
@@ -125,7 +125,7 @@ def perform(content: bytes, progress: Progress = lambda task, done, total: None)
 def _perform(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], progress: Progress) -> bytes:
     contents = message.unblob(arrays["contents"], arrays["ends"])
     shard = Shard(header["shard"], tuple(arrays["names"].tolist()), tuple(arrays["labels"].tolist()), contents)
-    data = shards.decode(shard, spec.build(header["spec"], "the job"))
+    data = dataset.decode(shard, spec.build(header["spec"], "the job"))
     found: dict[str, npt.NDArray[Any]] = {
         "kept": np.flatnonzero(np.isin(arrays["names"], np.array(data.names))),
         "digests": dataset.digests(data.images, data.labels, data.names),

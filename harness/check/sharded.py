@@ -108,7 +108,7 @@ def run(
     Raises SetupError: bad images (unless skip_bad), hosts of another version.
     """
     if source.bad and not skip_bad:
-        raise SetupError(dataset.cannot_be_used(source.path, source.bad))
+        raise SetupError(shards.cannot_be_used(source.path, source.bad))
     with ExitStack() as stack:
         run = _Run(what, source, devices, record, _References(what, step, stack), skip_bad)
         interrupted = False
@@ -145,7 +145,7 @@ class _References:
         what = self._what
         if found := reference.stored(what.models, what.model_sha256, data_sha256, images, what.spec):
             return found
-        data = shards.decode(shard, what.spec)
+        data = dataset.decode(shard, what.spec)
         if data.sha256 != data_sha256:
             raise SetupError(
                 f"shard {shard.number}: the device's host reads other pixels from its images than this one; install "
@@ -225,7 +225,7 @@ class _Run:
             self.lost[shard.number] = answer.why
             return
         if answer.skipped and not self.skip_bad:
-            raise SetupError(dataset.cannot_be_used(self.source.path, list(answer.skipped)))
+            raise SetupError(shards.cannot_be_used(self.source.path, list(answer.skipped)))
         key = self.keys[shard.number]
         for task, failure in answer.outputs.failures.items():
             self.failures[task][shard.number] = failure

@@ -147,7 +147,7 @@ def _path(options: argparse.Namespace, uri: str, devices: int) -> Path:
 def _in_shards(options: argparse.Namespace) -> bool:
     """Whether the images are to be read in shards: on a lab, where that is asked for, and where they are many."""
     from harness.artifacts import manifest
-    from harness.images import shards
+    from harness.images import parquet, shards
 
     if options.packed:
         return False
@@ -155,7 +155,7 @@ def _in_shards(options: argparse.Namespace) -> bool:
         return True
     takes = manifest.spec_of(manifest.read(options.models), options.models)
     source = shards.open_source(options.data, takes)
-    return isinstance(source, shards.Parquet) or source.images > shards.usual_size(takes)
+    return bool(parquet.files(options.data)) or source.images > shards.usual_size(takes)
 
 
 def _sharded(

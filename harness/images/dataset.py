@@ -1,7 +1,7 @@
 """Labelled images, read as a model takes them.
 
-Two layouts are read: `<folder>/<class>_<n>.<ext>` and `<folder>/<class>/<any name>`, a class written as its name or
-its number. Hidden files are ignored. Every image becomes 8-bit grey or RGB of the model's size, by one rule:
+They come from a folder or Parquet (harness.images.shards). Every image becomes 8-bit grey or RGB of the model's size,
+by one rule:
 
 1. its EXIF orientation is applied; of several frames the first counts;
 2. 16-bit, 32-bit and float samples are scaled from their type's range to 0-255 (float: 0-1);
@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -26,13 +25,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from harness.core import cores
 from harness.core.errors import SetupError
+from harness.images import shards
+from harness.images.shards import Shard
 from harness.images.spec import ModelSpec
 
 MAX_PIXELS = 16_000_000  # a larger image is refused before it is unpacked
 BATCH = 256
-EXPECTED = "expected images named <class>_<n>.jpg or <class>/<name>.jpg"
-_FLAT_NAME = re.compile(r"(.+)_(\d+)\.[A-Za-z0-9]+")
+LEFT_OUT_SHOWN = 5
 _SAMPLE_MAX = {"I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I": 65535, "F": 1}
 
 
@@ -40,7 +41,7 @@ _SAMPLE_MAX = {"I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I": 65535, "F": 1
 class Dataset:
     """images: uint8 [N, height, width, channels]; labels: int64 [N]; names: N paths below the folder.
 
-    spec: of the model that they are read for.
+    spec: of the model that they are read for. skipped: files that could not be used; left_out: hidden files.
     """
 
     images: npt.NDArray[np.uint8]
@@ -49,6 +50,7 @@ class Dataset:
     spec: ModelSpec
     sha256: str
     skipped: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -65,10 +67,7 @@ class Dataset:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of how the images were read."""
-        if self.spec.channels == 1:
-            return ()
-        grey = sum(int((part == part[..., :1]).all(axis=(1, 2, 3)).sum()) for part in np.array_split(self.images, 64))
-        return (f"{grey} of {len(self)} images are grey; the model takes RGB",) if grey else ()
+        return notes(content_hashes(self.images), grey_images(self.images), self.left_out)
 
 
 def load(
@@ -78,31 +77,52 @@ def load(
     skip_bad: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dataset:
-    """Every image of a folder as a model takes it, sorted by name.
+    """Every image of a folder or Parquet as a model takes it, in order.
 
     skip_bad: leave out files that cannot be used, and list them in `skipped`, instead of refusing.
     progress: called with the images read so far and their total.
     Raises SetupError: no folder, no images, a wrong name or class, an unreadable image.
     """
-    entries, bad = _entries(folder, spec)
-    images: list[npt.NDArray[np.uint8]] = []
-    kept: list[tuple[str, int]] = []
-    with ThreadPoolExecutor() as pool:
-        decoded = pool.map(partial(try_read, spec=spec), [path for path, _ in entries], chunksize=64)
-        for index, ((path, label), outcome) in enumerate(zip(entries, decoded, strict=True), start=1):
-            name = path.relative_to(folder).as_posix()
-            if isinstance(outcome, str):
-                bad.append(f"{name} ({outcome})")
-            else:
-                images.append(outcome)
-                kept.append((name, label))
-            if index % 64 == 0 or index == len(entries):
-                progress(index, len(entries))
-    if bad and not skip_bad:
-        raise SetupError(cannot_be_used(folder, bad))
-    if not kept:
-        raise SetupError(f"{folder}: {EXPECTED}; there is none")
-    return build(np.stack(images), [label for _, label in kept], [name for name, _ in kept], spec, skipped=bad)
+    source = shards.open_source(folder, spec)
+    read = _read(shards.shards(source, BATCH), source.images, spec, source.bad, source.left_out, progress)
+    if read.skipped and not skip_bad:
+        raise SetupError(shards.cannot_be_used(folder, list(read.skipped)))
+    if not len(read):
+        raise SetupError(f"{folder}: {shards.EXPECTED}; there is none that can be used")
+    return read
+
+
+def decode(shard: Shard, spec: ModelSpec) -> Dataset:
+    """The images of a shard that can be used; the others are listed in `skipped`."""
+    return _read([shard], len(shard), spec)
+
+
+def _read(
+    parts: Iterable[Shard],
+    total: int,
+    spec: ModelSpec,
+    bad: Sequence[str] = (),
+    left_out: Sequence[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Dataset:
+    images = np.empty((total, *spec.shape), np.uint8)
+    names: list[str] = []
+    labels: list[int] = []
+    skipped = list(bad)
+    done = 0
+    with ThreadPoolExecutor(cores.usable()) as pool:
+        for shard in parts:
+            decoded = pool.map(partial(try_read, spec=spec), shard.contents, chunksize=64)
+            for name, label, image in zip(shard.names, shard.labels, decoded, strict=True):
+                if isinstance(image, str):
+                    skipped.append(f"{name} ({image})")
+                else:
+                    images[len(names)] = image
+                    names.append(name)
+                    labels.append(label)
+            done += len(shard)
+            progress(done, total)
+    return build(images[: len(names)], labels, names, spec, skipped=skipped, left_out=left_out)
 
 
 def build(
@@ -112,22 +132,23 @@ def build(
     spec: ModelSpec,
     *,
     skipped: Sequence[str] = (),
+    left_out: Sequence[str] = (),
 ) -> Dataset:
     """A dataset of the given arrays, with its hash over the images' digests."""
     label_array = np.asarray(labels, np.int64)
     digest = hashlib.sha256(digests(images, label_array, names).tobytes())
-    return Dataset(images, label_array, tuple(names), spec, digest.hexdigest(), tuple(skipped))
+    return Dataset(images, label_array, tuple(names), spec, digest.hexdigest(), tuple(skipped), tuple(left_out))
 
 
 def digests(
     images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], names: Sequence[str]
 ) -> npt.NDArray[np.uint8]:
     """Each image's SHA-256 over its shape, name, label and pixels, [N, 32]: shards can be hashed one by one."""
-    found = [
+    hashes = [
         hashlib.sha256(repr((image.shape, name, label)).encode() + image.tobytes()).digest()
         for image, name, label in zip(images, names, labels.tolist(), strict=True)
     ]
-    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, hashlib.sha256().digest_size)
+    return np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, hashlib.sha256().digest_size)
 
 
 def take(data: Dataset, indices: npt.NDArray[np.int64]) -> Dataset:
@@ -135,9 +156,30 @@ def take(data: Dataset, indices: npt.NDArray[np.int64]) -> Dataset:
     return build(data.images[indices], data.labels[indices].tolist(), [data.names[i] for i in indices], data.spec)
 
 
-def content_hashes(images: npt.NDArray[np.uint8]) -> list[str]:
-    """Each image's SHA-256 over its pixels: equal where two images are."""
-    return [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+def content_hashes(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """A hash of each image's pixels, [N]: equal where two images are."""
+    hashes = b"".join(hashlib.sha256(image.tobytes()).digest()[:8] for image in images)
+    return np.frombuffer(hashes, ">u8").astype(np.uint64)
+
+
+def grey_images(images: npt.NDArray[np.uint8]) -> int:
+    """How many images of an RGB model are grey; 0 for a grey model."""
+    if images.shape[-1] == 1:
+        return 0
+    return sum(int((part == part[..., :1]).all(axis=(1, 2, 3)).sum()) for part in np.array_split(images, 64))
+
+
+def notes(contents: npt.NDArray[np.uint64], grey: int, left_out: Sequence[str]) -> tuple[str, ...]:
+    """What a person should know of how a set was read, by its images' content hashes; it may be read in shards."""
+    lines = []
+    if grey:
+        lines.append(f"{grey} of {len(contents)} images are grey; the model takes RGB")
+    if repeated := len(contents) - len(np.unique(contents)):
+        lines.append(f"{repeated} of {len(contents)} images repeat another's pixels")
+    if left_out:
+        more = f" and {len(left_out) - LEFT_OUT_SHOWN} more names" if len(left_out) > LEFT_OUT_SHOWN else ""
+        lines.append(f"hidden files and system files were left out: {', '.join(left_out[:LEFT_OUT_SHOWN])}{more}")
+    return tuple(lines)
 
 
 def read_image(path: Path, spec: ModelSpec) -> npt.NDArray[np.uint8]:
@@ -146,46 +188,6 @@ def read_image(path: Path, spec: ModelSpec) -> npt.NDArray[np.uint8]:
     if isinstance(outcome, str):
         raise SetupError(f"{path}: {outcome}; expected a readable image file")
     return outcome
-
-
-def cannot_be_used(where: Path, bad: list[str]) -> str:
-    """In one line, the files that cannot be used, and what to do."""
-    shown = ", ".join(bad[:3])
-    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-    many = f"{len(bad)} file{'s' if len(bad) > 1 else ''}: {shown}{more}"
-    return f"{where}: {many} cannot be used; mend or remove them, or pass --skip-bad"
-
-
-def _entries(folder: Path, spec: ModelSpec) -> tuple[list[tuple[Path, int]], list[str]]:
-    """The images and their labels in name order, and the files whose name or folder says no valid class."""
-    if not folder.is_dir():
-        raise SetupError(
-            f"{folder}: expected a folder of images; there is none (make one, or name another with --data)"
-        )
-    found: list[tuple[Path, int]] = []
-    bad: list[str] = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        inner = [path]
-        if path.is_dir():
-            inner = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-        label = label_of(path.name, path.is_dir(), spec)
-        if isinstance(label, str):
-            bad.append(f"{path.name}/ ({len(inner)} files, {label})" if path.is_dir() else f"{path.name} ({label})")
-        else:
-            found += [(file, label) for file in inner]
-    return found, bad
-
-
-def label_of(name: str, is_folder: bool, spec: ModelSpec) -> int | str:
-    """The class that a folder's or a file's name says, or in a few words why it says none."""
-    match = None if is_folder else _FLAT_NAME.fullmatch(name)
-    if not is_folder and not match:
-        return "name is not <class>_<n>.<ext>"
-    text = match[1] if match else name
-    label = spec.label(text)
-    return f"{'folder ' * is_folder}name says class {text}; {spec.nearest(text)}" if label is None else label
 
 
 def try_read(file: Path | bytes, spec: ModelSpec) -> npt.NDArray[np.uint8] | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 
@@ -36,6 +37,55 @@ def test_both_layouts_are_read_in_name_order(tmp_path: Path) -> None:
     assert dataset.load(flat, DIGITS).labels.tolist() == [0, 10, 3]
     assert dataset.load(nested, DIGITS).labels.tolist() == [0, 10, 3]
     assert dataset.load(nested, DIGITS).names == ("0/any name.png", "10/any name.png", "3/any name.png")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_hidden_files_and_litter_are_left_out_and_named(nested: bool, tmp_path: Path) -> None:
+    """At any depth, in both layouts, even where they are images; in one line, the most frequent first."""
+    for label in (0, 1):
+        folder = tmp_path / str(label) if nested else tmp_path
+        for name in (f"{label}_1.png", ".ipynb_checkpoints/0_1.png", "__MACOSX/0/._0_1.png", "@eaDir/0_1.png"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(page() + np.uint8(label)).save(folder / name)
+        for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+            (folder / name).write_bytes(b"left by an operating system")
+    data = dataset.load(tmp_path, DIGITS)
+    assert data.names == (("0/0_1.png", "1/1_1.png") if nested else ("0_1.png", "1_1.png"))
+    (note,) = data.notes
+    assert note.startswith("hidden files and system files were left out: ")
+    assert note.endswith(" and 1 more names")
+    assert ".ipynb_checkpoints/ (2 times)" in data.left_out if nested else ".ipynb_checkpoints/" in data.left_out
+    assert len(data.left_out) == 6
+
+
+def test_a_hidden_parent_does_not_hide_the_set(tmp_path: Path) -> None:
+    """A set below ~/.cache is read."""
+    folder = tmp_path / ".cache" / "__MACOSX"
+    folder.mkdir(parents=True)
+    Image.fromarray(page()).save(folder / "0_1.png")
+    assert dataset.load(folder, DIGITS).names == ("0_1.png",)
+
+
+def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+    """A broken link in either layout, and a pipe, which would block for ever."""
+    (tmp_path / "1").mkdir()
+    Image.fromarray(page()).save(tmp_path / "0_1.png")
+    for name in ("0_2.png", "1/3.png"):
+        (tmp_path / name).symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(tmp_path / "0_4.png")
+    data = dataset.load(tmp_path, DIGITS, skip_bad=True)
+    assert data.names == ("0_1.png",)
+    assert sorted(data.skipped) == [
+        f"{name} (not a regular file, or a broken link)" for name in ("0_2.png", "0_4.png", "1/3.png")
+    ]
+
+
+def test_repeated_images_are_counted(tmp_path: Path) -> None:
+    """By pixels, whatever their names and classes."""
+    for name in ("0_1.png", "0_2.png", "1_1.bmp"):
+        Image.fromarray(page()).save(tmp_path / name)
+    Image.fromarray(255 - page()).save(tmp_path / "0_3.png")
+    assert dataset.load(tmp_path, DIGITS).notes == ("2 of 4 images repeat another's pixels",)
 
 
 def test_pixels_become_tensors_between_zero_and_one() -> None:
@@ -186,8 +236,8 @@ def test_colour_stays_and_grey_is_repeated_for_an_rgb_model(tmp_path: Path) -> N
     assert data.images.shape == (6, 20, 30, 3)
     np.testing.assert_array_equal(data.images[:3], np.stack([colour] * 3))
     assert (data.images[3:] == data.images[3:, :, :, :1]).all()
-    assert data.notes == ("3 of 6 images are grey; the model takes RGB",)
-    assert dataset.take(data, np.arange(3)).notes == ()
+    assert data.notes[0] == "3 of 6 images are grey; the model takes RGB"
+    assert not any("grey" in note for note in dataset.take(data, np.arange(3)).notes)
 
 
 def test_a_folder_of_no_class_is_named_with_the_nearest(tmp_path: Path) -> None:

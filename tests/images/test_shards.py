@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def digest(path: Path, size: int) -> str:
     """The dataset's hash, put together from shards."""
     found = hashlib.sha256()
     for shard in shards.shards(shards.open_source(path, DIGITS), size):
-        data = shards.decode(shard, DIGITS)
+        data = dataset.decode(shard, DIGITS)
         found.update(dataset.digests(data.images, data.labels, data.names).tobytes())
     return found.hexdigest()
 
@@ -61,7 +62,7 @@ def test_parquet_is_the_same_set(few_images: Path, tmp_path: Path) -> None:
     parquet.write_table(table(few_images, struct=True), file, row_group_size=20)
     for number, start in enumerate(range(0, 110, 40)):
         parquet.write_table(table(few_images).slice(start, 40), folder / f"{number}.parquet")
-    assert digest(file, 33) == digest(folder, 50) == whole
+    assert digest(file, 33) == digest(folder, 50) == dataset.load(folder, DIGITS).sha256 == whole
     assert shards.open_source(folder, DIGITS).images == 110
 
 
@@ -100,12 +101,12 @@ def test_unreadable_files_are_refused(few_images: Path, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="there is none"):
         shards.open_source(tmp_path / "nothing", DIGITS)
     file.write_bytes(b"not a table")
-    with pytest.raises(SetupError, match=r"set\.parquet: expected a whole Parquet file"):
+    with pytest.raises(SetupError, match=r"set\.parquet: expected a complete Parquet file"):
         shards.open_source(file, DIGITS)
     parquet.write_table(table(few_images), file, row_group_size=20)
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(SetupError, match="expected a whole Parquet file"):
+    with pytest.raises(SetupError, match="expected a complete Parquet file"):
         shards.open_source(file, DIGITS)
     content = bytearray(whole)
     content[4:40] = b"\xff" * 36  # the first page's header
@@ -120,7 +121,9 @@ def test_unreadable_files_are_refused(few_images: Path, tmp_path: Path) -> None:
 def test_images_that_cannot_be_used_are_listed(few_images: Path) -> None:
     """As dataset lists them: by name and reason."""
     good = (few_images / "1_1.jpg").read_bytes()
-    data = shards.decode(shards.Shard(0, ("1_1.jpg", "1_2.jpg", "1_3.jpg"), (1, 1, 1), (b"", good, good[:100])), DIGITS)
+    data = dataset.decode(
+        shards.Shard(0, ("1_1.jpg", "1_2.jpg", "1_3.jpg"), (1, 1, 1), (b"", good, good[:100])), DIGITS
+    )
     assert data.names == ("1_2.jpg",)
     assert data.skipped[0] == "1_1.jpg (empty file)"
     assert data.skipped[1].startswith("1_3.jpg (unreadable")
@@ -148,12 +151,26 @@ def test_a_shard_holds_what_fits() -> None:
 READ_ALL = """
 import re, sys
 from pathlib import Path
-from harness import shards
+from harness.images import dataset, shards
 from tests.conftest import DIGITS
 source = shards.open_source(Path(sys.argv[1]), DIGITS)
-images = sum(len(shards.decode(shard, DIGITS)) for shard in shards.shards(source, 500))
+images = sum(len(dataset.decode(shard, DIGITS)) for shard in shards.shards(source, 500))
 print(images, re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
+
+
+def test_a_long_listing_takes_little_memory(tmp_path: Path) -> None:
+    """Some 100 bytes for a file."""
+    for label in range(4):
+        (tmp_path / str(label)).mkdir()
+        for number in range(2500):
+            (tmp_path / str(label) / f"image_{number:08}.jpg").touch()
+    tracemalloc.start()
+    source = shards.open_source(tmp_path, DIGITS)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert source.images == 10_000
+    assert peak <= 150 * source.images
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")

@@ -1,0 +1,111 @@
+"""Images in Parquet: one file, or a folder of files in the order of their names, read a few rows at a time.
+
+Columns: `image` (an encoded image's bytes, or a struct that holds them as `bytes`, as Hugging Face's datasets have it),
+`label` (a class's number) and, optionally, `name`. Needs pyarrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.core import extras
+from harness.core.errors import SetupError
+from harness.images.spec import ModelSpec
+
+SUFFIX = ".parquet"
+BATCH = 256  # rows decoded at a time
+BUFFER_BYTES = 1 << 20
+
+
+def files(path: Path) -> list[Path]:
+    """The Parquet files of a folder, or the file itself; empty if it is neither."""
+    if path.is_dir():
+        return sorted(file for file in path.glob(f"*{SUFFIX}") if file.is_file() and not file.name.startswith("."))
+    return [path] if path.suffix == SUFFIX else []
+
+
+class Parquet:
+    """A source of images (harness.images.shards.Source). Raises SetupError: damaged, other columns, no rows."""
+
+    def __init__(self, path: Path, spec: ModelSpec) -> None:
+        self.path = path
+        self.bad: list[str] = []
+        self.left_out: tuple[str, ...] = ()
+        self._classes = len(spec.class_names)
+        self._files = files(path)
+        self.images = 0
+        for file in self._files:
+            with _open(file) as table:
+                _check(file, table.schema_arrow)
+                self.images += table.metadata.num_rows
+        if not self.images:
+            raise SetupError(f"{path}: no rows; expected images")
+
+    def entries(self) -> Iterator[tuple[str, int, bytes]]:
+        names: set[int] = set()  # as hashes, which take less memory
+        for file in self._files:
+            row = 0
+            for table in _batches(file):
+                for entry in table.to_pylist():
+                    where = f"{file}, row {row} (counted from 0)"
+                    name, label, content = self._entry(entry, f"{file.stem}/{row}", where)
+                    if hash(name) in names:
+                        raise SetupError(f"{where}: a second image is named {name!r}; expected names that differ")
+                    names.add(hash(name))
+                    yield name, label, content
+                    row += 1
+
+    def _entry(self, entry: dict[str, Any], default_name: str, where: str) -> tuple[str, int, bytes]:
+        label, image = entry["label"], entry["image"]
+        content = image["bytes"] if isinstance(image, dict) else image
+        if content is None or label is None:
+            raise SetupError(f"{where}: no {'label' if label is None else 'image'}; expected one in every row")
+        if not 0 <= label < self._classes:
+            raise SetupError(f"{where}: says class {label}, the classes are 0-{self._classes - 1}")
+        return str(entry.get("name") or default_name), label, content
+
+
+def _batches(file: Path) -> Iterator[Any]:
+    import pyarrow
+
+    try:
+        with _open(file) as table:
+            columns = [name for name in ("image", "label", "name") if name in table.schema_arrow.names]
+            for group in range(table.num_row_groups):  # one reader for all of them holds more and more memory
+                yield from table.iter_batches(batch_size=BATCH, row_groups=[group], columns=columns)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SetupError(f"{file}: cannot be read to its end ({_first_line(error)}); write it again") from error
+
+
+def _check(file: Path, schema: Any) -> None:
+    from pyarrow import types
+
+    for name, what in (("image", "encoded images, as bytes"), ("label", "a class's number")):
+        if name not in schema.names:
+            raise SetupError(f"{file}: has columns {', '.join(schema.names)}; expected {name}: {what}")
+    if not types.is_integer(schema.field("label").type):
+        raise SetupError(f"{file}: label is {schema.field('label').type}; expected integers: a class's number")
+    image = schema.field("image").type
+    if types.is_struct(image) and image.get_field_index("bytes") >= 0:
+        image = image.field("bytes").type
+    if not (types.is_binary(image) or types.is_large_binary(image)):
+        raise SetupError(f"{file}: image is {schema.field('image').type}; expected encoded images, as bytes")
+
+
+def _open(file: Path) -> Any:
+    """A pyarrow.parquet.ParquetFile."""
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
+    except ModuleNotFoundError as error:
+        raise extras.missing("parquet", f"{file}: Parquet needs pyarrow") from error
+    try:
+        return ParquetFile(file, buffer_size=BUFFER_BYTES)  # mapped files would count as memory
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SetupError(f"{file}: expected a complete Parquet file ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
