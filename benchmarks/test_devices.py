@@ -14,21 +14,19 @@ from benchmarks.conftest import VARIANTS
 from benchmarks.test_speed import ratio, seconds
 from harness.artifacts import manifest
 from harness.artifacts.manifest import Variant
-from harness.core.errors import SetupError
 from harness.images.dataset import Dataset
 from harness.run import execute, job
 from harness.run.devices import uri
 from harness.run.devices.local import Local
 from harness.run.devices.virtual import Virtual
+from tests.needs import needs
 
 
 @pytest.fixture
 def phone(tmp_path: Path) -> Iterator[Virtual]:
     found = Virtual("phone", tmp_path / "phone", platform.machine())
-    try:
-        found.start()
-    except SetupError as error:
-        pytest.skip(str(error))
+    needs("devices")
+    found.start()
     yield found
     found.remove()
 

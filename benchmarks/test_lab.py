@@ -118,9 +118,9 @@ SCRIPT = """
 import json, re, sys, time
 from pathlib import Path
 from harness import policy, shards
-from harness.lab import sharded
-from harness.lab.cluster import Cluster
-from harness.lab.engine import LocalEngine
+from harness.check import sharded
+from harness.check.engine import LocalEngine
+from harness.cluster.client import Cluster
 from tests.conftest import quiet_step
 folder, data, record, address, *devices = sys.argv[1:]
 what = sharded.subject(Path(folder) / "variants", Path(folder) / "tiny.keras", None, policy.load(), None)

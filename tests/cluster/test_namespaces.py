@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import threading
@@ -15,12 +14,12 @@ import pytest
 
 from harness.check import fleet
 from harness.cluster.client import Cluster, Keys
-from harness.core.errors import SetupError
 from harness.records import sharded_arrays
 from harness.run.devices import bundle
-from harness.run.devices.virtual import Virtual, require
+from harness.run.devices.virtual import Virtual
 from tests.cluster.conftest import Check, free_port, wait_for
 from tests.conftest import FEW_IMAGES_POLICY, ROOT, quiet_step
+from tests.needs import needs
 
 HERE = "10.231.{}.1"  # this end of each host's link
 THERE = "10.231.{}.2"
@@ -29,7 +28,7 @@ PORTS = {1: 6571, 2: 6572}
 START_PHONE = """
 import platform, sys
 from pathlib import Path
-from harness.devices.virtual import Virtual
+from harness.run.devices.virtual import Virtual
 Virtual("phone", Path(sys.argv[1]), platform.machine()).start(int(sys.argv[2]))
 """
 
@@ -98,17 +97,7 @@ class Hosts:
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[Hosts]:
-    if not shutil.which("ip") or os.geteuid() != 0:
-        pytest.skip("network namespaces need root and iproute2 (apt install iproute2)")
-    if subprocess.run(["ip", "netns", "add", "harness-try"], capture_output=True, check=False).returncode:
-        pytest.skip("network namespaces are not to be had here")
-    ip("netns", "delete", "harness-try")
-    try:
-        require(platform.machine())
-    except SetupError as error:
-        pytest.skip(str(error))
-    if not shutil.which("adb"):
-        pytest.skip("phones are reached by adb (apt install adb)")
+    needs("namespaces", "devices")
     found = Hosts(tmp_path)
     try:
         found.up()

@@ -9,10 +9,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from tests.needs import needs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,7 @@ class Seen:
 
 def look(text: str, width: int, folder: Path) -> Seen:
     """A page in a window of some width."""
+    needs("browser")
     measure = """const root = frame.contentDocument.documentElement, pictures = [...frame.contentDocument.images];
         document.title = [root.scrollWidth, pictures.length, pictures.filter(p => p.naturalWidth).length]"""
     frame = f'<iframe id="frame" width="{width}" height="900" style="border:0" srcdoc="{html.escape(text)}"></iframe>'

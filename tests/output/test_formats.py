@@ -25,7 +25,7 @@ from harness.records.record import Record, VariantRecord
 from harness.run import worker
 from harness.timing import timing_verdict
 from tests.conftest import refusal
-from tests.output.browser import look, needs_chromium
+from tests.output.browser import look
 from tests.output.test_report import Tags
 from tests.records.test_evidence import a_run, stored
 
@@ -142,7 +142,6 @@ def test_a_page_without_a_change_or_an_answer_says_so() -> None:
     assert "exit code -11" in check.page(runs.of([alone]))
 
 
-@needs_chromium
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_its_window(width: int, tmp_path: Path) -> None:
     """A phone and a desktop, two devices of long names: as wide as the window, pictures load, the console is empty."""

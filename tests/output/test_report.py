@@ -17,7 +17,7 @@ from harness.output.report.evaluation import page
 from harness.tools import metrics
 from harness.tools.evaluate import Evaluation
 from tests.conftest import DIGITS
-from tests.output.browser import look, needs_chromium
+from tests.output.browser import look
 
 
 def evaluation(
@@ -130,7 +130,6 @@ def test_figures_show_what_they_are_given() -> None:
     assert plots.gallery(done, []).texts[0].get_text() == "no image"
 
 
-@needs_chromium
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("classes", [11, 200])
 def test_the_page_fits_its_window(width: int, classes: int, tmp_path: Path) -> None:

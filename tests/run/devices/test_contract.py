@@ -212,7 +212,7 @@ def test_two_harnesses_exclude_each_other(address: str, tiny_job: Job) -> None:
         pytest.skip("two checks of this machine each have a folder of their own")
     code = f"""
 import sys
-from harness.devices import uri
+from harness.run.devices import uri
 with uri.remote({address!r}) as device:
     device._take()
     print("held", flush=True)
@@ -237,7 +237,7 @@ def test_a_dead_harness_leaves_no_lock(address: str, tiny_job: Job) -> None:
     if address == "local":
         pytest.skip("there is no lock")
     code = f"""
-from harness.devices import uri
+from harness.run.devices import uri
 device = uri.remote({address!r})
 device.__enter__()
 device._take()

@@ -1,0 +1,107 @@
+"""What a test needs of this machine: programs and rights, looked for by name, and never by catching an error of ours.
+
+A test whose need is missing is skipped. HARNESS_REQUIRE names the needs whose absence is a failure instead, separated
+by commas, or "all": CI sets it, so that nothing is skipped in silence where everything can be had.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+ARM = "aarch64"
+
+
+def _program(name: str, package: str) -> str:
+    """In words what is missing, or nothing."""
+    return "" if shutil.which(name) else f"{name} is not installed (apt-get install {package})"
+
+
+def _browser() -> str:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return "" if any(map(shutil.which, names)) else "Chromium is not installed (apt-get install chromium)"
+
+
+def _root() -> str:
+    if platform.system() != "Linux":
+        return f"needs Linux, this is {platform.system()}"
+    return "" if os.geteuid() == 0 else "needs root, for chroot"
+
+
+def _devices() -> str:
+    programs = {"adb": "adb", "ssh": "openssh-client", "sshd": "openssh-server", "mmdebstrap": "mmdebstrap"}
+    return _root() or next(filter(None, (_program(*pair) for pair in programs.items())), "")
+
+
+def _emulation() -> str:
+    """Programs of another processor: binfmt_misc must be there, or this process must be allowed to mount it."""
+    if missing := _devices() or _program(f"qemu-{ARM}-static", "qemu-user-static"):
+        return missing
+    if platform.machine() == ARM or Path("/proc/sys/fs/binfmt_misc/register").exists():
+        return ""
+    return "binfmt_misc may not be mounted here" if subprocess.run(_MOUNT, capture_output=True).returncode else ""
+
+
+_MOUNT = ["mount", "-t", "binfmt_misc", "binfmt_misc", "/proc/sys/fs/binfmt_misc"]
+
+
+def _namespaces() -> str:
+    if missing := _devices() or _program("ip", "iproute2"):
+        return missing
+    done = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True)
+    return f"network namespaces may not be made here ({done.stderr.strip()})" if done.returncode else ""
+
+
+def _tmpfs() -> str:
+    if missing := _root():
+        return missing
+    done = subprocess.run(
+        ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, text=True
+    )
+    return f"no tmpfs may be mounted here ({done.stderr.strip()})" if done.returncode else ""
+
+
+def _accelerators() -> str:
+    """A Vulkan driver: Chromium's own, in software, does."""
+    drivers = [Path("/usr/lib/chromium/vk_swiftshader_icd.json"), *Path("/usr/share/vulkan/icd.d").glob("*.json")]
+    if not any(driver.exists() for driver in drivers):
+        return "no Vulkan driver is installed (apt-get install chromium)"
+    loaders = any(Path("/usr/lib").glob("*/libvulkan.so.1"))
+    return "" if loaders else "no Vulkan loader is installed (apt-get install libvulkan1)"
+
+
+def _npu() -> str:
+    found = importlib.util.find_spec("openvino")
+    return "" if found else "openvino is not installed (the extra npu)"
+
+
+NEEDS: Mapping[str, Callable[[], str]] = {
+    "browser": _browser,
+    "devices": _devices,
+    "emulation": _emulation,
+    "namespaces": _namespaces,
+    "tmpfs": _tmpfs,
+    "accelerators": _accelerators,
+    "npu": _npu,
+}
+
+
+def needs(*names: str) -> None:
+    """Skip the test that calls this, or whose fixture does, where one of the needs is missing.
+
+    Fails instead where HARNESS_REQUIRE names it.
+    """
+    required = os.environ.get("HARNESS_REQUIRE", "").split(",")
+    for name in names:
+        if not (missing := NEEDS[name]()):
+            continue
+        if name in required or "all" in required:
+            pytest.fail(f"HARNESS_REQUIRE asks for {name}: {missing}", pytrace=False)
+        pytest.skip(f"{name}: {missing}")
