@@ -25,7 +25,7 @@ from benchmarks.test_speed import CORES, ratio, seconds
 from converters.convert import Images, convert
 from harness.artifacts import manifest
 from harness.artifacts.manifest import Variant
-from harness.check import shard_task
+from harness.check.shard_task import ShardJob
 from harness.cluster.client import Cluster
 from harness.images import dataset, shards
 from harness.images.dataset import Dataset
@@ -73,8 +73,8 @@ def test_engine_overhead(
 
         def there() -> float:
             def whole() -> None:
-                content = shard_task.ask("local://one", shard, VARIANTS, variants, None, 0)
-                assert not shard_task.understand(engine.submit("local://one", content).result()).outputs.failures
+                asked = ShardJob(shard, DIGITS, manifest.contents(VARIANTS, variants))
+                assert not engine.submit("local://one", asked).result().outputs.failures
 
             return seconds(whole)
 
@@ -117,10 +117,11 @@ def _rendered(picture: tuple[int, Any], rng: np.random.Generator, number: int) -
 SCRIPT = """
 import json, re, sys, time
 from pathlib import Path
-from harness import policy, shards
 from harness.check import sharded
 from harness.check.engine import LocalEngine
 from harness.cluster.client import Cluster
+from harness.images import shards
+from harness.judge import policy
 from tests.conftest import quiet_step
 folder, data, record, address, *devices = sys.argv[1:]
 what = sharded.subject(Path(folder) / "variants", Path(folder) / "tiny.keras", None, policy.load(), None)

@@ -4,209 +4,214 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
-from harness.check import shard_task
-from harness.check.message import RefusedError
-from harness.check.shard_task import Answer, Stopped
+from harness.check.shard_task import RefusedError, ShardAnswer, ShardJob, run_shard
+from harness.core.errors import SetupError
 from harness.core.outcome import Outcome
-from harness.core.progress import Progress
+from harness.core.progress import NO_BARS, Bars, Progress
+from harness.run.devices import uri
 
-AHEAD = 2  # jobs given to a device: one runs, the next one travels
-ATTEMPTS = 3  # of one job, on whatever devices; and of one device, one after the other
+MAX_QUEUED = 2  # jobs that a device has: one runs, the next one travels
+MAX_ATTEMPTS = 3  # of one job, on whatever devices; and of one device, one after the other
 POLL_S = 0.5
 
-T = TypeVar("T")
+Facts = Mapping[str, Any]  # what is known of a device
 
 
-class UnreachableError(Exception):
+class EngineUnreachableError(Exception):
     """The engine cannot take a job just now."""
 
 
 class Engine(Protocol):
-    """Executors by device. `devices` says what is in sight now, with what is known of each."""
+    """Devices that run jobs, each one at a time. Used with `with`.
 
-    patience_s: float  # a device may be out of sight that long: its host restarts, or the scheduler does
+    patience_s: how long a device may be out of sight before it is given up. stopped: set when Ctrl-C ended the run.
+    """
 
-    def devices(self) -> Mapping[str, Mapping[str, Any]]: ...
+    patience_s: float
+    stopped: threading.Event
 
-    def submit(self, device: str, content: bytes) -> Future[bytes]:
-        """Have a message performed; one device performs one at a time."""
+    def devices(self) -> Mapping[str, Facts]:
+        """Those in sight now."""
+
+    def submit(self, device: str, job: ShardJob) -> Future[ShardAnswer]:
+        """Raises EngineUnreachableError."""
+
+    def stop(self) -> None:
+        """End the jobs that run: what they have finished by then is their answer, or they are cancelled."""
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 class LocalEngine:
-    """This machine and the devices that it reaches, on the standard library's executor. known: facts of each."""
+    """This machine and the devices that it reaches. known: facts of each. Raises SetupError for no valid address."""
 
     patience_s = 0.0
 
-    def __init__(
-        self,
-        devices: Iterable[str],
-        progress: Progress = lambda task, done, total: None,
-        known: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> None:
-        self._progress = progress
+    def __init__(self, devices: Iterable[str], bars: Bars = NO_BARS, known: Mapping[str, Facts] | None = None) -> None:
+        self.stopped = threading.Event()
+        self._bars = bars
         self._known = known or {}
-        self._stop = threading.Event()
-        self._executors: dict[str, Executor] = {uri: ThreadPoolExecutor(1, thread_name_prefix=uri) for uri in devices}
+        self._executors = {device: ThreadPoolExecutor(1) for device in devices}
+        for device in self._executors:
+            uri.device(device)
 
-    def devices(self) -> Mapping[str, Mapping[str, Any]]:
-        return {uri: self._known.get(uri, {}) for uri in self._executors}
+    def devices(self) -> Mapping[str, Facts]:
+        return {device: self._known.get(device, {}) for device in self._executors}
 
-    def submit(self, device: str, content: bytes) -> Future[bytes]:
-        """Raises UnreachableError."""
-        return self._executors[device].submit(shard_task.perform, content, self._follow)
+    def submit(self, device: str, job: ShardJob) -> Future[ShardAnswer]:
+        return self._executors[device].submit(run_shard, job, uri.device(device), self._progress(device))
+
+    def stop(self) -> None:
+        self.stopped.set()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Jobs that run are ended: nobody waits for them."""
-        self._stop.set()
+        self.stop()
         for executor in self._executors.values():
             executor.shutdown(cancel_futures=True)
 
-    def _follow(self, task: str, done: int, total: int) -> None:
-        if self._stop.is_set():
-            raise Stopped
-        self._progress(task, done, total)
+    def _progress(self, device: str) -> Progress:
+        show = self._bars.for_device(device)
 
+        def progress(task: str, done: int, total: int) -> None:
+            if self.stopped.is_set():
+                raise KeyboardInterrupt  # as it ends a run in the main thread
+            show(task, done, total)
 
-@dataclass
-class Task(Generic[T]):
-    """A job for any of some devices. ask: the message for the device that gets it."""
-
-    about: T
-    ask: Callable[[str], bytes]
-    attempts: int = 0
+        return progress
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A job that no device could do, and why."""
+    """A job that no device could do, and why. error: where it says what to do."""
 
     why: str
 
 
 @dataclass
-class _Lane(Generic[T]):
-    """One device: what it was given, how often it failed in a row, since when it is out of sight."""
+class _Queue:
+    """The jobs given to one device, how often it failed in a row, since when it is out of sight."""
 
     device: str
-    flying: dict[Future[bytes], Task[T]] = field(default_factory=dict)
+    running: dict[Future[ShardAnswer], ShardJob] = field(default_factory=dict)
     failures: int = 0
     missing_since: float | None = None
-    closed: str = ""  # why
+    closed: str = ""  # why it is given up
 
     @property
     def takes_more(self) -> bool:
-        return not self.closed and self.missing_since is None and len(self.flying) < AHEAD
+        return not self.closed and self.missing_since is None and len(self.running) < MAX_QUEUED
 
 
-class Spread(Generic[T]):
-    """Tasks over devices: iterating gives every task's answer, as they come, each once.
+class Dispatcher:
+    """Distributes jobs over devices: iterating gives every job's answer, in the order they come, each once.
 
-    A task whose device fails or goes out of sight is given to another; one that no device is left for is Lost. Tasks
-    are taken one by one, so that few are in memory. Raises RefusedError where a host will not do such jobs.
+    A job whose device fails or goes out of sight is given to another; one that no device is left for is Lost. Jobs are
+    taken from the iterator one by one, so that few are in memory. Raises RefusedError.
     """
 
-    def __init__(self, engine: Engine, devices: Iterable[str], tasks: Iterator[Task[T]]) -> None:
+    def __init__(self, engine: Engine, devices: Iterable[str], jobs: Iterator[ShardJob]) -> None:
         self._engine = engine
-        seen = engine.devices()
-        self._lanes = [
-            _Lane[T](device, closed="" if device in seen else f"{device}: not in sight") for device in devices
-        ]
-        self._tasks = tasks
-        self._again: deque[Task[T]] = deque()
+        self._queues = [_Queue(device) for device in devices]
+        for queue in self._queues:
+            if queue.device not in engine.devices():
+                queue.closed = f"{queue.device}: not in sight"
+        self._jobs = jobs
+        self._returned: deque[ShardJob] = deque()
+        self._attempts: Counter[int] = Counter()  # by number of the shard
 
-    def __iter__(self) -> Iterator[tuple[T, Answer | Lost]]:
+    def __iter__(self) -> Iterator[tuple[ShardJob, ShardAnswer | Lost]]:
         while True:
             self._look()
-            self._give()
-            flying = {future: lane for lane in self._lanes for future in lane.flying}
-            if not flying and all(lane.closed for lane in self._lanes):
-                why = "; ".join(lane.closed for lane in self._lanes)
-                while task := self._next():
-                    yield task.about, Lost(why)
-                return
-            if not flying:
-                if (task := self._next()) is None:
+            if not self._engine.stopped.is_set():
+                self._give()
+            running = {future: queue for queue in self._queues for future in queue.running}
+            if not running:
+                if self._engine.stopped.is_set():
                     return
-                self._again.append(task)
+                if all(queue.closed for queue in self._queues):
+                    lost = Lost("; ".join(queue.closed for queue in self._queues))
+                    while job := self._next():
+                        yield job, lost
+                    return
+                if (job := self._next()) is None:
+                    return
+                self._returned.append(job)
                 time.sleep(POLL_S)
                 continue
-            for future in wait(flying, timeout=POLL_S, return_when=FIRST_COMPLETED).done:
-                lane = flying[future]
-                if future in lane.flying and (ended := self._take(lane, future)):
-                    yield ended
+            for future in wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED).done:
+                queue = running[future]
+                if future in queue.running and (answered := self._take(queue, future)):
+                    yield answered
 
-    def _next(self) -> Task[T] | None:
-        return self._again.popleft() if self._again else next(self._tasks, None)
+    def _next(self) -> ShardJob | None:
+        return self._returned.popleft() if self._returned else next(self._jobs, None)
 
     def _look(self) -> None:
-        """Which devices are in sight; those that have not been for too long are given up."""
+        """See which devices are in sight; give up those that have not been for too long."""
         seen, now = self._engine.devices(), time.monotonic()
-        for lane in self._lanes:
-            if lane.device in seen:
-                lane.missing_since = None
-            elif lane.missing_since is None:
-                lane.missing_since = now
-            elif now - lane.missing_since > self._engine.patience_s:
-                self._close(lane, f"{lane.device}: out of sight for {self._engine.patience_s:g} s")
+        for queue in self._queues:
+            if queue.device in seen:
+                queue.missing_since = None
+            elif queue.missing_since is None:
+                queue.missing_since = now
+            elif now - queue.missing_since > self._engine.patience_s:
+                self._close(queue, f"{queue.device}: out of sight for {self._engine.patience_s:g} s")
 
     def _give(self) -> None:
-        for ahead in range(AHEAD):
-            for lane in self._lanes:
-                if len(lane.flying) == ahead and lane.takes_more:
-                    if (task := self._next()) is None:
+        for queued in range(MAX_QUEUED):
+            for queue in self._queues:
+                if len(queue.running) == queued and queue.takes_more:
+                    if (job := self._next()) is None:
                         return
                     try:
-                        lane.flying[self._engine.submit(lane.device, task.ask(lane.device))] = task
-                    except UnreachableError:  # the scheduler: looked for again
-                        self._again.appendleft(task)
-                        lane.missing_since = time.monotonic()
+                        queue.running[self._engine.submit(queue.device, job)] = job
+                    except EngineUnreachableError:
+                        self._returned.appendleft(job)
+                        queue.missing_since = time.monotonic()
 
-    def _take(self, lane: _Lane[T], future: Future[bytes]) -> tuple[T, Answer | Lost] | None:
-        task = lane.flying.pop(future)
+    def _take(self, queue: _Queue, future: Future[ShardAnswer]) -> tuple[ShardJob, ShardAnswer | Lost] | None:
+        job = queue.running.pop(future)
         try:
-            answer = shard_task.understand(future.result())
+            answer = future.result()
         except RefusedError:
             raise
-        except CancelledError:  # the scheduler was restarted: not the device's doing
-            self._again.append(task)
+        except CancelledError:  # the scheduler was restarted: not the device's fault
+            self._returned.append(job)
             return None
+        except SetupError as error:
+            return self._failed(queue, job, str(error))
         except Exception as error:  # whatever the way there or the device raised
-            return self._failed(lane, task, f"{lane.device}: {error or type(error).__name__}")
-        lane.failures = 0
+            return self._failed(queue, job, f"{queue.device}: {type(error).__name__}: {error}")
+        queue.failures = 0
         stopped = [why for why in answer.outputs.failures.values() if why.outcome is Outcome.INCONCLUSIVE]
-        if stopped and task.attempts + 1 < ATTEMPTS:
-            return self._failed(lane, task, f"{lane.device}: {stopped[0].reasons[0]}")
-        return task.about, answer
+        if stopped and self._attempts[job.shard.number] + 1 < MAX_ATTEMPTS:
+            return self._failed(queue, job, f"{queue.device}: {stopped[0].reasons[0]}")
+        return job, answer
 
-    def _failed(self, lane: _Lane[T], task: Task[T], why: str) -> tuple[T, Lost] | None:
-        lane.failures += 1
-        task.attempts += 1
-        if lane.failures >= ATTEMPTS:
-            self._close(lane, why)
-        if task.attempts >= ATTEMPTS:
-            return task.about, Lost(f"given up after {ATTEMPTS} attempts, the last: {why}")
-        self._again.append(task)
+    def _failed(self, queue: _Queue, job: ShardJob, why: str) -> tuple[ShardJob, Lost] | None:
+        queue.failures += 1
+        self._attempts[job.shard.number] += 1
+        if queue.failures >= MAX_ATTEMPTS:
+            self._close(queue, why)
+        if self._attempts[job.shard.number] >= MAX_ATTEMPTS:
+            return job, Lost(f"given up after {MAX_ATTEMPTS} attempts, the last: {why}")
+        self._returned.append(job)
         return None
 
-    def _close(self, lane: _Lane[T], why: str) -> None:
-        lane.closed = lane.closed or why
-        for future, task in lane.flying.items():
+    def _close(self, queue: _Queue, why: str) -> None:
+        queue.closed = queue.closed or why
+        for future, job in queue.running.items():
             future.cancel()
-            self._again.append(task)
-        lane.flying.clear()
+            self._returned.append(job)
+        queue.running.clear()

@@ -17,6 +17,7 @@ from converters import keras_model
 from harness.artifacts import manifest, reference
 from harness.artifacts.manifest import Variant
 from harness.artifacts.reference import Reference
+from harness.check.shard_task import state_after
 from harness.core.errors import SetupError
 from harness.core.outcome import Outcome, Verdict
 from harness.core.progress import Progress, Step
@@ -31,7 +32,7 @@ from harness.records.evidence import Judged
 from harness.records.record import Record, VariantRecord
 from harness.run import execute, job, worker
 from harness.run.devices import benchmark_model, local
-from harness.run.devices.base import Device, UnreachableError, described
+from harness.run.devices.base import Device, described
 from harness.run.devices.benchmark_model import BenchmarkModel
 from harness.run.execute import Outputs
 from harness.run.latency_plan import LatencyPlan
@@ -149,14 +150,6 @@ def check(
     medians = {variant.kind: variant.latency.median for variant in record.variants if variant.latency}
     notes += benchmark_model.notes(beside or {}, medians)
     return CheckedRun(replace(record, notes=tuple(notes)), outputs.interrupted)
-
-
-def state_after(device: Device) -> dict[str, Any]:
-    """A device's state once more; empty where it is gone."""
-    try:
-        return dict(device.probe().state)
-    except UnreachableError:
-        return {}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,9 @@ from harness.artifacts import manifest, reference
 from harness.artifacts.manifest import Variant
 from harness.artifacts.reference import Reference
 from harness.check import pipeline, shard_task
-from harness.check.engine import Engine, Lost, Spread, Task
-from harness.check.message import RefusedError
+from harness.check.engine import Dispatcher, Engine, Lost
 from harness.check.pipeline import CheckedRun
-from harness.check.shard_task import Answer
+from harness.check.shard_task import RefusedError, ShardAnswer, ShardJob
 from harness.core.errors import SetupError
 from harness.core.files import sha256
 from harness.core.outcome import Outcome, Verdict
@@ -113,8 +111,8 @@ def run(
         run = _Run(what, source, devices, record, _References(what, step, stack), skip_bad)
         interrupted = False
         try:
-            for shard, answer in Spread(engine, devices, run.tasks(size, parallel)):
-                run.take(shard, answer)
+            for job, answer in Dispatcher(engine, devices, run.jobs(size, parallel)):
+                run.take(job.shard, answer)
                 progress(f"{source.path}", run.images_done, source.images)
                 if stopped and stopped.is_set():
                     interrupted = True
@@ -181,9 +179,10 @@ class _Run:
     def path(self, number: int) -> Path:
         return self.folder / f"{number:06}.npz"
 
-    def tasks(self, size: int, parallel: int) -> Iterator[Task[Shard]]:
+    def jobs(self, size: int, parallel: int) -> Iterator[ShardJob]:
         """The shards whose evidence is not there yet."""
         what = self.what
+        contents = manifest.contents(what.models, what.variants)
         for shard in shards.shards(self.source, size):
             plan = what.plan if shard.number == 0 else None
             key = self._key(shard, plan)
@@ -193,17 +192,7 @@ class _Run:
                 self.done.add(shard.number)
                 self.images_done += len(shard)
                 continue
-            yield Task(
-                shard,
-                partial(
-                    shard_task.ask,
-                    shard=shard,
-                    models=what.models,
-                    variants=what.variants,
-                    plan=plan,
-                    parallel=parallel,
-                ),
-            )
+            yield ShardJob(shard, what.spec, contents, plan, parallel)
 
     def _key(self, shard: Shard, plan: LatencyPlan | None) -> str:
         """All that a shard's evidence depends on, but for the device."""
@@ -219,7 +208,7 @@ class _Run:
         )
         return sha256(repr(parts).encode())
 
-    def take(self, shard: Shard, answer: Answer | Lost) -> None:
+    def take(self, shard: Shard, answer: ShardAnswer | Lost) -> None:
         """Write a shard's evidence."""
         if isinstance(answer, Lost):
             self.lost[shard.number] = answer.why
@@ -239,7 +228,7 @@ class _Run:
         self.done.add(shard.number)
         self.images_done += len(shard)
 
-    def _arrays(self, shard: Shard, answer: Answer) -> dict[str, npt.NDArray[Any]]:
+    def _arrays(self, shard: Shard, answer: ShardAnswer) -> dict[str, npt.NDArray[Any]]:
         kept = answer.kept.tolist()
         about = {
             DIGESTS: answer.digests,
@@ -334,7 +323,7 @@ def _unknown(devices: Sequence[str]) -> dict[str, Any]:
     return described(probe, Traffic(), {})
 
 
-def _about(machine: Mapping[str, Any], answer: Answer) -> npt.NDArray[Any]:
+def _about(machine: Mapping[str, Any], answer: ShardAnswer) -> npt.NDArray[Any]:
     return np.array(json.dumps({"machine": machine, "device": answer.device}))
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from harness.check.pipeline import Subject
     from harness.core.progress import Progress
     from harness.judge.policy import Policy
+    from harness.output import terminal
     from harness.records.baseline import Baseline
     from harness.run.latency_plan import LatencyPlan
 
@@ -163,7 +164,7 @@ def _sharded(
     limits: Policy,
     plan: LatencyPlan | None,
     baseline: Baseline | None,
-    progress: Progress,
+    progress: terminal.Bars,
 ) -> list[OnDevice]:
     """Each named device on its own; of a lab, like devices together."""
     from harness.check import sharded
@@ -182,7 +183,6 @@ def _sharded(
     with engine:
         groups = [[uri] for uri in named]
         if lab:
-            lab.check_versions()
             groups = [client.choose(lab.devices(), named, options.scheduler)]
         for group in groups:
             source = shards.open_source(options.data, what.spec)

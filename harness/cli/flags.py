@@ -11,7 +11,7 @@ from harness.core.errors import SetupError
 
 if TYPE_CHECKING:
     from harness.check.pipeline import Subject
-    from harness.cluster.client import Keys
+    from harness.cluster.security import Keys
     from harness.core.progress import Progress
     from harness.judge.policy import Policy
     from harness.run.latency_plan import LatencyPlan
@@ -103,7 +103,7 @@ def add_tls(parser: argparse.ArgumentParser) -> None:
 
 
 def tls(options: argparse.Namespace) -> Keys:
-    from harness.cluster.client import Keys
+    from harness.cluster.security import Keys
 
     return Keys(options.tls_ca, options.tls_cert, options.tls_key)
 

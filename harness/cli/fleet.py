@@ -34,11 +34,8 @@ def run(options: argparse.Namespace) -> int:
         for problem in problems:
             print(f"harness fleet: {problem}", file=sys.stderr)
         engine = LocalEngine(known, known=known)
-    with engine:
-        if isinstance(engine, client.Cluster):
-            engine.check_versions()
-        with terminal.Bars() as bars:
-            done, interrupted = fleet.run(asked, engine, str(options.file), terminal.step, bars)
+    with engine, terminal.Bars() as bars:
+        done, interrupted = fleet.run(asked, engine, str(options.file), terminal.step, bars)
     print(terminal.fleet(done))
     print(f"records: {asked.results}")
     return Exit.INTERRUPTED if interrupted else OUTCOME_CODES[fleet.outcome(done)]

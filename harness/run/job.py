@@ -120,6 +120,9 @@ def _put(folder: Path, content: bytes) -> tuple[str, str]:
 
 
 def _write(folder: Path, data: Dataset, tasks: list[dict[str, Any]]) -> Job:
+    for task in tasks:
+        if Path(task["name"]).name != task["name"]:
+            raise SetupError(f"{task['name']!r}: expected a variant's name, not a path")
     buffer = io.BytesIO()
     np.save(buffer, data.inputs())
     plan = {

@@ -19,7 +19,8 @@ import pytest
 from harness.check import sharded
 from harness.check.engine import Engine
 from harness.check.pipeline import CheckedRun
-from harness.cluster.client import Cluster, Keys
+from harness.cluster.client import Cluster
+from harness.cluster.security import Keys
 from harness.images import shards
 from harness.judge import policy
 from tests.conftest import FEW_IMAGES_POLICY, ROOT, quiet_step
@@ -75,7 +76,7 @@ class Lab:
         wait_for(lambda: all("offered to" in self.said(name) for name in names))
 
     def cluster(self, patience_s: float = 30) -> Cluster:
-        return Cluster(self.address, Keys(), patience_s)
+        return Cluster(self.address, patience_s=patience_s)
 
     def _start(self, name: str, *arguments: str, code: Path = ROOT) -> None:
         with (self.folder / f"{name}.log").open("w") as log:
@@ -134,6 +135,21 @@ class Check:
 @pytest.fixture(scope="module")
 def check(tiny_variants: Path, tiny_model: Path, few_images: Path) -> Check:
     return Check(tiny_variants, tiny_model, few_images)
+
+
+def make_certificate(folder: Path) -> Keys:
+    """An authority, and one certificate that every role shares."""
+    authority = "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=lab"
+    request = "req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=host"
+    signed = "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2"
+    folder.mkdir(exist_ok=True)
+    for command in (authority, request, signed):
+        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
+    return Keys(*(folder / f"{name}.pem" for name in ("ca", "cert", "key")))
+
+
+def tls_flags(keys: Keys) -> tuple[str, ...]:
+    return "--tls-ca", str(keys.ca), "--tls-cert", str(keys.cert), "--tls-key", str(keys.key)
 
 
 def figures(run: CheckedRun) -> str:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import distributed
 import pytest
 
 from harness.check.engine import LocalEngine
 from harness.check.pipeline import CheckedRun
+from harness.check.shard_task import RefusedError, ShardJob
 from harness.cli import main
 from harness.cluster import client as cluster
-from harness.cluster.client import Cluster, Keys
+from harness.cluster import serve
+from harness.cluster.client import Cluster
 from harness.core.errors import SetupError
 from harness.core.outcome import Outcome
+from harness.images.shards import Shard
 from harness.records import sharded_arrays
-from tests.cluster.conftest import Check, Lab, figures, wait_for
-from tests.conftest import ROOT, refusal
+from tests.cluster.conftest import Check, Lab, figures, make_certificate, tls_flags, wait_for
+from tests.conftest import DIGITS, ROOT, TEST_IMAGES, refusal
 
 SIZE = 11
 BOTH = ["local://one", "local://two"]
@@ -58,7 +58,6 @@ def disturbed(check: Check, lab: Lab, record: Path, fault: Callable[[], None], p
 def test_two_workers_give_the_verdict_of_one_process(lab: Lab, check: Check, expected: str, tmp_path: Path) -> None:
     """The record's JSON is the same, byte for byte, and both had a part in it. They listen on loopback alone."""
     with lab.cluster() as engine:
-        engine.check_versions()
         assert cluster.choose(engine.devices(), [], lab.address) == BOTH
         found = check.run(engine, BOTH, tmp_path / "lab.json", SIZE)
     assert figures(found) == expected
@@ -121,28 +120,28 @@ def test_a_frozen_worker_is_given_up(lab: Lab, check: Check, expected: str, tmp_
     assert figures(found) == expected
 
 
-def test_a_lab_runs_nothing_but_jobs(lab: Lab, tmp_path: Path) -> None:
-    """Functions, plugins, modules and pickles sent to scheduler or worker by Dask's own client are not run."""
-    trace = tmp_path / "was here"
-    module = tmp_path / "module.py"
-    module.write_text(f"open({str(trace)!r}, 'w')\n")
+def a_job(content: bytes = b"", name: str = "float32") -> ShardJob:
+    return ShardJob(Shard(0, ("1_1.jpg",), (1,), ((TEST_IMAGES / "1_1.jpg").read_bytes(),)), DIGITS, {name: content})
 
-    class Plugin(distributed.WorkerPlugin):
-        def setup(self, worker: Any) -> None:
-            trace.touch()
 
+def test_a_worker_runs_only_on_devices_that_it_offered(lab: Lab, tmp_path: Path) -> None:
+    """An address with options of the sender's, which would have the worker run a command, is refused."""
+    trace, config = tmp_path / "was here", tmp_path / "config"
+    config.write_text(f"Host x\n  ProxyCommand touch '{trace}'\n")
     with distributed.Client(lab.address, set_as_default=False, timeout=10) as client:
-        attempts: list[Callable[[], Any]] = [
-            lambda: client.submit(os.mkdir, str(trace), pure=False).result(timeout=10),
-            lambda: client.run(os.mkdir, str(trace)),
-            lambda: client.run_on_scheduler(os.mkdir, str(trace)),
-            lambda: client.register_plugin(Plugin()),
-            lambda: client.upload_file(str(module)),
-        ]
-        for attempt in attempts:
-            with pytest.raises(Exception):  # noqa: B017, PT011 (Dask's errors differ with where it is refused)
-                attempt()
+        asked = client.submit(serve.run_offered, f"ssh://x?config={config}", a_job(), pure=False)
+        with pytest.raises(RefusedError, match=r"does not offer 'ssh://x\?config=.*it offers \['local://"):
+            asked.result(timeout=60)
     assert not trace.exists()
+
+
+def test_names_in_a_job_are_no_paths(lab: Lab, tmp_path: Path) -> None:
+    """A variant that is called as a path to elsewhere is refused; nothing is written there."""
+    with lab.cluster() as engine:
+        asked = engine.submit("local://one", a_job(b"content", "../../../x"))
+        with pytest.raises(SetupError, match="expected a variant's name, not a path"):
+            asked.result(timeout=60)
+    assert not list(tmp_path.rglob("x*"))
 
 
 def test_workers_of_another_version_are_refused(
@@ -152,7 +151,7 @@ def test_workers_of_another_version_are_refused(
     code = tmp_path / "older"
     for package in ("harness", "converters"):
         shutil.copytree(ROOT / package, code / package)
-    with (code / "harness" / "worker.py").open("a") as file:
+    with (code / "harness" / "run" / "worker.py").open("a") as file:
         file.write("# another version\n")
     lab.worker("older", code)
     lab.ready("older")
@@ -166,31 +165,56 @@ def test_workers_of_another_version_are_refused(
 def test_a_scheduler_that_does_not_answer_is_refused(
     check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No scheduler there, no address, a scheduler without workers: one line each, with the next command."""
+    """No scheduler there, no address, not all files for TLS: one line each, with the next command."""
     monkeypatch.setattr(cluster, "CONNECT_S", 1.0)
     base = ["check", "--models", str(check.models), "--reference", str(check.model), "--data", str(check.data)]
     base += ["--json", str(tmp_path / "c.json")]
-    for address in ("tcp://127.0.0.1:1", "nonsense", "udp://127.0.0.1:8786"):
+    for address in ("tcp://127.0.0.1:1", "nonsense", "udp://127.0.0.1:8786", "tcp://127.0.0.1:x"):
         assert "harness lab scheduler" in refusal(capsys, main([*base, "--scheduler", address]))
     assert "TLS needs all three" in refusal(capsys, main([*base, "--scheduler", "tls://a:1", "--tls-ca", "no.pem"]))
 
 
-def test_a_worker_listens_to_no_other_host_unasked(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["lab", "scheduler", "--host", "0.0.0.0"],
+        ["lab", "worker", "tcp://127.0.0.1:8786", "--host", "192.0.2.2"],
+        ["lab", "worker", "tcp://192.0.2.1:8786", "--host", "127.0.0.1"],
+        ["check", "--scheduler", "tcp://192.0.2.1:8786"],
+        ["check", "--scheduler", "tcp://lab.example:8786"],
+    ],
+)
+def test_nothing_is_open_to_other_hosts_without_tls(
+    words: list[str], check: Check, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever connects may run code, so scheduler, worker and check refuse: one line that names the flags."""
+    if words[0] == "check":
+        words = [*words, "--models", str(check.models), "--reference", str(check.model), "--data", str(check.data)]
+        words += ["--json", str(tmp_path / "c.json")]
+    assert "it needs TLS: name --tls-ca" in refusal(capsys, main(words))
+
+
+def test_a_worker_listens_to_no_other_host_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A scheduler elsewhere needs an address that it may reach the worker by."""
-    assert "--host ADDRESS" in refusal(capsys, main(["lab", "worker", "tcp://192.0.2.1:8786"]))
+    keys = make_certificate(tmp_path)
+    words = ["lab", "worker", "tls://192.0.2.1:8786", *tls_flags(keys)]
+    assert "--host ADDRESS" in refusal(capsys, main(words))
 
 
-def test_tls(empty_lab: Lab, check: Check, expected: str, tmp_path: Path) -> None:
-    """With certificates of one authority scheduler, worker and check understand each other; without, they do not."""
-    make_certificate(tmp_path)
-    keys = [str(tmp_path / name) for name in ("ca.pem", "cert.pem", "key.pem")]
-    empty_lab.flags = ("--tls-ca", keys[0], "--tls-cert", keys[1], "--tls-key", keys[2])
+def test_tls(empty_lab: Lab, check: Check, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scheduler, worker and check with certificates of one authority understand each other, and nobody else."""
+    monkeypatch.setattr(cluster, "CONNECT_S", 3.0)
+    keys = make_certificate(tmp_path / "ours")
+    empty_lab.flags = tls_flags(keys)
     empty_lab.scheduler()
     empty_lab.worker("one")
     empty_lab.ready("one")
-    with Cluster(empty_lab.address, Keys(*map(Path, keys))) as engine:
+    with Cluster(empty_lab.address, keys) as engine:
         assert figures(check.run(engine, ["local://one"], tmp_path / "c.json", SIZE)) == expected
     with pytest.raises(SetupError, match="tls:// needs --tls-ca"), Cluster(empty_lab.address):
+        pass
+    others = make_certificate(tmp_path / "others")
+    with pytest.raises(SetupError, match="no scheduler answers"), Cluster(empty_lab.address, others):
         pass
 
 
@@ -204,13 +228,3 @@ def listening(pid: int) -> set[str]:
             if words[3] == "0A" and f"socket:[{words[9]}]" in sockets:
                 found.add(words[1].split(":")[0])
     return found
-
-
-def make_certificate(folder: Path) -> None:
-    """An authority, and one certificate that every role shares."""
-
-    authority = "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=lab"
-    request = "req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=host"
-    signed = "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2"
-    for command in (authority, request, signed):
-        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from harness.check import fleet
-from harness.cluster.client import Cluster, Keys
+from harness.cluster.client import Cluster
 from harness.records import sharded_arrays
 from harness.run.devices import bundle
 from harness.run.devices.virtual import Virtual
-from tests.cluster.conftest import Check, free_port, wait_for
+from tests.cluster.conftest import Check, free_port, make_certificate, tls_flags, wait_for
 from tests.conftest import FEW_IMAGES_POLICY, ROOT, quiet_step
 from tests.needs import needs
 
@@ -42,7 +42,8 @@ class Hosts:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.address = f"tcp://{HERE.format(1)}:{free_port()}"
+        self.address = f"tls://{HERE.format(1)}:{free_port()}"
+        self.keys = make_certificate(folder)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.phones = {number: Virtual("phone", folder / f"phone-{number}", platform.machine()) for number in PORTS}
 
@@ -61,7 +62,7 @@ class Hosts:
             ip("-n", space, "link", "set", "eth0", "up")
             ip("-n", space, "link", "set", "lo", "up")
             ip("-n", space, "route", "add", "default", "via", HERE.format(number))
-        host, port = self.address.removeprefix("tcp://").split(":")
+        host, port = self.address.removeprefix("tls://").split(":")
         self.start("scheduler", [], "scheduler", "--host", host, "--port", port, "--lost-after", "3")
         for number, adb_port in PORTS.items():
             inside = ["ip", "netns", "exec", f"harness-{number}"]
@@ -73,7 +74,7 @@ class Hosts:
 
     def start(self, name: str, inside: list[str], *arguments: str) -> None:
         with (self.folder / f"{name}.log").open("w") as log:
-            command = [*inside, sys.executable, "-m", "harness", "lab", *arguments]
+            command = [*inside, sys.executable, "-m", "harness", "lab", *arguments, *tls_flags(self.keys)]
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
 
@@ -123,7 +124,7 @@ def test_a_cut_link_leaves_its_devices_inconclusive_until_it_is_mended(
         wait_for(lambda: len(list(second.glob("0*.npz"))) >= 2)
         hosts.cut(2)
 
-    with Cluster(hosts.address, Keys(), patience_s=2) as engine:
+    with Cluster(hosts.address, hosts.keys, patience_s=2) as engine:
         thread = threading.Thread(target=cut)
         thread.start()
         done, _ = fleet.run(asked, engine, str(path), quiet_step, lambda *_: None)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.check import message, shard_task
 from harness.check import pipeline as whole
-from harness.check.engine import LocalEngine, Lost, Spread, Task
-from harness.check.message import RefusedError
+from harness.check.engine import Dispatcher, LocalEngine, Lost
+from harness.check.shard_task import RefusedError, ShardAnswer, ShardJob, run_shard
 from harness.cli import main
 from harness.core.errors import SetupError
 from harness.core.outcome import Outcome
@@ -24,8 +24,9 @@ from harness.judge import policy
 from harness.records import evidence, record, sharded_arrays
 from harness.run import execute, job
 from harness.run.devices.local import Local
+from harness.run.execute import Outputs
 from tests.cluster.conftest import Check, figures
-from tests.conftest import FEW_IMAGES_POLICY, quiet_step, refusal
+from tests.conftest import DIGITS, FEW_IMAGES_POLICY, quiet_step, refusal
 
 LOCAL = ["local"]
 SIZE = 28  # what `--shards 4` makes of 110 images
@@ -124,65 +125,51 @@ def test_the_command_takes_shards_and_tables(check: Check, tmp_path: Path, capsy
     assert len(stored["shards"]) == 4
 
 
-class Flaky:
+EMPTY = ShardAnswer(np.empty(0, np.int64), (), np.empty((0, 32), np.uint8), np.empty(0), Outputs({}, {}, False), {})
+
+
+def jobs(count: int) -> Iterator[ShardJob]:
+    return (ShardJob(Shard(number, (), (), ()), DIGITS, {}) for number in range(count))
+
+
+class Flaky(LocalEngine):
     """An engine whose devices `dead` fail at every job, and whose other devices answer."""
 
-    patience_s = 0.0
-
     def __init__(self, *dead: str) -> None:
+        super().__init__(["ssh://a", "ssh://b"])
         self._dead = dead
-        self._engine = LocalEngine(["a", "b"])
 
-    def devices(self) -> dict[str, dict[str, Any]]:
-        return {"a": {}, "b": {}}
+    def submit(self, device: str, job: ShardJob) -> Future[ShardAnswer]:
+        def answer() -> ShardAnswer:
+            if device in self._dead:
+                raise OSError("no cable")
+            return EMPTY
 
-    def submit(self, device: str, content: bytes) -> Any:
-        if device in self._dead:
-            return self._engine._executors[device].submit(message.pack, {"failed": "no cable"}, EMPTY)
-        return self._engine._executors[device].submit(message.pack, json.loads(content), EMPTY)
-
-    def __enter__(self) -> Flaky:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._engine.__exit__()
+        return self._executors[device].submit(answer)
 
 
-EMPTY: dict[str, np.ndarray] = {
-    "kept": np.empty(0, np.int64),
-    "digests": np.empty((0, 32), np.uint8),
-    "pixels": np.empty(0),
-}
-ANSWER = json.dumps({"skipped": [], "failures": {}, "machines": {}, "device": {}}).encode()
-
-
-@pytest.mark.parametrize(("dead", "lost"), [((), 0), (("b",), 0), (("a", "b"), 20)])
-def test_every_task_is_answered_once_or_lost(dead: tuple[str, ...], lost: int) -> None:
-    """A device that fails again and again is given up, its tasks go to the other; without any, each is lost once."""
-    tasks = (Task(number, lambda device: ANSWER) for number in range(20))
+@pytest.mark.parametrize(("dead", "lost"), [((), 0), (("ssh://b",), 0), (("ssh://a", "ssh://b"), 20)])
+def test_every_job_is_answered_once_or_lost(dead: tuple[str, ...], lost: int) -> None:
+    """A device that fails again and again is given up, its jobs go to the other; without any, each is lost once."""
     with Flaky(*dead) as engine:
-        ended = list(Spread(engine, ["a", "b"], tasks))
-    assert sorted(number for number, _ in ended) == list(range(20))
+        ended = list(Dispatcher(engine, ["ssh://a", "ssh://b"], jobs(20)))
+    assert sorted(job.shard.number for job, _ in ended) == list(range(20))
     assert sum(isinstance(answer, Lost) for _, answer in ended) == lost
     assert all("no cable" in answer.why for _, answer in ended if isinstance(answer, Lost))
 
 
-def test_a_device_that_is_not_there_loses_its_tasks_at_once() -> None:
+def test_a_device_that_is_not_there_loses_its_jobs_at_once() -> None:
     """And says so."""
     with Flaky() as engine:
-        ((_, lost),) = Spread(engine, ["c"], iter([Task(0, lambda device: ANSWER)]))
+        ((_, lost),) = Dispatcher(engine, ["ssh://c"], jobs(1))
     assert isinstance(lost, Lost)
-    assert lost.why == "c: not in sight"
+    assert lost.why == "ssh://c: not in sight"
 
 
 def test_a_job_of_another_worker_file_is_refused(check: Check) -> None:
     """Nothing of it runs: the worker file's hash is not this host's."""
-    content = message.pack({"device": "local", "worker_sha256": "0" * 64}, {})
     with pytest.raises(RefusedError, match="install the same tflite-harness on both"):
-        shard_task.understand(shard_task.perform(content))
-    for damaged in (b"", b"nonsense", message.pack({"schema": "harness-lab/9"}, {})):
-        with pytest.raises(RefusedError):
-            shard_task.understand(shard_task.perform(damaged))
+        run_shard(replace(next(jobs(1)), worker_sha256="0" * 64), Local())
 
 
 def test_a_variant_that_crashes_fails_alone(check: Check, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from harness.core.progress import Progress
+
 verbose = False  # set by --verbose: piped, too, a line for each step
 
 
@@ -48,11 +50,21 @@ class Bars:
     def __enter__(self) -> Self:
         self._bar: tqdm[Any] | None = None
         self._task = ""
+        self._lock = threading.Lock()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def for_device(self, uri: str) -> Progress:
+        """Of one device: its tasks."""
+
+        def progress(task: str, done: int, total: int) -> None:
+            with self._lock:
+                self(task if uri == "local" else f"{uri}: {task}", done, total)
+
+        return progress
 
     def __call__(self, task: str, done: int, total: int) -> None:
         if task != self._task or self._bar is None:
