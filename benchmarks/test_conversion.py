@@ -97,7 +97,7 @@ def further(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def latency_ratio(ours: bytes, theirs: bytes, images: Any) -> tuple[float, float, float]:
     """Median of the quotients of paired blocks' medians, and both medians in seconds."""
-    models = [worker.Model(content, 1) for content in (ours, theirs)]
+    models = [worker.load(content, 1) for content in (ours, theirs)]
     prepared = [model.quantize(images) for model in models]
     for model, own in zip(models, prepared, strict=True):
         worker.measure(model, own, 0, 2 * BLOCK)

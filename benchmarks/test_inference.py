@@ -22,7 +22,7 @@ from harness.run import worker
 
 THREADS = sorted({1, min(2, cores.usable())})
 
-Load = Callable[[], worker.Model]
+Load = Callable[[], worker.Interpreter]
 
 
 @pytest.fixture(params=THREADS, ids=lambda threads: f"{threads}-threads")
@@ -38,7 +38,7 @@ def load(
     variant = variants[request.param]
     content = variant.path(VARIANTS).read_bytes()
     benchmark.extra_info |= {"kind": variant.kind, "sha256": variant.sha256, "threads": threads, **worker.machine()}
-    return lambda: worker.Model(content, threads)
+    return lambda: worker.load(content, threads)
 
 
 def test_load(load: Load, benchmark: BenchmarkFixture) -> None:
@@ -50,7 +50,7 @@ def test_first_inference(load: Load, data: Dataset, benchmark: BenchmarkFixture)
     """The first invoke of an interpreter."""
     image = load().quantize(data.inputs()[:1])[0]
 
-    def fresh() -> tuple[tuple[worker.Model], dict[str, object]]:
+    def fresh() -> tuple[tuple[worker.Interpreter], dict[str, object]]:
         model = load()
         model.set(image)
         return (model,), {}

@@ -151,7 +151,7 @@ def test_a_load_on_its_core_is_flagged(
 def test_the_workers_own_overhead(variants: dict[str, Variant], data: Dataset, benchmark: BenchmarkFixture) -> None:
     """A block's time per inference as the worker reports it is within 1 % of a bare loop's of nothing but invokes."""
     target = 0.01
-    model = worker.Model(variants[KIND].path(VARIANTS).read_bytes(), 1)
+    model = worker.load(variants[KIND].path(VARIANTS).read_bytes(), 1)
     prepared = model.quantize(data.inputs()[::10])
     warmup, _ = worker.warm_up(model, prepared, {"warmup_s": 0.5, "block_s": 0.04})
     subject = worker.Subject(model, prepared, warmup, 0.04)

@@ -50,7 +50,7 @@ def test_accuracy_path(
     written = job.write(tmp_path, {kind: content}, data, None, parallel=CORES)
 
     def bare() -> float:
-        model = worker.Model(content, 1)
+        model = worker.load(content, 1)
         model.set(model.quantize(images[:1])[0])
         model.invoke()
         count = 400

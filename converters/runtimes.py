@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
 
     folder = Path(arguments[1])
     (folder / "runtime.txt").write_text(worker.find_runtime()[1])
-    model = worker.Model((folder / "model.tflite").read_bytes(), 1)
+    model = worker.load((folder / "model.tflite").read_bytes(), 1)
     top1 = []
     for image in model.quantize(np.load(folder.parent / "inputs.npy")):
         model.set(image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,3 +119,18 @@ def refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
     assert error.count("\n") == 1
     assert "Traceback" not in error
     return error
+
+
+@pytest.fixture
+def swiftshader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU in software for LiteRT: the Vulkan driver of Debian's chromium package."""
+    driver = next(Path("/usr/lib").glob("chromium*/vk_swiftshader_icd.json"), None)
+    if driver is None or ctypes.util.find_library("vulkan") is None:
+        pytest.skip("a software Vulkan driver is not here: apt-get install chromium libvulkan1")
+    monkeypatch.setenv("VK_ICD_FILENAMES", str(driver))
+
+
+@pytest.fixture
+def openvino() -> None:
+    """An NPU's compiler for LiteRT that computes on the processor."""
+    pytest.importorskip("openvino", reason="OpenVINO is not here: pip install openvino==2026.3.1")

@@ -57,12 +57,17 @@ def run(written: Job, progress: Progress, device: Device | None = None, **option
         if not still:
             break
         if ended.code == 0 and len(still) < len(missing):
+            written = job.without_software_times(written)
             continue  # a task that wants a process of its own
+        if ended.code == worker.NO_ACCELERATOR:
+            raise SetupError(f"{device.uri}: {ended.tail}")
         what = "was silent too long and was stopped" if ended.code is None else f"ended with exit code {ended.code}"
+        what += f" while {ended.doing}" * bool(ended.doing)
         reason = f"the worker {what}" + (f": {ended.tail}" if ended.tail else "")
         if ended.task is None:
             raise SetupError(f"{device.uri}: {reason}")
-        outcome = Outcome.INCONCLUSIVE if ended.code in FROM_OUTSIDE else Outcome.FAIL
+        hung = ended.code is None and ended.doing  # the accelerator's compiler, whatever else the machine does
+        outcome = Outcome.INCONCLUSIVE if ended.code in FROM_OUTSIDE and not hung else Outcome.FAIL
         if ended.variant:
             reason = f"{ended.variant}: {reason}"
         failures[f"{ended.task} of {ended.variant}" if ended.variant else ended.task] = Verdict(outcome, (reason,))
@@ -72,6 +77,9 @@ def run(written: Job, progress: Progress, device: Device | None = None, **option
         try:
             if result := job.read_result(written, task):
                 results[task] = result
+                if result.ran["problem"] and not result.arrays:
+                    reason = f"not compiled for {result.ran['accelerator']}: {result.ran['problem']}"
+                    failures[task] = Verdict(Outcome.FAIL, (reason,))
         except SetupError as error:  # the other tasks' results are sound
             failures[task] = Verdict(Outcome.INCONCLUSIVE, (str(error),))
     return Outputs(results, failures, interrupted)

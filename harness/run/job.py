@@ -9,8 +9,8 @@ import io
 import json
 import secrets
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -18,6 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from harness.core.cell import Accelerator, Cell
 from harness.core.errors import SetupError
 from harness.core.files import sha256
 from harness.images.dataset import Dataset
@@ -61,54 +62,76 @@ class Job:
         return self.folder / "results" / f"{task}.npz"
 
 
-def write(folder: Path, contents: Mapping[str, bytes], data: Dataset, plan: LatencyPlan | None, parallel: int) -> Job:
-    """Fill an empty folder with worker, .tflite files, inputs and plan: a task for each variant's answers, and for each
+def write(
+    folder: Path,
+    contents: Mapping[str, bytes],
+    data: Dataset,
+    plan: LatencyPlan | None,
+    parallel: int,
+    accelerators: Sequence[Accelerator] = ("cpu",),
+) -> Job:
+    """Fill an empty folder with worker, .tflite files, inputs and plan: a task for each cell's answers, and for each
     process that measures latency; none of those without a plan. contents: of the variants' files, by kind."""
     files = {kind: _put(folder, content) for kind, content in contents.items()}
-    tasks = [_answers(kind, file, parallel) for kind, file in files.items()]
+    early = sorted(accelerators, key=worker.CPUS.__contains__)  # one that is not there ends the job at once
+    tasks = [_answers(Cell(kind, accelerator), file, parallel) for accelerator in early for kind, file in files.items()]
     if plan:
-        tasks += _latency(files, plan)
+        tasks += _latency(files, plan, accelerators)
     return _write(folder, data, tasks)
 
 
 def write_latency(folder: Path, contents: Mapping[str, bytes], data: Dataset, plan: LatencyPlan) -> Job:
     """The same without the answers."""
     files = {kind: _put(folder, content) for kind, content in contents.items()}
-    return _write(folder, data, _latency(files, plan))
+    return _write(folder, data, _latency(files, plan, ("cpu",)))
 
 
 def write_answers(folder: Path, content: bytes, data: Dataset, parallel: int) -> Job:
     """Fill an empty folder with worker, inputs and one .tflite file: the one task is ANSWERS."""
-    return _write(folder, data, [_answers(ANSWERS, _put(folder, content), parallel)])
+    return _write(folder, data, [_answers(Cell(ANSWERS), _put(folder, content), parallel)])
 
 
-def _latency(files: Mapping[str, tuple[str, str]], plan: LatencyPlan) -> list[dict[str, Any]]:
-    """A task a process. Each variant is loaded first in one process or another, alone in memory; the control, a second
-    interpreter of one variant's file, is now before and now after its twin."""
-    kinds, control = list(files), None if plan.alone else CONTROL_OF if CONTROL_OF in files else next(iter(files))
-    orders = []
-    for number in range(plan.processes):
-        first = number % len(kinds)
-        order = kinds[first:] + kinds[:first]
-        if control:
-            order.insert(order.index(control) if number % 2 else len(order), worker.CONTROL)
-        orders += [[kind] for kind in order] if plan.alone else [order]
-    return [
-        {
-            "name": f"{LATENCY}-{number}",
-            "do": "latency",
-            "fresh": True,
-            "variants": {kind: files[kind] for kind in order if kind in files},
-            "order": order,
-            "control": control,
-            **asdict(plan),
-        }
-        for number, order in enumerate(orders, start=1)
-    ]
+def _latency(
+    files: Mapping[str, tuple[str, str]], plan: LatencyPlan, accelerators: Sequence[Accelerator]
+) -> list[dict[str, Any]]:
+    """A task per process, which times one accelerator's cells. Each cell is loaded first in one process or another,
+    alone in memory; the control, a second instance of one cell's file, is now before and now after its twin."""
+    tasks: list[dict[str, Any]] = []
+    for accelerator in accelerators:
+        cells = {str(Cell(kind, accelerator)): file for kind, file in files.items()}
+        control_of = str(Cell(CONTROL_OF if CONTROL_OF in files else next(iter(files)), accelerator))
+        control = None if plan.alone else control_of
+        for number in range(plan.processes):
+            first = number % len(cells)
+            order = [*list(cells)[first:], *list(cells)[:first]]
+            if control:
+                order.insert(order.index(control) if number % 2 else len(order), worker.CONTROL)
+            tasks += [
+                {
+                    "name": f"{LATENCY}-{len(tasks) + part}",
+                    "do": "latency",
+                    "accelerator": accelerator,
+                    "fresh": True,
+                    "variants": {cell: cells[cell] for cell in loaded if cell in cells},
+                    "order": loaded,
+                    "control": control,
+                    **asdict(plan),
+                }
+                for part, loaded in enumerate([[cell] for cell in order] if plan.alone else [order], start=1)
+            ]
+    return tasks
 
 
-def _answers(name: str, file: tuple[str, str], parallel: int) -> dict[str, Any]:
-    return {"name": name, "do": "answers", "variants": {name: file}, "parallel": parallel}
+def _answers(cell: Cell, file: tuple[str, str], parallel: int) -> dict[str, Any]:
+    """A task. On an accelerator in a process of its own: a driver that crashes or hangs costs one cell."""
+    return {
+        "name": str(cell),
+        "do": "answers",
+        "accelerator": cell.accelerator,
+        "fresh": cell.accelerator not in worker.CPUS,
+        "variants": {str(cell): file},
+        "parallel": parallel,
+    }
 
 
 def _put(folder: Path, content: bytes) -> tuple[str, str]:
@@ -154,6 +177,15 @@ def without(job: Job, task: str, variant: str | None = None) -> Job:
     return _write_plan(job.folder, plan | {"tasks": kept})
 
 
+def without_software_times(job: Job) -> Job:
+    """The same job without the latency tasks of accelerators whose answers were computed in software."""
+    results = [read_result(job, task) for task in job.tasks if not is_latency(task)]
+    software = {result.ran["accelerator"] for result in results if result and result.ran["software"]}
+    plan = json.loads(job.plan.read_text())
+    tasks = [task for task in plan["tasks"] if task["do"] != LATENCY or task["accelerator"] not in software]
+    return _write_plan(job.folder, plan | {"tasks": tasks})
+
+
 def with_nonce(job: Job, nonce: str) -> Job:
     """The same job under the nonce of an earlier, unfinished run, whose results then count."""
     return _write_plan(job.folder, json.loads(job.plan.read_text()) | {"nonce": nonce})
@@ -166,10 +198,11 @@ def _write_plan(folder: Path, plan: dict[str, Any]) -> Job:
 
 @dataclass(frozen=True)
 class Result:
-    """One task's arrays, and what ran it."""
+    """One task's arrays, the machine, and what ran on which accelerator: see worker.Interpreter.ran."""
 
     arrays: dict[str, npt.NDArray[Any]]
     machine: dict[str, Any]
+    ran: dict[str, Any] = field(default_factory=dict)
 
 
 def read_result(job: Job, task: str) -> Result | None:
@@ -181,8 +214,9 @@ def read_result(job: Job, task: str) -> Result | None:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         about = json.loads(str(arrays.pop("about")))
+        ran = about.pop("ran")
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise SetupError(f"{path}: the result is damaged ({error}); run again") from error
     if about.pop("nonce") != job.nonce or about.pop("task") != task:
         raise SetupError(f"{path}: the result is of another job; run again")
-    return Result(arrays, about)
+    return Result(arrays, about, ran)

@@ -1,13 +1,14 @@
-"""The worker: runs a job folder's tasks and writes what the variants answered and how long they took.
+"""The worker: runs a job folder's tasks and writes the variants' predictions and latencies.
 
     python worker.py JOB [--tied]
 
-One file on purpose: it is copied to the device and needs the standard library, NumPy and one interpreter
-(ai-edge-litert or tflite-runtime), nothing of the harness. Tasks whose result is there are not run again.
-Progress goes to standard output, one JSON object a line. --tied: end when standard input ends.
+One file on purpose: it is copied to the device and needs the standard library, NumPy and one runtime (ai-edge-litert
+or tflite-runtime), nothing of the harness. Tasks that have a result are not run again. Progress goes to standard
+output, one JSON object per line. --tied: end when standard input ends.
 """
 
 import contextlib
+import ctypes
 import gc
 import hashlib
 import importlib
@@ -19,8 +20,10 @@ import os
 import platform
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,15 +39,17 @@ except ImportError:  # not a Unix
     resource = None  # type: ignore[assignment]
 
 RUNTIMES = (("ai_edge_litert.interpreter", "ai-edge-litert"), ("tflite_runtime.interpreter", "tflite-runtime"))
+COMPILED = "cpu-compiled"
+CPUS = ("cpu", COMPILED)  # the accelerators that are this machine's processor
 REPORT_EVERY = 32  # images
-CONTROL = "control"  # a second interpreter of a variant's file
+CONTROL = "control"  # a second instance of a variant's file
 MAX_TIMED_IMAGES = 256
 LEAD_IN = 2  # inferences before each block
 SETTLED = 1.02  # largest / smallest of the warm-up's last medians
 CPU = "sys/devices/system/cpu"
 PI_THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-MOST_THERMOMETERS = 8
+MAX_THERMOMETERS = 8
 STATE = (
     "clock_s",
     "cpu_s",  # of this process
@@ -57,24 +62,46 @@ STATE = (
     "throttle_count",  # times since boot, over all cores
     "battery_percent",
 )
-DAMAGED, TIE_BROKEN = 86, 87  # exit codes: a file is not the job's; whoever started this is gone
+DAMAGED, TIE_BROKEN, NO_ACCELERATOR = 86, 87, 88  # exit codes: a file is not the job's; the parent is gone; see below
+NOT_ALL = "Some ops are not accelerated"  # LiteRT, of an accelerator that was asked for alone
+# What LiteRT says of every model:
+NOT_A_PROBLEM = r"npu_registry|InitGoogle|unknown SDK|compiler_plugin\.cc:312|buffer requirements"
 
 
-class Model:
-    """One interpreter: float tensors in and float tensors out, quantized as the model itself says."""
+class NoAcceleratorError(Exception):
+    """This machine does not have the accelerator: the reason, and what to install."""
 
-    def __init__(self, content: bytes, threads: int) -> None:
-        runtime, _ = find_runtime()
+
+class NotCompiledError(Exception):
+    """The accelerator does not compile the model. ran: the cell's, with the problem."""
+
+    def __init__(self, ran: dict[str, Any]) -> None:
+        super().__init__(ran["problem"])
+        self.ran = ran
+
+
+class Interpreter:
+    """The runtime's interpreter, with XNNPACK where the runtime has it: the accelerator "cpu".
+
+    Every backend: quantize, set, invoke (which ends when the output was read), get, output_quantization, ran.
+    """
+
+    def __init__(self, content: bytes, threads: int, accelerator: str = "cpu") -> None:
+        self.accelerator = accelerator
+        runtime, self.runtime = find_runtime()
         self._interpreter = runtime.Interpreter(model_content=content, num_threads=threads)
+        (self._input,) = self._interpreter.get_input_details()
+        (self._output,) = self._interpreter.get_output_details()
+        self._load(content, threads)
+
+    def _load(self, content: bytes, threads: int) -> None:
         self._interpreter.allocate_tensors()
-        (self._entry,) = self._interpreter.get_input_details()
-        (self._answer,) = self._interpreter.get_output_details()
         self.invoke: Callable[[], None] = self._interpreter.invoke
 
     def quantize(self, images: Any) -> Any:
         """float32 images as the model's input type, each with a batch axis of its own: [N, 1, H, W, C]."""
-        scale, zero_point = self._entry["quantization"]
-        dtype = self._entry["dtype"]
+        scale, zero_point = self._input["quantization"]
+        dtype = self._input["dtype"]
         images = images[:, np.newaxis]
         if not scale:
             return images.astype(dtype)
@@ -82,16 +109,293 @@ class Model:
         return np.clip(np.round(images / scale + zero_point), limits.min, limits.max).astype(dtype)
 
     def set(self, image: Any) -> None:
-        self._interpreter.set_tensor(self._entry["index"], image)
+        self._interpreter.set_tensor(self._input["index"], image)
 
     def get(self) -> Any:
         """The raw output of the last inference, [classes]."""
-        return self._interpreter.get_tensor(self._answer["index"])[0]
+        return self._interpreter.get_tensor(self._output["index"])[0]
 
     @property
     def output_quantization(self) -> tuple[float, int]:
-        scale, zero_point = self._answer["quantization"]
+        scale, zero_point = self._output["quantization"]
         return float(scale), int(zero_point)
+
+    def ran(self) -> dict[str, Any]:
+        """What really ran; None for what is not known.
+
+        software: the accelerator is imitated by the processor, so that its times say nothing. operations: of the model.
+        taken: how many of them the accelerator runs. not_taken: the others, and why. warnings: of the library.
+        problem: why the model was not compiled.
+        """
+        return {
+            "accelerator": self.accelerator,
+            "runtime": self.runtime,
+            "adapter": None,
+            "driver": None,
+            "precision": None,
+            "software": False,
+            "operations": None,
+            "taken": None,
+            "not_taken": [],
+            "fell_back": False,
+            "warnings": [],
+            "problem": None,
+        }
+
+
+class CompiledModel(Interpreter):
+    """LiteRT's CompiledModel on the CPU: the accelerator "cpu-compiled". Raises NotCompiledError, NoAcceleratorError.
+
+    An accelerator is first asked for alone, because LiteRT also calls a model fully accelerated whose operations all
+    fell back to XNNPACK; if it does not take every operation, the CPU takes the others.
+    """
+
+    def _load(self, content: bytes, threads: int) -> None:
+        self._operations = len(getattr(self._interpreter, "_get_ops_details", list)())
+        del self._interpreter  # it said how the tensors are quantized
+        try:
+            litert = importlib.import_module("ai_edge_litert.compiled_model")
+        except ModuleNotFoundError as error:
+            raise NoAcceleratorError(
+                f"{self.runtime} has no CompiledModel here ({error}); install ai-edge-litert 2.3 or newer"
+            ) from error
+        kinds, cpu = litert.HardwareAccelerator, litert.CpuOptions(num_threads=threads)
+        kind, options = self._options(litert)
+        alone = litert.Options(kind, cpu if kind == kinds.CPU else None, **options)
+        self._lines: list[str] = []
+        for self.fell_back, asked in ((False, alone), (True, litert.Options(kind | kinds.CPU, cpu, **options))):
+            if not (failure := self._compile(litert, content, asked)):
+                return
+            self._check_available()
+            if NOT_ALL not in failure:
+                break
+        raise NotCompiledError(self.ran() | {"problem": last_problem(self._lines, failure)})
+
+    def _compile(self, litert: Any, content: bytes, options: Any) -> str:
+        """Compile and make the buffers; the library's exception, or nothing."""
+        with Log() as log:
+            try:
+                model = litert.CompiledModel.from_buffer(content, options=options)
+                inputs, outputs = model.create_input_buffers(0), model.create_output_buffers(0)
+                inputs[0].write(np.zeros(inputs[0].get_tensor_details()["shape"], self._input["dtype"]))
+                failure = ""
+            except (RuntimeError, ValueError) as error:  # ValueError: int16, for which the buffers have no type
+                failure = str(error) or "no reason given"
+        self._lines += log.lines
+        if not failure:
+            shape = outputs[0].get_tensor_details()["shape"]
+            size, dtype = math.prod(shape), self._output["dtype"]
+
+            def run_and_read() -> None:
+                model.run_by_index(0, inputs, outputs)
+                self._answer = outputs[0].read(size, dtype).reshape(shape)
+
+            self.invoke, self._write, self._content = run_and_read, inputs[0].write, content
+        return failure
+
+    def _options(self, litert: Any) -> tuple[Any, dict[str, Any]]:
+        """The kind of accelerator, and the options that are its own."""
+        return litert.HardwareAccelerator.CPU, {}
+
+    def _check_available(self) -> None:
+        """Raise NoAcceleratorError where this machine has no accelerator of the kind, by what LiteRT logged."""
+
+    def set(self, image: Any) -> None:
+        self._write(image)
+
+    def get(self) -> Any:
+        return self._answer[0]
+
+
+class Gpu(CompiledModel):
+    """LiteRT's GPU accelerator, WebGPU over Vulkan: "gpu", which may compute in float16, and "gpu-fp32"."""
+
+    def _options(self, litert: Any) -> tuple[Any, dict[str, Any]]:
+        options = litert.GpuOptions(enforce_f32=self.accelerator == "gpu-fp32")
+        return litert.HardwareAccelerator.GPU, {"gpu_options": options}
+
+    def _check_available(self) -> None:
+        log = "\n".join(self._lines)
+        if "GPU accelerator could not be loaded" in log:
+            raise NoAcceleratorError(f"{self.runtime} has no GPU accelerator here; install ai-edge-litert whole")
+        if "Selected adapter" not in log:
+            raise NoAcceleratorError(
+                "LiteRT accepts no GPU of this machine (No adapters found); install its Vulkan driver and the Vulkan "
+                "loader (Debian: mesa-vulkan-drivers 23 or newer, libvulkan1), or to check predictions without a GPU "
+                "Debian's chromium, and set VK_ICD_FILENAMES=/usr/lib/chromium/vk_swiftshader_icd.json"
+            )
+
+    def ran(self) -> dict[str, Any]:
+        log = "\n".join(self._lines)
+        adapter = search(r"Selected adapter: (.+?), arch=", log)
+        driver, software, float16 = vulkan_device(adapter)
+        left = search(r"remaining (\d+) operations will run on the CPU", log)
+        enforced = self.accelerator == "gpu-fp32"
+        return super().ran() | {
+            "adapter": adapter,
+            "driver": driver,
+            "software": software or "adapterType=CPU" in log,
+            "precision": "float32" if enforced or float16 is False else "float16 where LiteRT chooses it",
+            "operations": self._operations,
+            "taken": self._operations - int(left or 0),
+            "not_taken": re.findall(r"(?m)^([A-Z0-9_]+: .+)$", log.partition("not supported by GPU delegate:\n")[2]),
+            "fell_back": self.fell_back,
+            "warnings": warnings(self._lines),
+        }
+
+
+class Npu(CompiledModel):
+    """A vendor's compiler plugin and dispatch library, "npu". The wheel's is Intel's, through OpenVINO.
+
+    Where there is no NPU, OpenVINO compiles for the processor: the same path, which is not an NPU and says so.
+    """
+
+    def _options(self, litert: Any) -> tuple[Any, dict[str, Any]]:
+        device = "NPU" if list(Path("/dev/accel").glob("accel*")) else "CPU"
+        openvino = litert.IntelOpenVinoOptions
+        options = openvino(graph_backend=openvino.GRAPH_BACKEND[device])
+        return litert.HardwareAccelerator.NPU, {"intel_openvino_options": options}
+
+    def _check_available(self) -> None:
+        if not any("Loaded plugin at" in line for line in self._lines):
+            reason = (
+                search(r"Could not load shared library \S+: (.+)", "\n".join(self._lines)) or "no compiler plugin found"
+            )
+            raise NoAcceleratorError(
+                f"LiteRT finds no NPU's compiler ({reason}); install Intel's: pip install openvino==2026.3.1 "
+                "(tflite-harness[npu]), x86-64 only"
+            )
+
+    def ran(self) -> dict[str, Any]:
+        log = "\n".join(self._lines)
+        device = search(r"Using Intel OpenVINO device: (\w+)\n(?:.*\n)*?.*Initialize SUCCESS", log)
+        selected = search(r"selected (\d+) ops", log) if device else "0"
+        codes = dict.fromkeys(re.findall(r"op type (\d+) is not supported", log))
+        bfloat16 = re.search(r"\b(avx512_bf16|amx_bf16)\b", text("/proc/cpuinfo"))
+        return super().ran() | {
+            "adapter": f"OpenVINO on {processor()}: not an NPU" if device == "CPU" else device and f"OpenVINO {device}",
+            "driver": f"OpenVINO {version('openvino')}, {search(r'successfully: (.+)', log)}" if device else None,
+            "software": device == "CPU",
+            "precision": "bfloat16" if device == "CPU" and bfloat16 else "OpenVINO's choice" if device else None,
+            "operations": self._operations,
+            "taken": int(selected or self._operations),
+            "not_taken": [operation_name(int(code)) for code in codes],
+            "fell_back": self.fell_back,
+            "warnings": warnings(self._lines),
+            "problem": last_problem(self._lines, "") if self.fell_back and not device else None,
+        }
+
+
+BACKENDS = {"cpu": Interpreter, COMPILED: CompiledModel, "gpu": Gpu, "gpu-fp32": Gpu, "npu": Npu}
+
+
+def load(content: bytes, threads: int, accelerator: str = "cpu") -> Interpreter:
+    """A model, ready to run. Raises NotCompiledError, NoAcceleratorError."""
+    return BACKENDS[accelerator](content, threads, accelerator)
+
+
+class Log:
+    """While it is open, what libraries write to standard error, by file descriptor: lines, once it is closed.
+
+    Passed on as it comes, so that the last line before a crash arrives, too.
+    """
+
+    def __enter__(self) -> "Log":
+        self._stderr, self._folder = os.dup(2), tempfile.TemporaryDirectory(prefix="worker-log-")
+        self._file = Path(self._folder.name) / "log"
+        read, write = os.pipe()
+        self._tee = subprocess.Popen(["tee", self._file], stdin=read, stdout=self._stderr)
+        os.dup2(write, 2)
+        os.close(read)
+        os.close(write)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.dup2(self._stderr, 2)
+        os.close(self._stderr)
+        self._tee.wait()
+        self.lines = text(self._file).splitlines()
+        self._folder.cleanup()
+
+
+def warnings(lines: list[str]) -> list[str]:
+    """The library's warnings about this model, each once, without time and place."""
+    chosen = [line for line in lines if re.match(r"W\d{4} |WARNING: ", line) and not re.search(NOT_A_PROBLEM, line)]
+    return list(dict.fromkeys(map(stripped, chosen)))
+
+
+def last_problem(lines: list[str], error: str) -> str:
+    """The last line of a log, and else of an exception, that says what went wrong rather than where."""
+    problem = r"^E\d{4} |ERROR|Error|Exception|[Ff]ailed|[Cc]annot|not supported|only supports|VK_ERROR|[Mm]emory"
+    for source in (lines, error.splitlines()):
+        for line in reversed(source):
+            if re.search(problem, line) and not re.search(NOT_A_PROBLEM + r"|\.\w+:\d+[:\]]?\s*$", line):
+                return stripped(line)
+    return stripped(error.splitlines()[-1]) if error else "no reason given"
+
+
+def stripped(line: str) -> str:
+    """A log line without severity, time, thread and source."""
+    return re.sub(r"^(?:[EWI]\d{4} \S+\s+\d+ \S+\]|(?:ERROR|WARNING|INFO):(?: \[\S+:\d+\])?|└)\s*", "", line).strip()
+
+
+def vulkan_device(name: str) -> tuple[str | None, bool, bool | None]:
+    """Of the adapter of that name: its driver with version, whether it is a processor, whether it has float16.
+
+    From vkGetPhysicalDeviceProperties2 and Features2; (None, False, None) if Vulkan does not answer.
+    """
+    try:
+        vulkan = ctypes.CDLL("libvulkan.so.1")
+    except OSError:
+        return None, False, None
+
+    def structure(shape: str, *values: int, size: int = 0) -> Any:
+        content = struct.pack(shape, *values)
+        return ctypes.create_string_buffer(content, size or len(content))
+
+    application = structure("@iPPIPII", 0, 0, 0, 0, 0, 0, 1 << 22 | 1 << 12)  # Vulkan 1.1
+    create = structure("@iPIPIPIP", 1, 0, 0, ctypes.addressof(application), 0, 0, 0, 0)
+    instance, count = ctypes.c_void_p(), ctypes.c_uint32()
+    if vulkan.vkCreateInstance(create, None, ctypes.byref(instance)):
+        return None, False, None
+    vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), None)
+    devices = (ctypes.c_void_p * count.value)()
+    vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), devices)
+    answer: tuple[str | None, bool, bool | None] = None, False, None
+    for device in map(ctypes.c_void_p, devices):
+        driver = structure("@iP", 1000196000, 0, size=1024)  # VkPhysicalDeviceDriverProperties
+        properties = structure("@iP", 1000059001, ctypes.addressof(driver), size=4096)
+        vulkan.vkGetPhysicalDeviceProperties2(device, properties)
+        half = structure("@iP", 1000082000, 0, size=64)  # VkPhysicalDeviceShaderFloat16Int8Features
+        features = structure("@iP", 1000059000, ctypes.addressof(half), size=1024)
+        vulkan.vkGetPhysicalDeviceFeatures2(device, features)
+        _, number, _, _, kind = struct.unpack_from("5I", properties, 16)
+        if c_string(properties, 36) == name:
+            shown = f"{c_string(driver, 20)} {c_string(driver, 276)}".strip() or "driver"
+            version = f"{number >> 22}.{number >> 12 & 0x3FF}.{number & 0xFFF}"
+            answer = f"{shown} ({version})", kind == 4, bool(struct.unpack_from("I", half, 16)[0])
+    vulkan.vkDestroyInstance(instance, None)
+    return answer
+
+
+def c_string(buffer: Any, offset: int) -> str:
+    return str(buffer.raw[offset : offset + 256].split(b"\0")[0].decode(errors="replace"))
+
+
+def operation_name(code: int) -> str:
+    """Of a builtin operation's code, such as CONV_2D."""
+    try:
+        operators = importlib.import_module("ai_edge_litert.schema_py_generated").BuiltinOperator
+    except ModuleNotFoundError:
+        return f"operation {code}"
+    return next((name for name, value in vars(operators).items() if value == code), f"operation {code}")
+
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version"
 
 
 def find_runtime() -> tuple[Any, str]:
@@ -117,11 +421,18 @@ def run(folder: Path) -> None:
             return  # to be run again: this task wants a process of its own
         result = folder / "results" / f"{task['name']}.npz"
         say(task=task["name"], done=0, total=0)
-        contents = {kind: verified(folder / file, digest) for kind, (file, digest) in task["variants"].items()}
-        arrays = answers(contents, inputs, task) if task["do"] == "answers" else latency(contents, inputs, task)
+        contents = {cell: verified(folder / file, digest) for cell, (file, digest) in task["variants"].items()}
+        try:
+            arrays = answers(contents, inputs, task) if task["do"] == "answers" else latency(contents, inputs, task)
+        except NotCompiledError as error:
+            arrays = {"ran": error.ran}
+        except NoAcceleratorError as error:
+            print(f"--accelerator {task['accelerator']}: {error}", file=sys.stderr)
+            raise SystemExit(NO_ACCELERATOR) from error
         partial = result.with_suffix(f".{os.getpid()}.part")
         with partial.open("wb") as file:
-            np.savez(file, about=np.array(json.dumps(about | {"task": task["name"]})), **arrays)
+            shown = json.dumps({**about, "task": task["name"], "ran": arrays.pop("ran")})
+            np.savez(file, about=np.array(shown), **arrays)
         partial.replace(result)
         if task.get("fresh"):
             return
@@ -131,11 +442,14 @@ def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
     """Every image through one variant: raw outputs [N, classes] and how they become real numbers.
 
     fed: the mean of each image's input tensor as it was set, [N]: was it the right image, rightly quantized?
-
-    One interpreter of one thread on each core; the images are dealt out in runs.
+    ran: what ran. On the CPU there is one instance of one thread on each core, and the images are dealt out.
     """
     (content,) = contents.values()
-    models = [Model(content, 1) for _ in range(min(task["parallel"] or cores(), len(inputs)))]
+    accelerator = task.get("accelerator", "cpu")
+    instances = min(task["parallel"] or cores(), len(inputs)) if accelerator in CPUS else 1
+    if accelerator != "cpu":
+        say(task=task["name"], done=0, total=0, doing=f"compiling for {accelerator}")
+    models = [load(content, 1, accelerator) for _ in range(instances)]
     probe = models[0]
     probe.set(probe.quantize(inputs[:1])[0])
     probe.invoke()
@@ -143,7 +457,7 @@ def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
     fed = np.empty(len(inputs))
     runs = iter([slice(i, i + REPORT_EVERY) for i in range(0, len(inputs), REPORT_EVERY)])
 
-    def work(model: Model) -> Iterator[int]:
+    def work(model: Interpreter) -> Iterator[int]:
         for part in iter(lambda: next(runs, None), None):
             prepared = model.quantize(inputs[part])
             fed[part] = prepared.reshape(len(prepared), -1).mean(axis=1, dtype=np.float64)
@@ -155,7 +469,7 @@ def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
 
     done = 0
 
-    def report(model: Model) -> None:
+    def report(model: Interpreter) -> None:
         nonlocal done
         for count in work(model):
             done += count
@@ -165,37 +479,56 @@ def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
         for future in [pool.submit(report, model) for model in models]:
             future.result()
     scale, zero_point = probe.output_quantization
-    return {"outputs": outputs, "scale": np.float64(scale), "zero_point": np.int64(zero_point), "fed": fed}
+    return {
+        "outputs": outputs,
+        "scale": np.float64(scale),
+        "zero_point": np.int64(zero_point),
+        "fed": fed,
+        "ran": probe.ran(),
+    }
 
 
 def latency(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> dict[str, Any]:
-    """Seconds per inference of every variant on real images: short blocks in the order A B C C B A, then B C A A C B.
+    """Seconds per inference of every cell on real images: short blocks in the order A B C C B A, then B C A A C B.
 
-    Of each in the task's `order`, CONTROL among them: <kind>.samples [its blocks, inferences], .warmup, .load, .first,
+    Of each in the task's `order`, CONTROL among them: <cell>.samples [its blocks, inferences], .warmup, .load, .first,
     .settled: whether the warm-up ended stable. kinds: as they were loaded; order [blocks]: whose each was;
     state [blocks, 3, STATE]: before, during and after; memory [2]: peak and steady resident bytes that loading and
     running the first of `kinds` added, its file not counted; cores: those the process was bound to; governor: theirs.
+    Only `ran` for an accelerator in software, whose times say nothing.
     """
-    bound = pin(task["threads"])
+    accelerator = task.get("accelerator", "cpu")
+    bound = pin(task["threads"]) if accelerator in CPUS else []
     gauges = Gauges(bound)
     cool_down(task)
     arrays: dict[str, Any] = {"cores": np.array(bound, int), "governor": np.array(governor(bound))}
     arrays["control"] = np.array(task["control"] or "")
     contents = {CONTROL: contents.get(task["control"], b""), **contents}
-    kinds = [kind for kind in task["order"] if contents.get(kind)]
     images = timed_images(inputs)
     subjects = {}
-    for kind in kinds:
-        say(task=task["name"], done=0, total=0, variant=kind)
+    doing = {} if accelerator == "cpu" else {"doing": f"compiling for {accelerator}"}
+    for kind in filter(contents.get, task["order"]):
+        say(task=task["name"], done=0, total=0, variant=kind, **doing)
         before = resident(reset_peak=True)[1]
         begin = time.perf_counter()
-        model = Model(contents[kind], task["threads"])
+        try:
+            model = load(contents[kind], task["threads"], accelerator)
+        except NotCompiledError as error:  # its answers' task says so, too
+            arrays.setdefault("ran", error.ran)
+            continue
         arrays[f"{kind}.load"] = np.float64(time.perf_counter() - begin)
+        say(task=task["name"], done=0, total=0, variant=kind)
         arrays[f"{kind}.first"] = measure(model, model.quantize(images[:1]), 0, 1)[0]
         arrays.setdefault("memory", resident() - before)
+        arrays.setdefault("ran", model.ran())
+        if arrays["ran"]["software"]:
+            return {"ran": arrays["ran"]}
         prepared = model.quantize(images)
         arrays[f"{kind}.warmup"], arrays[f"{kind}.settled"] = warm_up(model, prepared, task)
         subjects[kind] = Subject(model, prepared, arrays[f"{kind}.warmup"], task["block_s"])
+    if not subjects:
+        return {"ran": arrays["ran"]}
+    kinds = list(subjects)
     order: list[int] = []
     states: list[list[list[float]]] = []
     gc.collect()
@@ -222,7 +555,7 @@ def timed_images(inputs: Any) -> Any:
 class Subject:
     """A variant under measurement: every block is the same number of inferences, on the images in turn."""
 
-    def __init__(self, model: Model, prepared: Any, warmup: Any, block_s: float) -> None:
+    def __init__(self, model: Interpreter, prepared: Any, warmup: Any, block_s: float) -> None:
         self._model, self._prepared = model, prepared
         self._count = max(1, round(block_s / float(np.median(warmup[-3:]))))
         self.blocks: list[Any] = []
@@ -257,7 +590,7 @@ def turns(subjects: dict[str, Subject], task: dict[str, Any]) -> Iterator[str]:
         led += 1
 
 
-def warm_up(model: Model, prepared: Any, task: dict[str, Any]) -> tuple[Any, bool]:
+def warm_up(model: Interpreter, prepared: Any, task: dict[str, Any]) -> tuple[Any, bool]:
     """Seconds of the inferences until three medians in a row agree, at least warmup_s and at most six times that."""
     seconds = measure(model, prepared, 0, 2)
     medians: list[float] = []
@@ -271,7 +604,7 @@ def warm_up(model: Model, prepared: Any, task: dict[str, Any]) -> tuple[Any, boo
             return seconds, settled
 
 
-def measure(model: Model, prepared: Any, start: int, count: int) -> Any:
+def measure(model: Interpreter, prepared: Any, start: int, count: int) -> Any:
     """Seconds of `count` inferences, each on the next image; setting the input is not counted."""
     clock = time.perf_counter
     seconds = np.empty(count)
@@ -311,8 +644,8 @@ def pin(threads: int) -> list[int]:
 
 def governor(bound: list[int]) -> str:
     """The frequency governors of some cores, or "unavailable"."""
-    found = {text(f"/{CPU}/cpu{core}/cpufreq/scaling_governor") for core in bound or allowed()}
-    return ", ".join(sorted(found - {""})) or "unavailable"
+    governors = {text(f"/{CPU}/cpu{core}/cpufreq/scaling_governor") for core in bound or allowed()}
+    return ", ".join(sorted(governors - {""})) or "unavailable"
 
 
 def resident(reset_peak: bool = False) -> Any:
@@ -321,7 +654,7 @@ def resident(reset_peak: bool = False) -> Any:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
     status = text("/proc/self/status")
-    return np.array([number(found(rf"{key}:\s*(\d+)", status)) * 1024 for key in ("VmHWM", "VmRSS")])
+    return np.array([number(search(rf"{key}:\s*(\d+)", status)) * 1024 for key in ("VmHWM", "VmRSS")])
 
 
 class Gauges:
@@ -371,11 +704,11 @@ class Gauges:
 
     def ask(self) -> None:
         """Ask programs, where there are any, for what no file says; the next readings hold it."""
-        if not self._pi and (bits := found(r"throttled=0x(\w+)", output("vcgencmd", "get_throttled"))):
+        if not self._pi and (bits := search(r"throttled=0x(\w+)", output("vcgencmd", "get_throttled"))):
             self._asked["throttled"] = float(int(bits, 16) & 0xF)
-        if status := found(r"Thermal Status: *(\d+)", output("dumpsys", "thermalservice")):
+        if status := search(r"Thermal Status: *(\d+)", output("dumpsys", "thermalservice")):
             self._asked["throttled"] = float(status)
-        if not self._battery and (level := found(r"level: *(\d+)", output("dumpsys", "battery"))):
+        if not self._battery and (level := search(r"level: *(\d+)", output("dumpsys", "battery"))):
             self._asked["battery_percent"] = float(level)
 
 
@@ -385,7 +718,7 @@ def thermometers(root: Path) -> list[Path]:
     names = {path: text(path.with_name("type")) for path in zones}
     names |= {path: text(path.with_name("name")) for path in root.glob("sys/class/hwmon/hwmon*/temp1_input")}
     own = [path for path, name in names.items() if re.search("cpu|soc|core|pkg|k10temp", name)]
-    return sorted(own or zones)[:MOST_THERMOMETERS]
+    return sorted(own or zones)[:MAX_THERMOMETERS]
 
 
 def opened(*paths: Path) -> list[int]:
@@ -424,7 +757,7 @@ def number(shown: str) -> float:
         return math.nan
 
 
-def found(pattern: str, shown: str) -> str:
+def search(pattern: str, shown: str) -> str:
     """The first group of a pattern, or nothing."""
     match = re.search(pattern, shown)
     return match[1] if match else ""
@@ -482,7 +815,7 @@ def machine() -> dict[str, Any]:
 def processor() -> str:
     """The processor's name as the system gives it, or "unavailable"."""
     return (
-        found(r"(?m)^(?:model name|Model|Hardware)\s*:\s*(.+)", text("/proc/cpuinfo"))
+        search(r"(?m)^(?:model name|Model|Hardware)\s*:\s*(.+)", text("/proc/cpuinfo"))
         or output("getprop", "ro.soc.model").strip()
         or text("/proc/device-tree/model").strip("\0")
         or "unavailable"

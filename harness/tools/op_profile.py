@@ -115,7 +115,7 @@ def measure(path: Path, images: npt.NDArray[np.float32], kind: str) -> Profile:
 def _bare(content: bytes, images: npt.NDArray[np.float32]) -> tuple[float, Any]:
     """Median seconds of an inference, by the worker's own loop, and one prepared image."""
     worker.pin(1)
-    model = worker.Model(content, 1)
+    model = worker.load(content, 1)
     prepared = model.quantize(images)
     worker.warm_up(model, prepared, {"warmup_s": 0.3, "block_s": 0.04})
     return float(np.median(worker.measure(model, prepared, 0, RUNS))), prepared[0]

@@ -74,7 +74,7 @@ def peak(threads: int) -> Peak:
 
 
 def _fastest(content: bytes, threads: int) -> float:
-    model = worker.Model(content, threads)
+    model = worker.load(content, threads)
     prepared = model.quantize(np.random.default_rng(0).random((4, PEAK_ROWS, PEAK_WIDTH), np.float32))[:, 0]
     worker.measure(model, prepared, 0, ATTEMPTS)
     return float(worker.measure(model, prepared, 0, ATTEMPTS).min())

@@ -79,7 +79,7 @@ def test_every_process_that_measures_latency_is_a_fresh_one(tiny_job: Job) -> No
 def test_a_variant_that_crashes_while_timed_is_left_out(tiny_job: Job) -> None:
     """Every variant's answers are there, and the other variants' latency, from every process."""
     crash = 'kind == "dynamic_range" and os.kill(os.getpid(), 11)'
-    first(tiny_job, crash, 'model = Model(contents[kind], task["threads"])')
+    first(tiny_job, crash, 'model = load(contents[kind], task["threads"], accelerator)')
     outputs = execute.run(tiny_job, lambda *_: None)
     assert set(outputs.results) == {"float32", "dynamic_range", "int8", *TIMED}
     ((task, failure),) = outputs.failures.items()

@@ -65,13 +65,13 @@ def head(x: keras.KerasTensor) -> keras.KerasTensor:
 
 def check_answers(model: Path, out: Path, imports: tuple[str, ...] = ()) -> None:
     """float32 answers as Keras does, and the others are there."""
-    from harness.run.worker import Model
+    from harness.run import worker
 
     variants = manifest.read(out)
     assert set(variants) == set(manifest.KINDS)
     data = dataset.take(dataset.load(CALIBRATION, DIGITS), np.arange(20))
     expected, _ = keras_model.predict_folded_too(model, data, imports)
-    float32 = Model((out / "float32.tflite").read_bytes(), 1)
+    float32 = worker.load((out / "float32.tflite").read_bytes(), 1)
     for image, answer in zip(float32.quantize(data.inputs()), expected, strict=True):
         float32.set(image)
         float32.invoke()
@@ -174,7 +174,7 @@ def save(model: keras.Model, path: Path) -> Path:
 def test_logits_are_given_a_softmax(tmp_path: Path) -> None:
     """In the reference as in the variants, and that is said; a model that gives probabilities stays as it is."""
     from harness.artifacts.outputs import softmax
-    from harness.run.worker import Model
+    from harness.run import worker
 
     source = save(pooled(COLOUR.shape, layers.Dense(3)), tmp_path / "logits.keras")
     (tmp_path / "logits.toml").write_text(COLOUR.to_toml())
@@ -187,7 +187,7 @@ def test_logits_are_given_a_softmax(tmp_path: Path) -> None:
     logits = keras.saving.load_model(source).predict(data.inputs(), verbose=0)
     expected = softmax(logits.astype(np.float64))
     np.testing.assert_allclose(keras_model.predict(source, data), expected, atol=1e-5)
-    float32 = Model((tmp_path / "out" / "float32.tflite").read_bytes(), 1)
+    float32 = worker.load((tmp_path / "out" / "float32.tflite").read_bytes(), 1)
     for image, answer in zip(float32.quantize(data.inputs()), expected, strict=True):
         float32.set(image)
         float32.invoke()

@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from converters import calibration, quantize, relu
 from harness.images import dataset
 from harness.images.dataset import Dataset
-from harness.run.worker import Model
+from harness.run.worker import load
 from tests.conftest import CALIBRATION, DIGITS
 
 
@@ -21,7 +21,7 @@ def run(content: bytes, data: Dataset) -> tuple[np.ndarray, Counter[str]]:
         model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     )
     loaded.allocate_tensors()
-    prepared = Model(content, 1).quantize(data.inputs())
+    prepared = load(content, 1).quantize(data.inputs())
     outputs = []
     for image in prepared:
         loaded.set_tensor(loaded.get_input_details()[0]["index"], image)

@@ -36,6 +36,7 @@ class Ended:
     task: str | None
     tail: str
     variant: str | None = None  # that it was at, in a task of several
+    doing: str = ""  # what may last there: compiling for an accelerator
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def run(
     """Run a job's worker to its end. On Ctrl-C the worker is stopped first; finished results stay."""
     process = worker_process.start([python, "-u", str(job.worker), str(job.folder), "--tied"])
     said = worker_process.follow(process, progress, silence_limit_s)
-    return Ended(None if said.silent else process.returncode, said.task, said.tail, said.variant)
+    return Ended(None if said.silent else process.returncode, said.task, said.tail, said.variant, said.doing)
 
 
 class Local:

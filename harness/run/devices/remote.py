@@ -111,10 +111,10 @@ class Remote:
             if said.silent:
                 if said.pid:
                     self._do(f"kill -9 {said.pid}")
-                return Ended(None, said.task, said.tail, said.variant)
+                return Ended(None, said.task, said.tail, said.variant, said.doing)
             if said.ended is not None:
                 code = 128 - said.ended if said.ended > 128 else said.ended
-                return Ended(code, said.task, said.tail, said.variant)
+                return Ended(code, said.task, said.tail, said.variant, said.doing)
             self._recover()
         raise UnreachableError(f"{self.uri}: the connection was lost {LOSSES_BORNE} times in one run; use a better one")
 

@@ -20,6 +20,7 @@ class Said:
 
     task: str | None = None
     variant: str | None = None
+    doing: str = ""
     pid: int | None = None
     ended: int | None = None
     silent: bool = False
@@ -66,6 +67,7 @@ def _hear(line: str, said: Said, progress: Progress) -> None:
         message = json.loads(line)
         if "task" in message:
             said.task, said.variant = message["task"], message.get("variant")
+            said.doing = message.get("doing", "")
             progress(message["task"], message["done"], message["total"])
         elif "pid" in message:
             said.pid = int(message["pid"])
