@@ -40,15 +40,21 @@ class KerasProcess:
 
     def __enter__(self) -> Self:
         self._log = tempfile.NamedTemporaryFile(prefix="harness-keras-", suffix=".log")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "converters.keras_process", self._log.name, self._preload],
+        env = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._process = self.launch([self._log.name, self._preload], self._log, env)
+        return self
+
+    @staticmethod
+    def launch(arguments: list[str], log: Any, env: dict[str, str]) -> Any:
+        """Start the child: a subprocess.Popen, or what the tests put in its place to save the imports."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "converters.keras_process", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._log,
-            env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stderr=log,
+            env=env,
             start_new_session=True,  # Ctrl-C is the parent's to handle
         )
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -65,7 +71,6 @@ class KerasProcess:
         """Start a call; what it gives waits for it. One call at a time."""
 
         def result() -> R:
-            assert self._process.stdout is not None
             try:
                 done, value = pickle.load(self._process.stdout)
             except EOFError as error:
@@ -74,7 +79,6 @@ class KerasProcess:
                 raise SetupError(value)
             return cast(R, value)
 
-        assert self._process.stdin is not None
         try:
             pickle.dump((function, args, kwargs), self._process.stdin)
             self._process.stdin.flush()

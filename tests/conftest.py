@@ -5,12 +5,17 @@ from __future__ import annotations
 import ctypes.util
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from converters.keras_process import KerasProcess
 from models.config import DIGITS as DIGITS
+from tests import keras_fork
+
+LAUNCH = KerasProcess.launch
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -33,6 +38,28 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse to run where several processes would share devices: tests that stop workers would stop each other's."""
     if hasattr(session.config, "workerinput") and not all("@" in item.nodeid for item in session.items):
         raise pytest.UsageError("pytest-xdist does not group the tests; run pytest -n auto --dist loadgroup")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_keras() -> Iterator[None]:
+    """Keras processes are forked from one that has TensorFlow loaded, started when the first is asked for."""
+    with ExitStack() as stack:
+        where: list[str] = []
+
+        def fork(arguments: list[str], log: IO[bytes], env: dict[str, str]) -> keras_fork.Forked:
+            if not where:
+                where.append(stack.enter_context(keras_fork.server()))
+            return keras_fork.Forked(where[0], arguments, log, env)
+
+        KerasProcess.launch = staticmethod(fork)  # type: ignore[method-assign]
+        yield
+        KerasProcess.launch = staticmethod(LAUNCH)  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def real_keras_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras processes are started as users start them."""
+    monkeypatch.setattr(KerasProcess, "launch", staticmethod(LAUNCH))
 
 
 @contextmanager

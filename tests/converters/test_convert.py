@@ -89,6 +89,7 @@ def test_float32_answers_like_keras(tiny_model: Path, tiny_variants: Path) -> No
         np.testing.assert_allclose(loaded.get_tensor(loaded.get_output_details()[0]["index"])[0], answer, atol=1e-4)
 
 
+@pytest.mark.usefixtures("real_keras_process")
 def test_the_same_model_gives_the_same_bytes(tiny_model: Path, tiny_variants: Path, tmp_path: Path) -> None:
     """Converted again, each variant is byte-identical."""
     assert main(["convert", str(tiny_model), "--out", str(tmp_path)]) == 0
@@ -126,6 +127,7 @@ def test_one_variant_joins_those_that_are_there(tiny_model: Path, tiny_variants:
     assert variants["int8"].calibration_size == 44
 
 
+@pytest.mark.usefixtures("real_keras_process")
 def test_the_converter_is_silent(tiny_model: Path, tmp_path: Path) -> None:
     """Piped, `harness convert` prints a line a variant and one of what they take, and nothing else on either stream."""
     done = subprocess.run(
@@ -186,6 +188,7 @@ def test_other_refusals(tiny_model: Path, tmp_path: Path, capsys: pytest.Capture
     assert "cannot be written" in refusal(capsys, tmp_path / "file" / "out", str(tiny_model))
 
 
+@pytest.mark.usefixtures("real_keras_process")
 def test_a_killed_conversion_leaves_nothing_half_written(tiny_model: Path, tiny_variants: Path, tmp_path: Path) -> None:
     """Whenever it is killed, what is there under a final name is whole, and the manifest names only such files."""
     command = [sys.executable, "-m", "harness", "convert", str(tiny_model), "--out", str(tmp_path)]
