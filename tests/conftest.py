@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes.util
+import inspect
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
 from converters.keras_process import KerasProcess
 from models.config import DIGITS as DIGITS
-from tests import keras_fork
+from tests import keras_fork, store
+from tests.needs import SWIFTSHADER, needs
 
 LAUNCH = KerasProcess.launch
 
@@ -102,30 +104,56 @@ def save_model(
     return path
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ResNet-20 .keras file, 28x28x1 to 11 classes."""
-    return save_model(tmp_path_factory.mktemp("model") / "tiny.keras")
+def stored_model(name: str, **settings: Any) -> Path:
+    """The .keras file that save_model makes, from the store. Read-only."""
+    parts = (*store.MODEL_SOURCES, inspect.getsource(save_model), repr(sorted(settings.items())))
+    folder = store.obtain(name, parts, lambda out: save_model(out / f"{name}.keras", **settings))
+    return folder / f"{name}.keras"
+
+
+def stored_variants(model: Path, *options: str) -> Path:
+    """What `harness convert` makes of a model and the committed images, from the store. Read-only."""
+    from harness.cli import main
+
+    command = ["convert", str(model), "--calibration", str(CALIBRATION), "--data", str(TEST_IMAGES), *options]
+
+    def make(out: Path) -> None:
+        assert main([*command, "--out", str(out)]) == 0
+
+    return store.obtain(
+        f"{model.stem}-variants", (*store.CONVERTER_SOURCES, model, CALIBRATION, TEST_IMAGES, repr(options)), make
+    )
+
+
+def stored_reference(model: Path, images: Path) -> Path:
+    """A folder with the model's reference outputs on images, from the store. Read-only."""
+    from harness.artifacts import reference
+    from harness.images import dataset
+
+    def make(out: Path) -> None:
+        reference.obtain(model, dataset.load(images, DIGITS), out, quiet_step)
+
+    return store.obtain(f"{model.stem}-reference", (*store.CONVERTER_SOURCES, model, images), make)
 
 
 @pytest.fixture(scope="session")
-def tiny_variants(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its three variants, manifest and reference outputs on `few_images`."""
-    from converters.convert import Images, convert
+def tiny_model() -> Path:
+    """A ResNet-20 .keras file, 28x28x1 to 11 classes. Read-only."""
+    return stored_model("tiny")
 
-    out = tmp_path_factory.mktemp("variants")
-    convert(tiny_model, out, Images(CALIBRATION, test=TEST_IMAGES))
-    return out
+
+@pytest.fixture(scope="session")
+def tiny_variants(tiny_model: Path, few_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its three variants, manifest and reference outputs on `few_images`; tests may add references."""
+    out = tmp_path_factory.mktemp("variants") / "tiny"
+    shutil.copytree(stored_variants(tiny_model), out)
+    return Path(shutil.copytree(stored_reference(tiny_model, few_images), out, dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="session")
 def shipped_variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped model's three variants, as the defaults convert it."""
-    from harness.cli import main
-
-    out = tmp_path_factory.mktemp("shipped")
-    assert main(["convert", str(SHIPPED), "--out", str(out), "--calibration", str(CALIBRATION)]) == 0
-    return out
+    """The shipped model's three variants, as the defaults convert it; tests may add references."""
+    return Path(shutil.copytree(stored_variants(SHIPPED), tmp_path_factory.mktemp("shipped") / "variants"))
 
 
 @pytest.fixture(scope="session")
@@ -151,13 +179,12 @@ def refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
 @pytest.fixture
 def swiftshader(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU in software for LiteRT: the Vulkan driver of Debian's chromium package."""
-    driver = next(Path("/usr/lib").glob("chromium*/vk_swiftshader_icd.json"), None)
-    if driver is None or ctypes.util.find_library("vulkan") is None:
-        pytest.skip("a software Vulkan driver is not here: apt-get install chromium libvulkan1")
-    monkeypatch.setenv("VK_ICD_FILENAMES", str(driver))
+    needs("accelerators")
+
+    monkeypatch.setenv("VK_ICD_FILENAMES", str(SWIFTSHADER[0]))
 
 
 @pytest.fixture
 def openvino() -> None:
     """An NPU's compiler for LiteRT that computes on the processor."""
-    pytest.importorskip("openvino", reason="OpenVINO is not here: pip install openvino==2026.3.1")
+    needs("npu")

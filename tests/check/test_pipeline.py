@@ -21,7 +21,7 @@ from harness.artifacts.manifest import SCHEMA
 from harness.cli import main
 from harness.run import job
 from harness.run.latency_plan import MLPERF
-from tests.conftest import FEW_IMAGES_POLICY, ROOT, refusal, save_model
+from tests.conftest import FEW_IMAGES_POLICY, ROOT, refusal, stored_model, stored_variants
 
 
 def check(models: Path, reference: Path, data: Path, record: Path, *more: str) -> int:
@@ -119,11 +119,10 @@ def test_mlperfs_single_stream(tiny_model: Path, tiny_variants: Path, few_images
 
 def test_a_swapped_variant_fails(tiny_model: Path, own_variants: Path, few_images: Path, tmp_path: Path) -> None:
     """Another model's float32 file under a truthful-looking manifest is refuted by its answers."""
-    other = save_model(tmp_path / "other.keras", seed=1)
-    assert main(["convert", str(other), "--out", str(tmp_path / "other"), "--variants", "float32"]) == 0
-    shutil.copy(tmp_path / "other" / "float32.tflite", own_variants / "float32.tflite")
+    other = stored_variants(stored_model("other", seed=1), "--variants", "float32")
+    shutil.copy(other / "float32.tflite", own_variants / "float32.tflite")
     stored = read(own_variants / "manifest.json")
-    theirs = read(tmp_path / "other" / "manifest.json")["variants"][0]
+    theirs = read(other / "manifest.json")["variants"][0]
     for entry in stored["variants"]:
         if entry["kind"] == "float32":
             entry.update(sha256=theirs["sha256"], size_bytes=theirs["size_bytes"])
@@ -218,7 +217,7 @@ def test_a_stale_variant_is_refused(
     tiny_variants: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Variants of one model are not judged against another."""
-    other = save_model(tmp_path / "other.keras", seed=1)
+    other = stored_model("other", seed=1)
     assert "stale" in refusal(capsys, check(tiny_variants, other, few_images, tmp_path / "c.json"))
 
 

@@ -21,7 +21,7 @@ from converters import calibration
 from harness.artifacts import manifest
 from harness.cli import main
 from harness.images import dataset
-from tests.conftest import CALIBRATION, DIGITS, ROOT, save_model
+from tests.conftest import CALIBRATION, DIGITS, ROOT, stored_model
 
 
 def interpreter(path: Path) -> Interpreter:
@@ -182,7 +182,7 @@ def test_other_refusals(tiny_model: Path, tmp_path: Path, capsys: pytest.Capture
     assert "int4" in refusal(capsys, out, str(tiny_model), "--variants", "int4")
     assert "--calibration-size" in refusal(capsys, out, str(tiny_model), "--calibration-size", "0")
     assert "there is none" in refusal(capsys, out, str(tiny_model), "--calibration", str(tmp_path / "none"))
-    ten = save_model(tmp_path / "ten.keras", classes=10)
+    ten = stored_model("ten", classes=10)
     assert "says class 10; the classes are 0-9" in refusal(capsys, out, str(ten))
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refusal(capsys, tmp_path / "file" / "out", str(tiny_model))

@@ -16,7 +16,7 @@ from harness.cli import main
 from harness.core.errors import SetupError
 from harness.images import dataset
 from harness.tools.evaluate import evaluate, evaluate_all
-from tests.conftest import DIGITS, ROOT, quiet_step, refusal, save_model
+from tests.conftest import DIGITS, ROOT, quiet_step, refusal, stored_model
 
 
 def run(model: Path, data: Path, *more: str) -> int:
@@ -156,7 +156,7 @@ def test_images_of_a_class_that_the_model_has_not_are_refused(
     few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The line names the file, and the classes that there are."""
-    ten = save_model(tmp_path / "ten.keras", classes=10)
+    ten = stored_model("ten", classes=10)
     said = refusal(capsys, run(ten, few_images, "--models", str(tmp_path)))
     assert "10_1.jpg (name says class 10; the classes are 0-9)" in said
 
