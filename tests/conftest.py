@@ -180,7 +180,6 @@ def refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
 def swiftshader(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU in software for LiteRT: the Vulkan driver of Debian's chromium package."""
     needs("accelerators")
-
     monkeypatch.setenv("VK_ICD_FILENAMES", str(SWIFTSHADER[0]))
 
 
