@@ -52,7 +52,7 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     command = ["report", str(RECORD.relative_to(ROOT))] if stored else ["check"]
     (PICTURES / "terminal.svg").write_text(svg(f"$ harness {' '.join(command)}\n{in_terminal(command)}"))
-    in_terminal(["report", str(RECORD), "--format", "html", "--out", str(PAGE)])
+    in_terminal(["report", str(RECORD), "--html", str(PAGE)])
     for scheme, number in (("light", 1), ("dark", 0)):
         (PICTURES / f"report-{scheme}.png").write_bytes(screenshot(PAGE, number))
 

@@ -83,7 +83,7 @@ def test_tensorflow_is_missing_on_a_python_without_its_wheels() -> None:
 
 
 def test_nothing_says_to_install_the_harness_from_an_index() -> None:
-    """No package index has it: documents and messages install from the clone, or a wheel that `harness pack` made."""
+    """No package index has it: documents and messages install from the clone or from a packed wheel."""
     texts = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/**/*.py"), *ROOT.glob("notebooks/*.ipynb")]
     wrong = [str(path) for path in texts if "pip install" in (text := path.read_text()) and _from_index(text)]
     assert wrong == []

@@ -91,7 +91,7 @@ def test_from_training_to_a_verdict(home: Path) -> None:
         assert variant["reference_accuracy"] > 0.98
         assert [one["name"] for one in variant["classes"]] == list(COLOURS)
     assert "verdict: PASS" in command(home, "harness", "verdict", "check.json")
-    command(home, "harness", "flips", "check.json", "--html", "flips.html")
+    command(home, "harness", "report", "check.json", "--flips", "--html", "check.html")
     assert "layers beside float32's" in command(home, "harness", "explain", "int8", *shared, "--images", "6")
 
     for model in ("variants/int8.tflite", "fruit.keras"):

@@ -81,7 +81,7 @@ def test_computing_a_reference_without_tensorflow_says_what_to_install(
 ) -> None:
     """One line and exit code 2."""
     done = subprocess.run(
-        [old_python, "-m", "harness", "reference", str(tiny_model), "--data", few_images, "--models", tmp_path],
+        [old_python, "-m", "harness", "evaluate", str(tiny_model), "--data", few_images, "--models", tmp_path],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": ""},
         capture_output=True,

@@ -107,6 +107,13 @@ def read(folder: Path) -> dict[str, Variant]:
         raise SetupError(f"{path}: an entry is damaged ({error}); convert again") from error
 
 
+def find(variants: Mapping[str, Variant], kind: str, folder: Path) -> Variant:
+    """A variant by its name. Raises SetupError."""
+    if kind not in variants:
+        raise SetupError(f"{folder}: has no variant {kind!r}; it has {', '.join(variants) or 'none'}")
+    return variants[kind]
+
+
 def encode(variants: dict[str, Variant]) -> bytes:
     """A manifest's content."""
     content = {"schema": SCHEMA, "variants": [asdict(variants[kind]) for kind in sorted(variants)]}

@@ -59,7 +59,9 @@ def read(path: Path, folder: Path) -> tuple[Subject, Policy]:
         with zipfile.ZipFile(path) as archive:
             about = json.loads(archive.read(ABOUT))
             if about["schema"] != SCHEMA:
-                raise SetupError(f"{path}: schema {about['schema']!r}, expected {SCHEMA!r}; run harness pack again")
+                raise SetupError(
+                    f"{path}: schema {about['schema']!r}, expected {SCHEMA!r}; run harness device pack again"
+                )
             (folder / manifest.FILE).write_bytes(archive.read(manifest.FILE))
             variants = manifest.read(folder)
             for variant in variants.values():
@@ -68,9 +70,9 @@ def read(path: Path, folder: Path) -> tuple[Subject, Policy]:
                 arrays = {name: stored[name] for name in stored.files}
         return _subject(about, arrays, variants, folder, path), policy.from_json(about["policy"], str(path))
     except OSError as error:
-        raise SetupError(f"{path}: expected what harness pack wrote ({error.strerror or error})") from error
+        raise SetupError(f"{path}: expected what harness device pack wrote ({error.strerror or error})") from error
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:
-        raise SetupError(f"{path}: damaged, or not what harness pack wrote ({error}); pack again") from error
+        raise SetupError(f"{path}: damaged, or not what harness device pack wrote ({error}); pack again") from error
 
 
 def _subject(

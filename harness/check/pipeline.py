@@ -162,8 +162,7 @@ class CheckedRun:
 
 def select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
     for kind in kinds or ():
-        if kind not in known:
-            raise SetupError(f"{models}: has no variant {kind!r}; it has {', '.join(known) or 'none'}")
+        manifest.find(known, kind, models)
     chosen = {kind: known[kind] for kind in manifest.KNOWN_KINDS if kind in known and (not kinds or kind in kinds)}
     if not chosen:
         raise SetupError(f"{models}: its manifest names no variants; convert again")

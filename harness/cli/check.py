@@ -22,22 +22,18 @@ if TYPE_CHECKING:
 
 WORST_FIRST = (Exit.INTERRUPTED, Exit.FAIL, Exit.SETUP, Exit.INCONCLUSIVE, Exit.PASS)  # of several devices
 
-DOES = "judge variants against the Keras reference, on this machine or on devices"
 EXAMPLE = "harness check --device ssh://pi@raspberrypi.local --json runs/check.json --html runs/check.html"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    flags.add_models(parser)
-    flags.add_reference(parser)
-    flags.add_variants(parser)
-    parser.add_argument(
+    flags.add(parser, *flags.SUBJECT)
+    flags.add(
+        parser,
         "--device",
-        action="append",
-        metavar="URI",
-        help="where to run: local, ssh://[user@]host[:port] or adb://[serial]; may be repeated (default: local; "
-        "with --scheduler: all of the lab's, if they are alike)",
+        help="local, ssh://[user@]host[:port] or adb://[serial]; may be repeated (default: local; with --scheduler: "
+        "all of the lab's, if they are alike)",
     )
-    parser.add_argument("--keep", action="store_true", help="leave the job on the device, to look at")
+    parser.add_argument("--keep", action="store_true", help="leave the job on the device, to examine it")
     parser.add_argument(
         "--benchmark-model", type=Path, metavar="FILE", help="Google's benchmark_model for the device, to run beside"
     )
@@ -48,7 +44,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FLAG",
         help="passed to it, as in --benchmark-flag=--use_gpu=true; may be repeated",
     )
-    parser.add_argument("--packed", type=Path, metavar="FILE", help="a check that harness pack put into one file")
+    parser.add_argument(
+        "--packed", type=Path, metavar="FILE", help="a check that harness device pack put into one file"
+    )
     parser.add_argument(
         "--json",
         type=Path,
@@ -56,17 +54,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the record; raw samples and outputs go beside it as .npz (default: %(default)s)",
     )
-    parser.add_argument("--html", type=Path, metavar="FILE", help="a page with verdict, figures and pictures")
+    flags.add(parser, "--html")
     flags.add_latency(parser)
-    flags.add_policy(parser)
-    flags.add_data(parser)
     parser.add_argument(
         "--shards",
-        type=int,
+        type=flags.count(),
         metavar="N",
         help="read the images in N shards, never all at once (default: as many as a large set needs)",
     )
-    flags.add_scheduler(parser)
+    flags.add(parser, "--scheduler", *flags.TLS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -84,8 +80,6 @@ def run(options: argparse.Namespace) -> int:
     plan = flags.latency_plan(options)
     if options.json.suffix != ".json":
         raise SetupError(f"--json {options.json}: expected a name ending in .json; the arrays go beside it as .npz")
-    if options.shards is not None and options.shards < 1:
-        raise SetupError(f"--shards {options.shards}: expected at least 1")
     benchmark = None
     if options.benchmark_model:
         benchmark = BenchmarkModel(options.benchmark_model, tuple(options.benchmark_flag))
@@ -121,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"record: {path}, raw samples and outputs: {arrays}")
         codes.append(Exit.INTERRUPTED if one.run.interrupted else OUTCOME_CODES[one.run.record.outcome])
     if options.html and (records := [one.run.record for one in done if one.run]):
-        write_atomic(options.html, page.page(runs.of(records)).encode())
+        write_atomic(options.html, page.render(runs.of(records)).encode())
         print(f"report: {options.html}")
     return min(codes, key=WORST_FIRST.index)
 

@@ -1,4 +1,4 @@
-"""`harness completion`."""
+"""`harness --completion SHELL`."""
 
 from __future__ import annotations
 
@@ -6,30 +6,16 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.core.errors import Exit, SetupError
-
-DOES = "print a shell's completion script"
-EXAMPLE = 'eval "$(harness completion bash)"'
+import shtab
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
-
-
-def run(options: argparse.Namespace) -> int:
-    from harness.cli import parser
-
-    try:
-        import shtab
-    except ModuleNotFoundError as error:
-        raise SetupError(f"{error}; completion needs it: pip install shtab") from error
-    top = parser()
+def script(top: argparse.ArgumentParser, shell: str) -> str:
+    """The shell's script, which completes verbs, flags, files and folders."""
     for action in _actions(top):
         if action.type is Path:
             folder = action.metavar == "DIR"
             action.complete = shtab.DIRECTORY if folder else shtab.FILE  # type: ignore[attr-defined]
-    print(shtab.complete(top, options.shell))
-    return Exit.PASS
+    return str(shtab.complete(top, shell))
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:

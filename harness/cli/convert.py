@@ -8,25 +8,23 @@ from pathlib import Path
 from harness.cli import flags
 from harness.core.errors import Exit
 
-DOES = "make TFLite variants of a Keras model"
 EXAMPLE = "harness convert models/resnet164.keras --out models/tflite"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL.keras")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for variants and manifest.json")
-    parser.add_argument(
+    flags.add(
+        parser,
         "--variants",
-        type=flags.names,
-        metavar="KINDS",
         help="comma-separated (default: float32,dynamic_range,int8; also: float16, int8_float_io, int16x8, "
         "int16x8_float_io)",
     )
     parser.add_argument(
         "--max-flips",
-        type=int,
+        type=flags.count(0),
         metavar="N",
-        help="make int8_mixed_float_io, too: int8, but as few layers in float32 as keep the flips within N",
+        help="also make int8_mixed_float_io: int8, with as few layers in float32 as keep the flips within N",
     )
     parser.add_argument(
         "--tuning",
@@ -43,20 +41,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--calibration-size",
-        type=int,
+        type=flags.count(),
         default=220,
         metavar="N",
         help="images used, classes in equal number (default: %(default)s)",
     )
-    parser.add_argument(
+    flags.add(
+        parser,
         "--data",
-        type=Path,
-        metavar="DIR",
-        help=f"test images, which no calibration image may be one of (default: {flags.DATA}, where it is there)",
+        default=None,
+        help=f"test images, which must not be calibration images (default: {flags.DATA}, if it exists)",
     )
-    flags.add_config(parser)
-    flags.add_runtime(parser, "try the variants in")
-    flags.add_import(parser)
+    flags.add(parser, "--model-config", "--runtime", "--import")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     from harness.artifacts.manifest import KINDS
     from harness.output import terminal
 
-    made = convert(
+    variants = convert(
         options.model,
         options.out,
         Images(
@@ -80,5 +76,5 @@ def run(options: argparse.Namespace) -> int:
         pythons=options.runtime,
         config=options.model_config,
     )
-    print(terminal.converted(made, options.out))
+    print(terminal.converted(variants, options.out))
     return Exit.PASS

@@ -1,13 +1,13 @@
-"""Flags that several verbs share, and their defaults."""
+"""Flags that several verbs share, each described once, and what they stand for."""
 
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from harness.core.errors import SetupError
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.check.pipeline import Subject
@@ -23,92 +23,110 @@ CALIBRATION = Path("data/calibration")
 RECORD = Path("runs/check.json")
 
 
-def add_models(parser: argparse.ArgumentParser, what: str = "folder of variants") -> None:
-    parser.add_argument("--models", type=Path, default=MODELS, metavar="DIR", help=f"{what} (default: %(default)s)")
+def names(text: str) -> tuple[str, ...]:
+    """Comma-separated names, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
-def add_reference(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--reference", type=Path, default=MODEL, metavar="MODEL", help="the Keras model (default: %(default)s)"
-    )
+def count(minimum: int = 1) -> Callable[[str], int]:
+    """A whole number, at least `minimum`."""
+
+    def convert(text: str) -> int:
+        if not text.removeprefix("-").isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"{text}: expected a whole number, at least {minimum}")
+        return int(text)
+
+    return convert
 
 
-def add_variants(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--variants", type=names, metavar="KINDS", help="comma-separated (default: all in the manifest)"
-    )
+def seconds(text: str) -> float:
+    """A time, at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: expected seconds, at least 0")
+    return value
 
 
-def add_runtime(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument(
-        "--runtime",
-        action="append",
-        default=[],
-        metavar="PYTHON",
-        help=f"another Python, with an older runtime such as tflite-runtime, to {what}; may be repeated",
-    )
+class _PrintPolicy(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from harness.judge import policy
+
+        print(policy.DEFAULTS.read_text(), end="")
+        parser.exit()
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=DATA,
-        metavar="DIR",
-        help="images named <class>_<n>.<ext> or <class>/<name>, a class by name or number (default: %(default)s)",
-    )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be used, and count them")
+def _file(text: str) -> dict[str, Any]:
+    return {"type": Path, "metavar": "FILE", "help": text}
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model-config",
-        type=Path,
-        metavar="FILE",
-        help="the model's class names and pixels (default: MODEL's name ending in .toml, where it is there)",
-    )
+SHARED: dict[str, dict[str, Any]] = {
+    "--models": {"type": Path, "default": MODELS, "metavar": "DIR", "help": "folder of variants and stored outputs"},
+    "--reference": {"type": Path, "default": MODEL, "metavar": "MODEL", "help": "the Keras model"},
+    "--variants": {"type": names, "metavar": "KINDS", "help": "comma-separated (default: all in the folder)"},
+    "--data": {
+        "type": Path,
+        "default": DATA,
+        "metavar": "DIR",
+        "help": "images named <class>_<n>.<ext> or <class>/<name>, a class by name or number",
+    },
+    "--skip-bad": {"action": "store_true", "help": "leave out files that cannot be used, and count them"},
+    "--images": {"type": count(), "default": 55, "metavar": "N", "help": "images used, classes in equal number"},
+    "--layers": {"type": count(0), "default": 10, "metavar": "N", "help": "layers shown"},
+    "--device": {
+        "action": "append",
+        "metavar": "URI",
+        "help": "local, ssh://[user@]host[:port] or adb://[serial]; may be repeated",
+    },
+    "--threads": {"type": count(), "default": 1, "metavar": "N", "help": "interpreter threads for latency"},
+    "--runtime": {
+        "action": "append",
+        "default": [],
+        "metavar": "PYTHON",
+        "help": "another Python, with an older runtime such as tflite-runtime, to try the file in; may be repeated",
+    },
+    "--model-config": _file("the model's class names and pixels (default: MODEL's name ending in .toml, if it exists)"),
+    "--import": {
+        "dest": "imports",
+        "action": "append",
+        "default": [],
+        "metavar": "MODULE",
+        "help": "Python module that registers the model's own layers; its code is run; may be repeated",
+    },
+    "--policy": _file("limits of your own (default: those that --print-policy shows)"),
+    "--print-policy": {
+        "action": _PrintPolicy,
+        "nargs": 0,
+        "help": "print the default limits",
+    },
+    "--html": _file("a page with figures and images, all in one file"),
+    "--json": _file("all figures; - for standard output"),
+    "--scheduler": {"metavar": "tcp://HOST:PORT", "help": "use the devices of a lab's workers (see harness lab)"},
+    "--tls-ca": _file("PEM file of the lab's authority, for tls:// addresses"),
+    "--tls-cert": _file("PEM file of this host's certificate"),
+    "--tls-key": _file("PEM file of its key"),
+    "--host": {"metavar": "ADDRESS", "help": "address to listen on (default: 127.0.0.1, for this host alone)"},
+    "--verbose": {"action": "store_true", "help": "print each step when piped, and where an error comes from"},
+}
+IMAGES = ("--data", "--skip-bad")
+POLICY = ("--policy", "--print-policy")
+TLS = ("--tls-ca", "--tls-cert", "--tls-key")
+SUBJECT = ("--models", "--reference", "--variants", *IMAGES, *POLICY)  # what is checked, and by which limits
 
 
-def add_import(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="Python module that registers layers of the model's own; runs its code; may be repeated",
-    )
-
-
-def add_policy(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--policy", type=Path, metavar="FILE", help="limits of your own (default: what harness policy prints)"
-    )
-
-
-def add_scheduler(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--scheduler",
-        metavar="tcp://HOST:PORT",
-        help="have the devices of a lab's workers do it (harness lab); default: this machine",
-    )
-    add_tls(parser)
-
-
-def add_tls(parser: argparse.ArgumentParser) -> None:
-    for name, what in (("ca", "the lab's authority"), ("cert", "this host's certificate"), ("key", "its key")):
-        parser.add_argument(
-            f"--tls-{name}", type=Path, metavar="FILE", help=f"PEM file of {what}, for tls:// addresses"
-        )
-
-
-def tls(options: argparse.Namespace) -> Keys:
-    from harness.cluster.security import Keys
-
-    return Keys(options.tls_ca, options.tls_cert, options.tls_key)
+def add(parser: argparse._ActionsContainer, *flags: str, **changes: Any) -> None:
+    """Add shared flags; a default is shown in each one's help."""
+    for flag in flags:
+        keywords = SHARED[flag] | changes
+        if keywords.get("default"):
+            keywords["help"] += " (default: %(default)s)"
+        parser.add_argument(*(["-v"] if flag == "--verbose" else []), flag, **keywords)
 
 
 def add_latency(parser: argparse.ArgumentParser) -> None:
+    """How latency is measured."""
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--quick", action="store_true", help="a short look at latency: wide intervals, few percentiles")
     how.add_argument(
@@ -117,26 +135,39 @@ def add_latency(parser: argparse.ArgumentParser) -> None:
         help="latency as MLPerf's single stream: each variant alone, 1,024 inferences and 60 s, after 300 s of rest",
     )
     how.add_argument("--no-latency", action="store_true", help="judge the answers only")
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="interpreter threads for latency (default: %(default)s)"
-    )
+    add(parser, "--threads")
     parser.add_argument(
         "--processes",
-        type=int,
+        type=count(),
         metavar="N",
         help="fresh processes that measure latency one after the other (default: 5)",
     )
-    parser.add_argument("--cooldown", type=float, metavar="S", help="seconds of rest before each of them (default: 0)")
+    parser.add_argument("--cooldown", type=seconds, metavar="S", help="seconds of rest before each (default: 0)")
     parser.add_argument(
-        "--baseline",
-        type=Path,
-        metavar="RECORD",
-        help="record of an earlier check of this host, to compare latency with",
+        "--baseline", type=Path, metavar="RECORD", help="earlier record of this host, to compare latency with"
     )
 
 
+def tls(options: argparse.Namespace) -> Keys:
+    """What the flags of TLS name."""
+    from harness.cluster.security import Keys
+
+    return Keys(options.tls_ca, options.tls_cert, options.tls_key)
+
+
+def latency_plan(options: argparse.Namespace) -> LatencyPlan | None:
+    """The plan that the flags of `add_latency` ask for. None if latency is not measured."""
+    from harness.run.latency_plan import MLPERF, QUICK, LatencyPlan
+
+    if options.no_latency:
+        return None
+    plan = MLPERF if options.mlperf else QUICK if options.quick else LatencyPlan()
+    changes = {"threads": options.threads, "processes": options.processes, "cooldown_s": options.cooldown}
+    return replace(plan, **{name: value for name, value in changes.items() if value is not None})
+
+
 def subject(options: argparse.Namespace, limits: Policy, progress: Progress) -> Subject:
-    """What is checked, by the flags of `add_models`, `add_reference`, `add_variants` and `add_data`."""
+    """What the flags of SUBJECT name."""
     from harness.check import pipeline
     from harness.output import terminal
 
@@ -150,38 +181,3 @@ def subject(options: argparse.Namespace, limits: Policy, progress: Progress) -> 
         limits=limits,
         skip_bad=options.skip_bad,
     )
-
-
-def check_threads(threads: int) -> int:
-    """The number, where this machine has as many cores. Raises SetupError."""
-    from harness.run import worker
-
-    cores = worker.cores()
-    if not 1 <= threads <= cores:
-        raise SetupError(f"--threads {threads}: expected 1 to {cores}, the cores that this process may use")
-    return threads
-
-
-def latency_plan(options: argparse.Namespace) -> LatencyPlan | None:
-    """The plan that the flags of `add_latency` ask for. Raises SetupError: zero runs, more threads than cores."""
-    from harness.run.latency_plan import MLPERF, QUICK, LatencyPlan
-
-    if options.threads < 1:
-        raise SetupError(f"--threads {options.threads}: expected at least 1")
-    if options.no_latency:
-        return None
-    own = {name: value for name in ("processes", "cooldown") if (value := getattr(options, name)) is not None}
-    for name, value in own.items():
-        if value < (least := 1 if name == "processes" else 0):
-            raise SetupError(f"--{name} {value:g}: expected at least {least}; --no-latency measures none")
-    plan = MLPERF if options.mlperf else QUICK if options.quick else LatencyPlan()
-    return replace(
-        plan,
-        threads=options.threads,
-        processes=own.get("processes", plan.processes),
-        cooldown_s=own.get("cooldown", plan.cooldown_s),
-    )
-
-
-def names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 from harness.cli import flags
-from harness.core.errors import Exit, SetupError
+from harness.core.errors import Exit
 
-DOES = "say what a Keras or TFLite model sees in pictures"
 EXAMPLE = "harness predict data/test/7_1.jpg --model models/tflite/int8.tflite --top 3"
-STANDARD_OUTPUT = Path("-")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -24,36 +22,27 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="a .keras or .tflite file (default: %(default)s)",
     )
     parser.add_argument(
-        "--top", type=int, default=1, metavar="N", help="classes shown of each, likeliest first (default: %(default)s)"
+        "--top",
+        type=flags.count(),
+        default=1,
+        metavar="N",
+        help="classes shown for each image, most likely first (default: %(default)s)",
     )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="the answers; - is standard output, without the table"
-    )
-    flags.add_models(parser, "knows a Keras model's class names and pixels, where it was converted")
-    flags.add_config(parser)
-    flags.add_import(parser)
+    flags.add(parser, "--models", "--model-config", "--import", "--json")
 
 
 def run(options: argparse.Namespace) -> int:
-    import json
-
-    from harness.core.files import write_atomic
     from harness.output import terminal
+    from harness.output.files import Outputs
     from harness.tools import classifier
     from harness.tools.predict import predict
 
-    if options.top < 1:
-        raise SetupError(f"--top {options.top}: expected at least 1")
+    outputs = Outputs({"formats.plain_json": options.json})
     model = classifier.open_model(options.model, options.models, config=options.model_config, imports=options.imports)
     with terminal.Bars() as bars:
-        done = predict(model, options.images, options.top, bars)
-    shown = json.dumps(done.to_json(), indent=2) + "\n"
-    if options.json == STANDARD_OUTPUT:
-        print(shown, end="")
-    else:
-        print(terminal.predictions(done))
-        if options.json:
-            write_atomic(options.json, shown.encode())
-    for problem in done.problems:
+        predictions = predict(model, options.images, options.top, bars)
+    outputs.show(terminal.predictions(predictions))
+    outputs.write(predictions)
+    for problem in predictions.problems:
         print(f"harness predict: {problem}", file=sys.stderr)
-    return Exit.SETUP if done.problems else Exit.PASS
+    return Exit.SETUP if predictions.problems else Exit.PASS

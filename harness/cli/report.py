@@ -3,60 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.cli import flags
 from harness.core.errors import Exit
 
-if TYPE_CHECKING:
-    from harness.output.formats.runs import Runs
-
-DOES = "show stored runs again, in another shape, several devices side by side"
-EXAMPLE = "harness report runs/check.json --format html --out runs/check.html"
-FORMATS = ("table", "markdown", "junit", "html", "json")
+EXAMPLE = "harness report runs/check.json --html runs/check.html"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "records", type=Path, nargs="+", metavar="RUN", help="records of harness check, or folders of them"
     )
-    parser.add_argument("--format", choices=FORMATS, default="table", help="(default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write to a file (default: standard output)")
-    flags.add_policy(parser)
+    parser.add_argument("--flips", action="store_true", help="list the images whose prediction changed")
+    flags.add(parser, *flags.POLICY, "--html", "--json")
+    for name, text in (("markdown", "a comment for a pull request"), ("junit", "XML for CI, a test case per check")):
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"{text}; - for standard output")
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness.core.files import check_writable, write_atomic
+    from harness.output import terminal
+    from harness.output.files import Outputs
     from harness.output.formats import runs
 
-    render = _renderer(options.format)  # fails where the extra is missing, before the work
-    if options.out:
-        check_writable(options.out.parent)
-    shown = render(runs.read(options.records, options.policy)).rstrip("\n")
-    if options.out:
-        write_atomic(options.out, f"{shown}\n".encode())
-        print(f"written: {options.out}")
-    else:
-        print(shown)
+    formats = {"markdown": options.markdown, "junit": options.junit, "json_report": options.json}
+    outputs = Outputs({"report.check": options.html, **{f"formats.{name}": path for name, path in formats.items()}})
+    stored = runs.read(options.records, options.policy)
+    outputs.show(terminal.flips(stored) if options.flips else terminal.tables(stored))
+    outputs.write(stored)
     return Exit.PASS
-
-
-def _renderer(shape: str) -> Callable[[Runs], str]:
-    if shape == "html":
-        from harness.output.report import check
-
-        return check.page
-    if shape == "table":
-        from harness.output import terminal
-
-        return terminal.tables
-    from harness.output.formats import json_report, junit, markdown
-
-    renderers: dict[str, Callable[[Runs], str]] = {
-        "markdown": markdown.render,
-        "junit": junit.render,
-        "json": json_report.render,
-    }
-    return renderers[shape]

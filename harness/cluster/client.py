@@ -139,7 +139,7 @@ def choose(devices: Mapping[str, Facts], named: Sequence[str], where: str) -> li
         listed = "; ".join(f"{uri} ({like(facts)})" for uri, facts in chosen.items())
         raise SetupError(
             f"{where}: its devices are not alike, and a verdict is one device's: {listed}; name those to use with "
-            "--device, or judge each by harness fleet"
+            "--device, or judge each by harness lab check"
         )
     return list(chosen)
 

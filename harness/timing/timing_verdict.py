@@ -127,7 +127,9 @@ def _verdict(
         doubts.append(f"the machine does not measure evenly: {described(control)}")
     if len(marked) > MOST_MARKED * blocks:
         commonest, _ = Counter(mark for block in marked for mark in block.marks).most_common(1)[0]
-        doubts.append(f"the machine changed in {len(marked)} of {blocks} blocks ({commonest}); try harness doctor")
+        doubts.append(
+            f"the machine changed in {len(marked)} of {blocks} blocks ({commonest}); try harness device doctor"
+        )
     if doubts:
         return Verdict(Outcome.INCONCLUSIVE, tuple(doubts))
     for severity in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS):

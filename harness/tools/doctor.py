@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.core.outcome import Outcome
 from harness.run.worker import CPU, PI_THROTTLED, STATE, Gauges, number, output, text
 
 WATCHED_S = 1.0
@@ -45,6 +46,11 @@ def examine(root: Path = Path("/"), watched_s: float = WATCHED_S) -> list[Advice
     now = dict(zip(STATE, gauges.read(), strict=True))
     found = [*_power(root, now), *_company(root, change), *_frequency(root), *_memory(root), *_unseen(root, now)]
     return sorted(found, key=lambda advice: not advice.todo)
+
+
+def outcome(advice: Sequence[Advice]) -> Outcome:
+    """INCONCLUSIVE if something should be changed before latency is measured."""
+    return Outcome.INCONCLUSIVE if any(one.todo for one in advice) else Outcome.PASS
 
 
 def _power(root: Path, now: dict[str, float]) -> Iterator[Advice]:

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from converters import equalize
+from converters import calibration, equalize
+from harness.artifacts import manifest
 from harness.core.errors import SetupError
+from harness.core.progress import Progress
+from harness.images import dataset
 from harness.run import worker
 
 Values = npt.NDArray[np.float64]
@@ -53,6 +58,8 @@ class Explanation:
     layers: tuple[Layer, ...]
     causes: tuple[str, ...]
     images: int
+    kind: str = ""
+    model: str = ""
 
     @property
     def ranked(self) -> tuple[Layer, ...]:
@@ -92,6 +99,23 @@ class _Sums:
         if self.noise == 0:
             return NO_ERROR_DB
         return 10 * math.log10(max(self.signal, 1e-30) / self.noise)
+
+
+def variant(
+    models: Path, kind: str, folder: Path, images: int, progress: Progress, *, skip_bad: bool = False
+) -> Explanation:
+    """Explain a variant beside the float32 one of its folder, on some images of another folder. Raises SetupError."""
+    known = manifest.read(models)
+    pair = {name: manifest.find(known, name, models) for name in ("float32", kind)}
+    for entry in pair.values():
+        manifest.verify(models, entry, entry.source_sha256)
+    takes = manifest.spec_of(pair, models)
+    chosen = calibration.choose(dataset.load(folder, takes, skip_bad=skip_bad), images)
+    float32, quantized = (entry.path(models).read_bytes() for entry in pair.values())
+    explanation = explain(
+        float32, quantized, chosen.inputs(), takes.class_names, partial(progress, f"layers of {kind}")
+    )
+    return replace(explanation, kind=kind, model=str(pair[kind].path(models)))
 
 
 def explain(

@@ -6,14 +6,18 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from harness.artifacts import manifest
 from harness.artifacts.manifest import Variant
+from harness.core import cores
 from harness.core.errors import SetupError
+from harness.core.progress import Progress
+from harness.images import dataset
 from harness.images.dataset import Dataset
 from harness.run import execute, job, worker
 from harness.run.latency_plan import LatencyPlan
@@ -42,6 +46,40 @@ class Turn:
     @property
     def ratio(self) -> float:
         return self.ours / self.theirs
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All turns of one variant."""
+
+    kind: str
+    turns: tuple[Turn, ...]
+
+
+def variants(
+    models: Path,
+    kinds: Sequence[str] | None,
+    folder: Path,
+    threads: int,
+    turns: int,
+    progress: Progress,
+    *,
+    skip_bad: bool = False,
+) -> list[Comparison]:
+    """Compare variants of a folder, all if none are named, on the images of another folder. Raises SetupError."""
+    if threads > (available := cores.usable()):
+        raise SetupError(f"--threads {threads}: expected 1 to {available}, the cores that this process may use")
+    known = manifest.read(models)
+    chosen = [manifest.find(known, kind, models) for kind in kinds or known]
+    data = dataset.load(folder, manifest.spec_of(known, models), skip_bad=skip_bad)
+    results = []
+    for variant in chosen:
+        done: list[Turn] = []
+        for turn in compare(models, variant, data, threads, turns):
+            done.append(turn)
+            progress(f"{variant.kind} beside litert-benchmark", len(done), turns)
+        results.append(Comparison(variant.kind, tuple(done)))
+    return results
 
 
 def compare(models: Path, variant: Variant, data: Dataset, threads: int, turns: int) -> Iterator[Turn]:

@@ -17,9 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from converters import calibration
+from harness.artifacts import manifest
 from harness.core.errors import SetupError
+from harness.images import dataset
 from harness.run import worker
-from harness.tools import roofline
+from harness.tools import classifier, roofline
+from harness.tools.classifier import TFLITE
 from harness.tools.profiler_process import DELEGATED, INVOKE, OPERATOR
 from harness.tools.roofline import Peak, Work
 
@@ -83,6 +87,16 @@ class Profile:
         return sum(
             max(work.macs / self.peak_macs_per_s, work.moved_bytes / self.peak.bytes_per_s) for work in self.work
         )
+
+
+def variant(models: Path, name: str, folder: Path, images: int, *, skip_bad: bool = False) -> Profile:
+    """Profile a variant of a folder, or a .tflite file, on some images of another folder. Raises SetupError."""
+    path = Path(name)
+    if path.suffix != TFLITE:
+        path = manifest.find(manifest.read(models), name, models).path(models)
+    takes = classifier.open_model(path, models).spec
+    chosen = calibration.choose(dataset.load(folder, takes, skip_bad=skip_bad), images)
+    return measure(path, chosen.inputs(), path.stem)
 
 
 def measure(path: Path, images: npt.NDArray[np.float32], kind: str) -> Profile:

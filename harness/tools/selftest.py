@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,14 +66,20 @@ class _Subject:
         return self.variant.path(self.folder).read_bytes()
 
 
-def run(models: Path, reference_model: Path, data_folder: Path, step: Step) -> list[Case]:
+def outcome(cases: Sequence[Case]) -> Outcome:
+    """FAIL if a case was not judged as expected; INCONCLUSIVE if one could only not be run."""
+    wrong = [case.given for case in cases if not case.held]
+    return Outcome.PASS if not wrong else Outcome.INCONCLUSIVE if set(wrong) == {NOT_RUN} else Outcome.FAIL
+
+
+def run(models: Path, reference_model: Path, data_folder: Path, step: Step, *, skip_bad: bool = False) -> list[Case]:
     """Every case, in turn. Raises SetupError where there is no sound variant to break."""
     variants = manifest.read(models)
     kind = next((kind for kind in ("int8", *variants) if kind in variants), None)
     if kind is None:
         raise SetupError(f"{models}: its manifest names no variants; convert again")
     manifest.verify(models, variants[kind], keras_model.sha256(reference_model))
-    data = dataset.load(data_folder, variants[kind].spec)
+    data = dataset.load(data_folder, variants[kind].spec, skip_bad=skip_bad)
     expected = reference.obtain(reference_model, data, models, step)
     subject = _Subject(models, kind, variants[kind], data, expected)
     cases = []

@@ -97,7 +97,7 @@ def test_a_fleet_has_a_verdict_a_device_and_one_for_all(
     check: Check, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """This machine passes, a device that nobody has is INCONCLUSIVE with its reason, and so is the fleet."""
-    code = main(["fleet", str(a_fleet(check, tmp_path, "local", "adb://nobody-has-it"))])
+    code = main(["lab", "check", str(a_fleet(check, tmp_path, "local", "adb://nobody-has-it"))])
     shown = capsys.readouterr().out
     assert code == 3
     assert "local                PASS" in shown
@@ -128,11 +128,11 @@ def test_a_fleet_on_a_lab(lab: Lab, check: Check, tmp_path: Path, capsys: pytest
     """Devices of two hosts, by property; one host is lost, and only its device is INCONCLUSIVE."""
     path = a_fleet(check, tmp_path)
     path.write_text(path.read_text() + '[[device]]\nwhere = { uri = "local://*" }\nat_least = 2\n')
-    assert main(["fleet", str(path), "--scheduler", lab.address]) == 0
+    assert main(["lab", "check", str(path), "--scheduler", lab.address]) == 0
     assert "2 devices: 2 PASS" in capsys.readouterr().out
     lab.kill("two")
     wait_for(lambda: "two" not in str(_seen(lab)))
-    said = refusal(capsys, main(["fleet", str(path), "--scheduler", lab.address]))
+    said = refusal(capsys, main(["lab", "check", str(path), "--scheduler", lab.address]))
     assert "1 devices have uri = 'local://*', expected at least 2" in said
 
 

@@ -97,6 +97,7 @@ def test_the_record_keeps_all_limits() -> None:
 
 
 def test_the_printed_policy_is_the_default(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """`harness policy > FILE` is a file to start from."""
-    assert main(["policy"]) == 0
+    """`harness check --print-policy > FILE` is a file to start from."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["check", "--print-policy"])
     assert policy.load(written(tmp_path, capsys.readouterr().out)) == policy.load()

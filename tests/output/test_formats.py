@@ -84,9 +84,9 @@ def test_speed_is_told_as_times_as_fast_with_its_interval() -> None:
 
 
 def test_the_page_of_a_check_comes_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """--format html writes one file with the verdict, its reasons, every variant and every changed image."""
+    """--html writes one file with the verdict, its reasons, every variant and every changed image."""
     path, page = stored(tmp_path, broken=60), tmp_path / "sub" / "check.html"
-    assert main(["report", str(path), "--format", "html", "--out", str(page)]) == 0
+    assert main(["report", str(path), "--html", str(page)]) == 0
     assert f"written: {page}" in capsys.readouterr().out
     text = page.read_text()
     assert text.startswith("<!doctype html>")
@@ -99,7 +99,7 @@ def test_the_page_of_a_check_comes_from_the_command_line(tmp_path: Path, capsys:
 
 def test_the_page_tells_of_time_and_of_the_device() -> None:
     """Speed-up, the distribution, blocks over time, the temperature; what could not be read is unavailable."""
-    text = check.page(runs.of([timed(a_run())]))
+    text = check.render(runs.of([timed(a_run())]))
     assert "2.00x" in text
     assert "Distribution of the time of one inference. float32 median 4.0" in text
     assert "int8&#39;s blocks took 0.9" in text
@@ -109,7 +109,7 @@ def test_the_page_tells_of_time_and_of_the_device() -> None:
 
 def test_the_page_needs_nothing_else_and_every_picture_has_a_text() -> None:
     """No script, no link, no address; each picture in two colourings and described; no page beyond 2 MB."""
-    text = check.page(two_devices())
+    text = check.render(two_devices())
     assert len(text.encode()) < 2_000_000
     tags = Tags(text).tags
     assert not {"script", "link", "iframe", "b>"} & {tag for tag, _ in tags}
@@ -125,7 +125,7 @@ def test_a_page_of_noise_stays_small() -> None:
     run = a_run(broken=500)
     pixels = np.random.default_rng(0).integers(0, 256, (500, 96, 96, 3), dtype=np.uint8)
     run = replace(run, arrays={**run.arrays, "flipped.images": pixels})
-    text = check.page(runs.of([on(f"device {i}", run) for i in range(4)]))
+    text = check.render(runs.of([on(f"device {i}", run) for i in range(4)]))
     assert len(text.encode()) < 2_000_000
     assert "40 of them, the surest answers first" in text
 
@@ -133,13 +133,13 @@ def test_a_page_of_noise_stays_small() -> None:
 def test_a_page_without_a_change_or_an_answer_says_so() -> None:
     """Nothing broken: no gallery. A variant that crashed: its reason, dashes, and no figure fails."""
     run = a_run(broken=0)
-    assert "No variant changed an answer." in check.page(runs.of([run]))
+    assert "No variant changed an answer." in check.render(runs.of([run]))
     crashed = replace(run, variants=(*run.variants, silent()), outcome=Outcome.FAIL)
-    text = check.page(runs.of([crashed]))
+    text = check.render(runs.of([crashed]))
     assert "exit code -11" in text
     kept = {name: array for name, array in run.arrays.items() if "." not in name or name.startswith("flipped")}
     alone = replace(run, variants=(silent(),), arrays=kept, outcome=Outcome.FAIL)
-    assert "exit code -11" in check.page(runs.of([alone]))
+    assert "exit code -11" in check.render(runs.of([alone]))
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -147,7 +147,7 @@ def test_the_page_fits_its_window(width: int, tmp_path: Path) -> None:
     """A phone and a desktop, two devices of long names: as wide as the window, pictures load, the console is empty."""
     both = two_devices()
     long = replace(both, devices=("a-device-of-a-long-name-" * 3, "another device with a long name " * 3))
-    seen = look(check.page(long), width, tmp_path)
+    seen = look(check.render(long), width, tmp_path)
     assert seen.width <= width
     assert seen.loaded == seen.pictures > 60
     assert not seen.console
@@ -225,10 +225,12 @@ def test_every_shape_comes_from_the_command_line(tmp_path: Path, capsys: pytest.
     """From a folder too, whose further devices are found; exit code 0 whatever the verdict."""
     stored(tmp_path, broken=60)
     record.write(on("phone", a_run()), tmp_path / "check.phone.json")
-    for shape, said in (("table", "verdict of 2 devices: FAIL"), ("markdown", "2 devices"), ("junit", "testsuites")):
-        assert main(["report", str(tmp_path), "--format", shape]) == 0
-        assert said in capsys.readouterr().out
-    assert main(["report", str(tmp_path), "--format", "json"]) == 0
+    assert main(["report", str(tmp_path)]) == 0
+    assert "verdict of 2 devices: FAIL" in capsys.readouterr().out
+    for flag, start in (("--markdown", "## "), ("--junit", "<?xml")):
+        assert main(["report", str(tmp_path), flag, "-"]) == 0
+        assert capsys.readouterr().out.startswith(start)
+    assert main(["report", str(tmp_path), "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["verdict"] == "FAIL"
 
 

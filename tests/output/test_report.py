@@ -13,7 +13,7 @@ import pytest
 from harness.cli import main
 from harness.images import dataset
 from harness.output.report import plots
-from harness.output.report.evaluation import page
+from harness.output.report.evaluation import render as page
 from harness.tools import metrics
 from harness.tools.evaluate import Evaluation
 from tests.conftest import DIGITS

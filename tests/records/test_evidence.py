@@ -170,7 +170,7 @@ def test_files_that_are_no_record_are_refused(content: str, tmp_path: Path, caps
     """One line and exit code 2."""
     path = tmp_path / "check.json"
     path.write_text(content)
-    for command in (["verdict", str(path)], ["flips", str(path)], ["compare", str(path), str(path)]):
+    for command in (["verdict", str(path)], ["report", str(path)], ["compare", str(path), str(path)]):
         assert main(command) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
@@ -244,8 +244,8 @@ def test_the_flips_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         ("int8", flips.BROKEN, flip.truth, True) for flip in found
     ]
     record.write(run, tmp_path / "check.json")
-    page = tmp_path / "flips.html"
-    assert main(["flips", str(tmp_path / "check.json"), "--html", str(page)]) == 0
+    page = tmp_path / "check.html"
+    assert main(["report", "--flips", str(tmp_path / "check.json"), "--html", str(page)]) == 0
     shown = capsys.readouterr().out
     content = page.read_text()
     for flip in found:
@@ -253,7 +253,8 @@ def test_the_flips_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert flip.name in content
     assert content.count("data:image/png;base64,") == 2
     assert "2 broken" in content
-    assert "fixed" not in content
+    assert "<h4>2 broken</h4>" in content
+    assert "<h4>0 fixed" not in content
 
 
 @pytest.mark.parametrize("damage", ["scale", "swap", "missing"])

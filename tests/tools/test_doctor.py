@@ -1,4 +1,4 @@
-"""`harness doctor` and the machine's state, read from a made-up /proc and /sys."""
+"""`harness device doctor` and the machine's state, read from a made-up /proc and /sys."""
 
 from __future__ import annotations
 
@@ -84,6 +84,6 @@ def test_every_trouble_is_named_with_a_remedy(laptop: Path) -> None:
 
 def test_the_command_shows_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
     """On this machine, whatever it is: an outcome that fits its last line."""
-    code = main(["doctor"])
+    code = main(["device", "doctor"])
     last = capsys.readouterr().out.splitlines()[-1]
     assert (code, last) in ((0, "nothing to change"), (3, "change these from the top, and ask again"))

@@ -14,7 +14,7 @@ from harness.judge import stages
 from harness.output.formats import figures, words
 from harness.output.formats.runs import Runs
 from harness.output.report import charts, flips, plots
-from harness.output.report.html import picture, render
+from harness.output.report.pages import fill, picture
 from harness.records import evidence
 from harness.records.record import Record
 from harness.timing import timing_verdict
@@ -28,7 +28,7 @@ DRAWN_FROM = 5  # changed answers; fewer are read faster in the table
 FIGURES_SHOWN = 6  # of devices over time, and of changed confusion matrices
 
 
-def page(runs: Runs) -> str:
+def render(runs: Runs) -> str:
     """HTML, under 2 MB whatever was run: of many flips it shows the surest, and says so."""
     first = runs.records[0]
     classes = first.arrays["reference"].shape[1]
@@ -36,7 +36,7 @@ def page(runs: Runs) -> str:
     in_matrix = called if classes <= plots.MOST_CLASSES else None
     rows = [_row(*row) for row in runs.rows()]
     by_outcome = sorted(rows, key=lambda row: -SEVERITY.index(row["variant"].verdict.outcome))
-    return render(
+    return fill(
         "check.html",
         runs=runs,
         first=first,

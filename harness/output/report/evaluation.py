@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from harness.output.report import plots
-from harness.output.report.html import image_uri, picture, render
+from harness.output.report.pages import fill, image_uri, picture
 from harness.tools.evaluate import Evaluation
 
 MISSES_SHOWN = 120
 CONFUSIONS_SHOWN = 12
 
 
-def page(evaluation: Evaluation) -> str:
+def render(evaluation: Evaluation) -> str:
     """HTML, kept small: of many misses, classes or confusions it shows the worst, and says so."""
     scores = evaluation.scores
     misses = [
@@ -25,7 +25,7 @@ def page(evaluation: Evaluation) -> str:
         }
         for i in evaluation.misses[:MISSES_SHOWN]
     ]
-    return render(
+    return fill(
         "evaluation.html",
         evaluation=evaluation,
         scores=scores,

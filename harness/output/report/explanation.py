@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.output.report.html import picture, render
+from harness.output.report.pages import fill, picture
 from harness.output.report.style import bare
 from harness.tools.explain import Explanation, short
 
@@ -15,17 +15,15 @@ RANKED = 20
 MARKED = 5  # of them, in the profile
 
 
-def page(explanation: Explanation, kind: str, model: str) -> str:
+def render(explanation: Explanation) -> str:
     """HTML: the likely causes, the profile along the network, the layers that lose most."""
     worst = explanation.ranked[:RANKED]
     alt = "Signal to noise of each layer along the network. " + "; ".join(
         f"{short(layer.name)} loses {layer.lost_db:.1f} dB" for layer in worst[:3]
     )
-    return render(
+    return fill(
         "explanation.html",
         explanation=explanation,
-        kind=kind,
-        model=model,
         worst=[(short(layer.name), layer) for layer in worst],
         profile=picture(partial(profile, explanation), alt),
     )

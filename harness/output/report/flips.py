@@ -1,16 +1,14 @@
-"""The page of a run's flips, and galleries of them for other pages."""
+"""Galleries of the images whose prediction changed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from harness.output.report.html import image_uri, render
+from harness.output.report.pages import image_uri
 from harness.records import flips
 from harness.records.flips import Flip
 from harness.records.record import Record, VariantRecord
-
-SHOWN = 120  # of each variant's broken, fixed and other ones
 
 
 @dataclass(frozen=True)
@@ -22,12 +20,7 @@ class Gallery:
     groups: tuple[tuple[str, int, list[dict[str, Any]]], ...]
 
 
-def page(record: Record) -> str:
-    """HTML: for each variant its verdict, and the images whose answer changed, broken and fixed apart."""
-    return render("flips.html", record=record, galleries=galleries(record))
-
-
-def galleries(record: Record, shown: int = SHOWN) -> list[Gallery]:
+def galleries(record: Record, shown: int) -> list[Gallery]:
     """Of every variant, at most `shown` images in each group."""
     found = flips.of(record)
     made = []

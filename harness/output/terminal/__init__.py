@@ -11,7 +11,10 @@ from harness.output.terminal.evaluation import predictions as predictions
 from harness.output.terminal.explanation import cases as cases
 from harness.output.terminal.explanation import explanation as explanation
 from harness.output.terminal.fleet import fleet as fleet
+from harness.output.terminal.profile import profile as profile
 from harness.output.terminal.progress import Bars as Bars
 from harness.output.terminal.progress import step as step
+from harness.output.terminal.tools import advice as advice
+from harness.output.terminal.tools import benchmark as benchmark
 from harness.output.terminal.variants import converted as converted
 from harness.output.terminal.variants import inspected as inspected

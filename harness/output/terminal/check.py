@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.core.outcome import Verdict
@@ -11,7 +10,7 @@ from harness.judge.rules import points
 from harness.output.formats import figures
 from harness.output.formats.runs import device_name
 from harness.output.terminal.style import coloured, grid
-from harness.records.flips import Flip
+from harness.records import flips as changed
 from harness.records.record import Record
 
 if TYPE_CHECKING:
@@ -95,10 +94,12 @@ def runs(found: Comparison) -> str:
     return "\n".join(lines)
 
 
-def flips(found: Sequence[Flip]) -> str:
-    """The images whose answer changed: broken, fixed and others, of each variant."""
+def flips(runs: Runs) -> str:
+    """The images whose prediction changed, of each variant on each device."""
+    several = len(runs.devices) > 1
     rows = [
         (
+            *([device] if several else []),
             flip.kind,
             flip.sort,
             flip.name,
@@ -106,11 +107,13 @@ def flips(found: Sequence[Flip]) -> str:
             f"{flip.expected} at {flip.expected_confidence:.2f}",
             f"{flip.answer} at {flip.answer_confidence:.2f}",
         )
-        for flip in found
+        for device, record in runs.each()
+        for flip in changed.of(record)
     ]
     if not rows:
-        return "no answer changed"
-    return grid(rows, ("variant", "", "image", "truth", "Keras", "variant"), left=6)
+        return "no prediction changed"
+    headers = (*(["device"] if several else []), "variant", "", "image", "truth", "Keras", "variant")
+    return grid(rows, headers, left=len(headers))
 
 
 def _reasons(kind: str, verdict: Verdict) -> list[str]:

@@ -15,10 +15,8 @@ from harness.tools.explain import Explanation, short
 if TYPE_CHECKING:
     from harness.tools.selftest import Case
 
-LAYERS_SHOWN = 10
 
-
-def explanation(found: Explanation) -> str:
+def explanation(found: Explanation, layers: int) -> str:
     """The layers that lose most, and the likely causes."""
     rows = [
         (
@@ -30,7 +28,7 @@ def explanation(found: Explanation) -> str:
             percent(layer.clipped),
             percent(layer.used),
         )
-        for layer in found.ranked[:LAYERS_SHOWN]
+        for layer in found.ranked[:layers]
     ]
     headers = ("layer", "operation", "lost", "signal to noise", "cosine", "clipped", "range used")
     causes = found.causes or ("no cause stands out: no range clips, the input fits, no class is dead",)

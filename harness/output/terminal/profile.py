@@ -8,7 +8,7 @@ from harness.tools.op_profile import Profile, Step
 KERNELS_SHOWN = 8
 
 
-def table(found: Profile, layers: int) -> str:
+def profile(found: Profile, layers: int) -> str:
     """Kinds of kernels, the slowest layers, the roofline."""
     kernels = [
         (name, str(count), _ms(seconds), f"{seconds / found.latency_s:.1%}")

@@ -14,7 +14,7 @@ FOLDER = "/data/local/tmp/tflite-harness"
 INSTALL = "install it: apt-get install adb, brew install android-platform-tools, or Google's platform-tools"
 NONE = (
     "no device is connected; plug one in, allow USB debugging in its developer options, "
-    "or start one without hardware: harness virtual phone"
+    "or start one without hardware: harness device virtual phone"
 )
 SETTLES_WITHIN_S = 5.0
 REMEDIES = {
@@ -26,7 +26,7 @@ REMEDIES = {
     "recovery": "in recovery; start Android on it",
     "sideload": "waiting for a sideload; start Android on it",
 }
-GONE = "not connected, or no longer; see harness devices, connect it, and run again"
+GONE = "not connected, or no longer; see harness device list, connect it, and run again"
 
 
 def connected() -> dict[str, str]:

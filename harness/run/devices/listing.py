@@ -41,8 +41,6 @@ def look(named: Sequence[str]) -> list[Seen]:
 
 def clean(named: Sequence[str]) -> int:
     """Remove the harness's files from devices; says so. Raises SetupError."""
-    if not named:
-        raise SetupError("--clean: name the devices: harness devices --clean URI")
     for one in named:
         with uri.remote(one) as device:
             device.clean()

@@ -161,7 +161,7 @@ class Remote:
             free = self._do("df -h . | tail -n 1").out.split()[3:4] or ["?"]
             return SetupError(
                 f"{self.uri}: its disk is full ({free[0]} free in {self._folder}); make room there, or remove what the "
-                f"harness keeps: harness devices --clean {self.uri}"
+                f"harness keeps: harness device clean {self.uri}"
             )
         return SetupError(f"{self.uri}: {said} (in {self._folder})")
 

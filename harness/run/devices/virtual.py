@@ -170,7 +170,7 @@ def require(machine: str) -> None:
     if platform.system() != "Linux":
         raise SetupError(f"virtual devices need Linux, this is {platform.system()}; use a Debian container")
     if os.geteuid() != 0:
-        raise SetupError("virtual devices need root, for chroot; run as root: sudo -E harness virtual ...")
+        raise SetupError("virtual devices need root, for chroot; run as root: sudo -E harness device virtual ...")
     if machine == platform.machine():
         return
     entry = BINFMT / f"qemu-{machine}"

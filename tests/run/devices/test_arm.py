@@ -77,23 +77,23 @@ def test_the_shipped_model_on_the_phone(arm_phone: Virtual, shipped_variants: Pa
 def test_a_virtual_device_is_started_and_stopped(
     arm_phone: Virtual, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """`harness virtual phone` prints an address that `harness devices` lists; stop ends it."""
+    """`harness device virtual phone` prints an address that `harness device list` lists; stop ends it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "tflite-harness" / "virtual").mkdir(parents=True)
     built = Path.home() / ".cache" / "tflite-harness" / "virtual" / "roots"
     (tmp_path / "tflite-harness" / "virtual" / "roots").symlink_to(built)
-    assert main(["virtual", "phone"]) == 0
+    assert main(["device", "virtual", "phone"]) == 0
     address = capsys.readouterr().out.splitlines()[0]
     try:
-        assert main(["devices", address]) == 0
+        assert main(["device", "list", address]) == 0
         shown = capsys.readouterr().out
         assert address in shown
         assert "aarch64 (emulated)" in shown
         assert "Harness Virtual Phone" in shown
         assert platform.machine() in shown
     finally:
-        assert main(["virtual", "phone", "remove"]) == 0
+        assert main(["device", "virtual", "phone", "remove"]) == 0
     capsys.readouterr()
-    assert main(["devices", address]) == 2
+    assert main(["device", "list", address]) == 2
     shown = capsys.readouterr().out
     assert "not connected" in shown or "no device is connected" in shown

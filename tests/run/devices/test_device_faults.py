@@ -79,7 +79,7 @@ def test_no_device(rig: Rig, nothing_connected: None, tmp_path: Path, capsys: py
     """Exit code 2, what to plug in, and how to start one without hardware."""
     said = refusal(capsys, main(arguments(rig, "adb://", tmp_path / "c.json")))
     assert "no device is connected" in said
-    assert "harness virtual phone" in said
+    assert "harness device virtual phone" in said
 
 
 def test_two_devices_and_no_serial(

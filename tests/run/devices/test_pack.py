@@ -23,7 +23,7 @@ def packed(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rig's check in one file."""
     path = tmp_path_factory.mktemp("packed") / "job.zip"
     subject = rig.subject
-    words = ["pack", str(path), "--models", str(subject.models), "--reference", subject.reference_model]
+    words = ["device", "pack", str(path), "--models", str(subject.models), "--reference", subject.reference_model]
     assert main([*words, "--data", subject.data_folder, "--policy", str(FEW_IMAGES_POLICY)]) == 0
     return path
 
@@ -58,7 +58,7 @@ def test_a_damaged_pack_is_refused(packed: Path, tmp_path: Path, capsys: pytest.
     content = packed.read_bytes()
     path = tmp_path / "job.zip"
     arguments = ["check", "--packed", str(path), "--json", str(tmp_path / "c.json")]
-    assert "expected what harness pack wrote" in refusal(capsys, main(arguments))
+    assert "expected what harness device pack wrote" in refusal(capsys, main(arguments))
     path.write_bytes(content[: len(content) // 2])
     assert "pack again" in refusal(capsys, main(arguments))
     with zipfile.ZipFile(packed) as whole, zipfile.ZipFile(path, "w") as changed:

@@ -8,13 +8,12 @@ from pathlib import Path
 from harness.cli import flags
 from harness.core.errors import Exit
 
-DOES = "say what is in a .tflite file"
 EXAMPLE = "harness inspect models/tflite/int8.tflite"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE.tflite")
-    flags.add_runtime(parser, "load the file in")
+    flags.add(parser, "--runtime")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`harness virtual`."""
+"""`harness device virtual`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import argparse
 
 from harness.core.errors import Exit
 
-DOES = "start a phone or a Raspberry Pi of ARM without hardware, under emulation"
-EXAMPLE = "harness virtual phone"
+EXAMPLE = "harness device virtual phone"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +16,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         choices=("start", "stop", "remove"),
         default="start",
-        help="remove deletes what is on it, too (default: start)",
+        help="remove also deletes what is on it (default: start)",
     )
 
 
@@ -29,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "start":
         with terminal.step(f"virtual {options.kind}"):
             uri = device.start()
-        print(f"{uri}\nnext: harness check --device '{uri}'; harness virtual {options.kind} stop ends it")
+        print(f"{uri}\nnext: harness check --device '{uri}'; harness device virtual {options.kind} stop ends it")
     elif options.action == "stop":
         print("stopped" if device.stop() else "it was not running")
     else:

@@ -1,4 +1,4 @@
-"""`harness fleet`."""
+"""`harness lab check`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 from harness.cli import flags
 from harness.core.errors import Exit
 
-DOES = "check every device of a fleet file, with one verdict for all"
-EXAMPLE = "harness fleet fleet.toml --scheduler tcp://127.0.0.1:8786"
+EXAMPLE = "harness lab check fleet.toml --scheduler tcp://127.0.0.1:8786"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="TOML: devices, variants, policy; see docs/lab.md")
-    flags.add_scheduler(parser)
+    flags.add(parser, "--scheduler", *flags.TLS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         known, problems = inventory.look([entry.uri for entry in asked.device if entry.uri])
         for problem in problems:
-            print(f"harness fleet: {problem}", file=sys.stderr)
+            print(f"harness lab check: {problem}", file=sys.stderr)
         engine = LocalEngine(known, known=known)
     with engine, terminal.Bars() as bars:
         done, interrupted = fleet.run(asked, engine, str(options.file), terminal.step, bars)

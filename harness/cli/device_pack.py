@@ -1,4 +1,4 @@
-"""`harness pack`."""
+"""`harness device pack`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ from pathlib import Path
 from harness.cli import flags
 from harness.core.errors import Exit
 
-DOES = "put a check into one file, for a machine without TensorFlow"
-EXAMPLE = "harness pack runs/job.zip"
+EXAMPLE = "harness device pack runs/job.zip"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE.zip")
-    flags.add_models(parser)
-    flags.add_reference(parser)
-    flags.add_variants(parser)
-    flags.add_policy(parser)
-    flags.add_data(parser)
+    flags.add(parser, *flags.SUBJECT)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ from harness.tools import versions
 LARGEST_PNG, THUMBNAIL = 32, 80  # pixels of a side
 
 
-def render(template: str, **values: Any) -> str:
+def fill(template: str, **values: Any) -> str:
     """A template of this package with its values filled in and escaped."""
     environment = Environment(
         loader=PackageLoader("harness.output.report"),
