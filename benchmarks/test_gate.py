@@ -12,11 +12,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.conftest import VARIANTS
 from benchmarks.test_speed import seconds
 from harness.artifacts.manifest import Variant
+from harness.core.cell import Cell
 from harness.images.dataset import Dataset
-from harness.judge import policy
-from harness.records import evidence
-from harness.records.evidence import Predictions
+from harness.judge import policy, predictions
+from harness.judge.predictions import Predictions
 from harness.run import worker
+
+INT8 = Cell("int8")
 
 
 def test_a_hundred_thousand_predictions_are_judged(tmp_path: Path, benchmark: BenchmarkFixture) -> None:
@@ -29,19 +31,19 @@ def test_a_hundred_thousand_predictions_are_judged(tmp_path: Path, benchmark: Be
     np.savez(tmp_path / "arrays.npz", labels=labels, reference=reference, outputs=outputs)
     with np.load(tmp_path / "arrays.npz") as stored:
         labels, reference, outputs = (stored[name] for name in ("labels", "reference", "outputs"))
-    answered, limits = Predictions(labels, reference, reference, {"int8": outputs}), policy.load()
+    answered, limits = Predictions(labels, reference, reference, {INT8: outputs}), policy.load()
 
     def bare() -> None:
         (outputs.argmax(axis=1) != reference.argmax(axis=1)).sum()
         np.abs(outputs - reference).max()
 
-    evidence.judge("int8", answered, limits)  # imports
+    predictions.judge(INT8, answered, limits)  # imports
 
     def turn() -> tuple[float, float]:
         from harness.judge import paired_tests
 
         paired_tests._bound.cache_clear()
-        return seconds(lambda: evidence.judge("int8", answered, limits)), seconds(bare)
+        return seconds(lambda: predictions.judge(INT8, answered, limits)), seconds(bare)
 
     pairs = benchmark.pedantic(lambda: [turn() for _ in range(5)], rounds=1)
     taken = median(ours for ours, _ in pairs)
@@ -58,14 +60,14 @@ def test_judging_beside_inference(variants: dict[str, Variant], data: Dataset, b
     content = variants["int8"].path(VARIANTS).read_bytes()
     answers = worker.answers({"int8": content}, data.inputs(), {"name": "int8", "parallel": 1})
     real = (answers["outputs"].astype(float) - answers["zero_point"]) * answers["scale"]
-    answered, limits = Predictions(data.labels, real, real, {"float32": real, "int8": real}), policy.load()
-    evidence.judge("int8", answered, limits)  # imports
+    answered, limits = Predictions(data.labels, real, real, {Cell("float32"): real, INT8: real}), policy.load()
+    predictions.judge(INT8, answered, limits)  # imports
 
     def turn() -> float:
         paired_tests._bound.cache_clear()
         begin = time.perf_counter()
-        evidence.judge("int8", answered, limits)
-        evidence.flipped(answered)
+        predictions.judge(INT8, answered, limits)
+        predictions.flipped(answered)
         judging = time.perf_counter() - begin
         task = {"name": "int8", "parallel": 2}
         return judging / seconds(lambda: worker.answers({"int8": content}, data.inputs(), task))

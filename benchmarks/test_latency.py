@@ -65,13 +65,8 @@ def measure(
     (folder / "worker.py").write_text(source.replace(LOADING, LOADING + SLOWER.format(planted=PLANTED)))
     outputs = execute.run(written, progress or (lambda *_: None))  # type: ignore[arg-type]
     assert not outputs.failures
-    arrays = {
-        f"{task.replace('-', '.')}.{name}": array
-        for task, result in outputs.results.items()
-        for name, array in result.arrays.items()
-    }
-    found = timing_verdict.runs(arrays)
-    return timing_verdict.timing(found, timing_verdict.figures(found), plan.threads)
+    runs = [result.arrays for result in outputs.results.values()]
+    return timing_verdict.timing(runs, timing_verdict.figures(runs), plan.threads)
 
 
 @pytest.mark.parametrize("kind", ["float32", KIND])

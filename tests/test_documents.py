@@ -17,7 +17,7 @@ from harness.cli import main, module, parser, paths
 from harness.core.errors import SetupError
 from harness.records import record
 from tests.conftest import CALIBRATION, ROOT
-from tests.records.test_evidence import a_run, stored
+from tests.records.sample import a_run, stored
 
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("*/*.md")})
 PROGRAMS = ("harness", "python", "python3", "pytest", "tox")
@@ -139,7 +139,8 @@ def sandbox(tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path_fa
     shutil.copy(tiny_model, folder / "runs" / "finetuned.keras")
     shutil.copytree(tiny_variants, folder / "runs" / "finetuned")
     for name in ("pi", "server"):
-        record.write(replace(a_run(), device={"uri": name, "name": name}), folder / "runs" / f"{name}.json")
+        run = a_run()
+        record.write(replace(run, device=replace(run.device, name=name)), folder / "runs" / f"{name}.json")
     return folder
 
 

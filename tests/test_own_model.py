@@ -86,10 +86,10 @@ def test_from_training_to_a_verdict(home: Path) -> None:
     shown = command(home, "harness", "check", *shared, "--reference", "fruit.keras", "--json", "check.json")
     record = json.loads((home / "check.json").read_text())
     assert record["verdict"] == "PASS"
-    assert [variant["kind"] for variant in record["variants"]] == ["float32", "dynamic_range", "int8"]
-    for variant in record["variants"]:
-        assert variant["reference_accuracy"] > 0.98
-        assert [one["name"] for one in variant["classes"]] == list(COLOURS)
+    assert [cell["variant"] for cell in record["cells"]] == ["float32", "dynamic_range", "int8"]
+    for cell in record["cells"]:
+        assert cell["parity"]["reference_accuracy"] > 0.98
+        assert [one["name"] for one in cell["parity"]["classes"]] == list(COLOURS)
     assert "verdict: PASS" in command(home, "harness", "verdict", "check.json")
     command(home, "harness", "report", "check.json", "--flips", "--html", "check.html")
     assert "layers beside float32's" in command(home, "harness", "explain", "int8", *shared, "--images", "6")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import venv
@@ -13,6 +12,7 @@ import pytest
 
 from harness.artifacts import manifest
 from harness.cli import main
+from harness.records import record
 from tests.conftest import ROOT, SHIPPED
 
 BASE = ["tflite-runtime==2.14.0", "numpy<2", "pillow", "scipy", "tabulate", "tqdm"]
@@ -44,14 +44,13 @@ def test_a_stored_reference_is_checked_with_tflite_runtime_alone(
         text=True,
     )
     assert there.exists(), done.stderr
-    record = json.loads(there.read_text())
-    assert record["machine"]["runtime"] == "tflite-runtime 2.14.0"
-    ours, theirs = np.load(here.with_suffix(".npz")), np.load(there.with_suffix(".npz"))
-    for variant in record["variants"]:
-        kind = variant["kind"]
-        assert variant["flips"] is not None, variant["reasons"]
-        agreement = (ours[f"{kind}.outputs"].argmax(1) == theirs[f"{kind}.outputs"].argmax(1)).mean()
-        assert agreement == 1.0 if kind == "float32" else agreement >= 0.97, kind
+    ours, theirs = record.read(here), record.read(there)
+    assert theirs.machine.runtime == "tflite-runtime 2.14.0"
+    for cell in theirs.cells:
+        assert cell.parity is not None, cell.verdict.reasons
+        answers = (run.arrays.raw_answers(cell.cell).argmax(1) for run in (ours, theirs))
+        agreement = np.equal(*answers).mean()
+        assert agreement == 1.0 if cell.variant == "float32" else agreement >= 0.97, cell.name
 
 
 def test_the_manifest_says_what_the_older_runtime_makes_of_each_file(

@@ -34,14 +34,14 @@ def test_from_model_to_verdict(
     code = main(["check", "--models", str(shipped_variants), "--json", str(record), "--quick"])
     shown = capsys.readouterr().out
     assert code == 0, shown
-    by_kind = {variant["kind"]: variant for variant in json.loads(record.read_text())["variants"]}
-    assert by_kind["float32"]["flips"] == 0
-    for variant in by_kind.values():
-        assert variant["images"] == 2200
-        assert variant["reference_accuracy"] >= 0.99
-        assert variant["accuracy"] >= 0.985
     shipped = json.loads(record.read_text())
+    parities = {cell["variant"]: cell["parity"] for cell in shipped["cells"]}
+    assert parities["float32"]["flips"] == 0
+    for parity in parities.values():
+        assert parity["images"] == 2200
+        assert parity["reference_accuracy"] >= 0.99
+        assert parity["accuracy"] >= 0.985
     assert main(["verdict", str(record)]) == 0
-    assert [hop["target"] for hop in shipped["variants"][-1]["hops"]] == ["folded Keras", "float32", "int8"]
+    assert [stage["target"] for stage in shipped["cells"][-1]["stages"]] == ["folded Keras", "float32", "int8"]
     capsys.readouterr()
     assert main(["selftest", "--models", str(shipped_variants)]) == 0, capsys.readouterr().out

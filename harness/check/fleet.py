@@ -119,8 +119,8 @@ class Member:
         """Of a member that did not pass, each once."""
         if not self.record:
             return [self.problem]
-        bad = [variant for variant in self.record.variants if variant.verdict.outcome is not Outcome.PASS]
-        return list(dict.fromkeys(f"{one.kind}: {reason}" for one in bad for reason in one.verdict.reasons))
+        bad = [cell for cell in self.record.cells if cell.verdict.outcome is not Outcome.PASS]
+        return list(dict.fromkeys(f"{cell.name}: {reason}" for cell in bad for reason in cell.verdict.reasons))
 
 
 def read(path: Path) -> Fleet:

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from harness.artifacts import manifest
 from harness.artifacts.reference import Reference
 from harness.check.pipeline import Subject
+from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.core.files import write_atomic
 from harness.images import dataset
-from harness.judge import policy
 from harness.judge.policy import Policy
 
 SCHEMA = "harness-pack/1"
@@ -40,7 +40,7 @@ def write(subject: Subject, limits: Policy, path: Path) -> None:
         "schema": SCHEMA,
         "model": {"file": subject.reference_model, "sha256": expected.model_sha256},
         "data": {"folder": subject.data_folder, "sha256": data.sha256, "skipped": list(data.skipped)},
-        "policy": limits.to_json(),
+        "policy": shapes.to_builtins(limits),
     }
     packed, content = io.BytesIO(), io.BytesIO()
     np.savez_compressed(packed, allow_pickle=False, **arrays)
@@ -68,7 +68,7 @@ def read(path: Path, folder: Path) -> tuple[Subject, Policy]:
                 variant.path(folder).write_bytes(archive.read(variant.file))
             with np.load(io.BytesIO(archive.read(ARRAYS)), allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-        return _subject(about, arrays, variants, folder, path), policy.from_json(about["policy"], str(path))
+        return _subject(about, arrays, variants, folder, path), shapes.convert(about["policy"], Policy, str(path))
     except OSError as error:
         raise SetupError(f"{path}: expected what harness device pack wrote ({error.strerror or error})") from error
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:

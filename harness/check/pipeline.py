@@ -4,41 +4,44 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from converters import keras_model
 from harness.artifacts import manifest, reference
 from harness.artifacts.manifest import Variant
 from harness.artifacts.reference import Reference
 from harness.check.shard_task import state_after
+from harness.core.cell import Cell
 from harness.core.errors import SetupError
 from harness.core.outcome import Outcome, Verdict
 from harness.core.progress import Progress, Step
 from harness.images import dataset, spec
 from harness.images.dataset import Dataset
 from harness.images.spec import ModelSpec
-from harness.judge import agreement, policy
+from harness.judge import agreement, policy, predictions
 from harness.judge.policy import Policy
-from harness.records import evidence
+from harness.judge.predictions import Judged
+from harness.records import arrays
+from harness.records.arrays import RecordArrays
 from harness.records.baseline import Baseline
-from harness.records.evidence import Judged
-from harness.records.record import Record, VariantRecord
+from harness.records.record import CellRecord, Data, Failure, Model, Record
+from harness.records.rejudge import judge_latency
 from harness.run import execute, job, worker
 from harness.run.devices import benchmark_model, local
-from harness.run.devices.base import Device, described
+from harness.run.devices.base import Device, DeviceRecord, described
 from harness.run.devices.benchmark_model import BenchmarkModel
 from harness.run.execute import Outputs
+from harness.run.job import Machine
 from harness.run.latency_plan import LatencyPlan
-from harness.timing import limits as latency_gate
 from harness.timing import timing_verdict
-from harness.timing.figures import UNMEASURED, Ratio
+from harness.timing.figures import Ratio
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Execution:
     """How a job went: what came of it, on which device, when it began, and what its times are judged by."""
 
     outputs: Outputs
-    device: Mapping[str, Any]  # the record's
+    device: DeviceRecord
     started: str
     plan: LatencyPlan | None
     limits: Policy
@@ -134,7 +137,7 @@ def check(
         if timed and probed.cores and timed.threads > probed.cores:
             raise SetupError(f"--threads {timed.threads}: {device.uri} has {probed.cores} cores; expected no more")
         if timed and baseline and device.uri == local.URI:
-            baseline.check(worker.machine(), timed.threads)
+            baseline.check(Machine(**worker.machine()), timed.threads)
         written = job.write(Path(folder), subject.contents, subject.data, timed, job.ALL_CORES)
         outputs = execute.run(written, progress, device)
         after = state_after(device) if timed else {}
@@ -146,10 +149,10 @@ def check(
     about = described(probed, device.traffic, after, beside)
     record = _record(subject, Execution(outputs, about, started, timed, limits, baseline))
     notes = [*record.notes]
-    notes += [agreement.sentence(v.kind, v.host, probed.name) for v in record.variants if v.host]
-    medians = {variant.kind: variant.latency.median for variant in record.variants if variant.latency}
+    notes += [agreement.sentence(cell.name, cell.host, probed.name) for cell in record.cells if cell.host]
+    medians = {cell.name: cell.latency.median for cell in record.cells if cell.latency}
     notes += benchmark_model.notes(beside or {}, medians)
-    return CheckedRun(replace(record, notes=tuple(notes)), outputs.interrupted)
+    return CheckedRun(structs.replace(record, notes=tuple(notes)), outputs.interrupted)
 
 
 @dataclass(frozen=True)
@@ -171,94 +174,95 @@ def select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Pat
 
 def _record(subject: Subject, done: Execution) -> Record:
     variants, data, expected = subject.variants, subject.data, subject.expected
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "names": np.array(data.names),
-        "labels": data.labels,
-        "reference": expected.outputs,
-        **evidence.inputs(data, variants),
-    }
-    if expected.folded is not None:
-        arrays["folded"] = expected.folded
-    for kind in variants:
+    stored = (
+        arrays.image_arrays(data.names, data.labels, data.input_means())
+        | arrays.class_arrays(data.spec.class_names)
+        | arrays.reference_arrays(expected.outputs, expected.folded)
+    )
+    for kind, variant in variants.items():
         if answered := done.outputs.results.get(kind):
-            arrays |= {f"{kind}.{name}": array for name, array in answered.arrays.items()}
-            if kind in subject.host and done.device["uri"] != local.URI:
-                arrays[f"{kind}.{evidence.HOST_OUTPUTS}"] = subject.host[kind]
-    predictions = evidence.predictions(arrays)
-    changed = evidence.flipped(predictions)
-    arrays |= {"flipped.index": changed, "flipped.images": data.images[changed]}
+            host = None if done.device.uri == local.URI else subject.host.get(kind)
+            stored |= arrays.answer_arrays(Cell(kind), answered.arrays, variant.input, host)
+    answers = RecordArrays(stored).predictions()
+    changed = predictions.flipped(answers)
+    stored |= arrays.flipped_arrays(changed, data.images[changed])
     judged = {
         kind: (
-            evidence.judge(kind, predictions, done.limits)
-            if kind in predictions.variants
+            predictions.judge(Cell(kind), answers, done.limits)
+            if Cell(kind) in answers.cells
             else _missing(kind, done.outputs)
         )
         for kind in variants
     }
-    about = {
-        "folder": subject.data_folder,
-        "sha256": data.sha256,
-        "reference_sha256": expected.data_sha256,
-        "images": len(data),
-        "skipped": list(data.skipped),
-    }
-    model = {"file": subject.reference_model, "sha256": expected.model_sha256, "spec": asdict(data.spec)}
-    made = assemble(variants, judged, arrays, about, model, done)
-    return replace(made, notes=(*data.notes, *made.notes))
+    about = Data(subject.data_folder, data.sha256, expected.data_sha256, len(data), tuple(data.skipped))
+    model = Model(subject.reference_model, expected.model_sha256, data.spec)
+    record = assemble(variants, judged, stored, about, model, done)
+    return structs.replace(record, notes=(*data.notes, *record.notes))
 
 
 def assemble(
     variants: Mapping[str, Variant],
     judged: Mapping[str, Judged],
-    arrays: Mapping[str, npt.NDArray[Any]],
-    data: Mapping[str, Any],
-    model: Mapping[str, Any],
+    stored: Mapping[str, npt.NDArray[Any]],
+    data: Data,
+    model: Model,
     done: Execution,
 ) -> Record:
     """The record of variants that have been judged, and of what was timed."""
     outputs, device, plan, limits = done.outputs, done.device, done.plan, done.limits
-    arrays = dict(arrays)
+    stored = dict(stored)
     for task, result in outputs.results.items():
         if job.is_latency(task):
-            arrays |= {f"{task.replace('-', '.')}.{name}": array for name, array in result.arrays.items()}
-    found = timing_verdict.runs(arrays)
-    times = timing_verdict.figures(found)
-    records = []
-    for kind, variant in variants.items():
-        timed = times.get(kind)
-        records.append(VariantRecord(kind, variant.sha256, variant.size_bytes, latency=timed, **vars(judged[kind])))
-    machine = next((result.machine for result in outputs.results.values()), {})
-    failures = [failure for task, failure in outputs.failures.items() if job.is_latency(task)]
-    rules = latency_gate.fitting(limits.latency, latency_gate.names(machine, device["uri"]))
-    threads = plan.threads if plan else 1
+            stored |= arrays.latency_arrays(job.process_number(task), result.arrays)
+    runs = RecordArrays(stored).latency_runs()
+    times = timing_verdict.figures(runs)
+    cells = tuple(
+        CellRecord(
+            variant=kind,
+            sha256=variant.sha256,
+            size_bytes=variant.size_bytes,
+            latency=times.get(kind),
+            **vars(judged[kind]),
+        )
+        for kind, variant in variants.items()
+    )
+    machine = next((result.machine for result in outputs.results.values()), Machine())
+    failures = [
+        Failure("latency" if job.is_latency(task) else "answers", task, failure.outcome, failure.reasons)
+        for task, failure in outputs.failures.items()
+    ]
     changes: tuple[Ratio, ...] = ()
     if done.baseline and times:
         try:
-            done.baseline.check(machine, threads)
+            done.baseline.check(machine, plan.threads if plan else 1)
             changes = done.baseline.changes(times)
         except SetupError as error:
-            failures.append(Verdict(Outcome.INCONCLUSIVE, (str(error),)))
-    timing = None
-    if times or failures or rules:
-        timing = timing_verdict.timing(found, times, threads, rules, failures, changes, device)
-    notes = [f"{UNMEASURED}{reason}" for failure in failures for reason in failure.reasons]
+            failures.append(Failure("latency", "baseline", Outcome.INCONCLUSIVE, (str(error),)))
+    timing = judge_latency(runs, times, limits, machine, device, plan, failures, changes)
+    notes = [
+        f"latency was not measured: {reason}"
+        for failure in failures
+        if failure.kind == "latency"
+        for reason in failure.reasons
+    ]
     if known := next((one.parity for one in judged.values() if one.parity), None):
         notes += reference.doubts(known.reference_accuracy, max(one.images for one in known.classes) / known.images)
-    if device.get("emulated"):
+    if device.emulated:
         notes.append(
-            f"{device['name']} is emulated: it answers as its processor would, and nothing of its speed is measured"
+            f"{device.name} is emulated: it answers as its processor would, and nothing of its speed is measured"
         )
     return Record(
-        outcome=timing_verdict.overall([record.verdict for record in records], timing),
-        variants=tuple(records),
+        outcome=timing_verdict.overall([cell.verdict for cell in cells], timing),
+        cells=cells,
         model=model,
         data=data,
-        policy=limits.to_json(),
+        policy=limits,
         machine=machine,
-        plan=asdict(plan) if plan else {"threads": 1, "processes": 0},
+        plan=plan,
         started=done.started,
         notes=tuple(notes),
-        arrays=arrays,
+        failures=tuple(failures),
+        arrays=RecordArrays(stored),
         timing=timing,
         device=device,
     )

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,8 @@ from harness.core.progress import Progress
 from harness.images import dataset
 from harness.images.shards import Shard
 from harness.images.spec import ModelSpec
-from harness.records import evidence
 from harness.run import execute, job, worker
-from harness.run.devices.base import Device, UnreachableError, described
+from harness.run.devices.base import Device, DeviceRecord, State, UnreachableError, described
 from harness.run.execute import Outputs
 from harness.run.latency_plan import LatencyPlan
 
@@ -55,9 +53,9 @@ class ShardAnswer:
     kept: npt.NDArray[np.int64]
     skipped: tuple[str, ...]
     digests: npt.NDArray[np.uint8]
-    pixels: npt.NDArray[np.float64]
+    input_means: npt.NDArray[np.float64]
     outputs: Outputs
-    device: Mapping[str, Any]
+    device: DeviceRecord | None  # None if no image could be used
 
 
 def run_shard(asked: ShardJob, device: Device, progress: Progress = lambda task, done, total: None) -> ShardAnswer:
@@ -71,7 +69,7 @@ def run_shard(asked: ShardJob, device: Device, progress: Progress = lambda task,
             f"{asked.worker_sha256[:12]}; install the same tflite-harness on both hosts"
         )
     data = dataset.decode(asked.shard, asked.spec)
-    outputs, about = Outputs({}, {}, False), {}
+    outputs, about = Outputs({}, {}, False), None
     if len(data):
         with tempfile.TemporaryDirectory(prefix="harness-job-") as folder, device:
             probed = device.probe()
@@ -83,15 +81,15 @@ def run_shard(asked: ShardJob, device: Device, progress: Progress = lambda task,
         kept=np.flatnonzero(np.isin(asked.shard.names, data.names)),
         skipped=data.skipped,
         digests=dataset.digests(data.images, data.labels, data.names),
-        pixels=evidence.pixels(data),
+        input_means=data.input_means(),
         outputs=outputs,
         device=about,
     )
 
 
-def state_after(device: Device) -> dict[str, Any]:
+def state_after(device: Device) -> State:
     """A device's state once more; empty where it is gone."""
     try:
-        return dict(device.probe().state)
+        return device.probe().state
     except UnreachableError:
         return {}

@@ -6,18 +6,18 @@ Only a few shards are in memory at any time. What is finished is on disk, beside
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from converters import keras_model
 from converters.keras_process import KerasProcess
@@ -28,25 +28,29 @@ from harness.check import pipeline, shard_task
 from harness.check.engine import Dispatcher, Engine, Lost
 from harness.check.pipeline import CheckedRun
 from harness.check.shard_task import RefusedError, ShardAnswer, ShardJob
+from harness.core import shapes
+from harness.core.cell import Cell
 from harness.core.errors import SetupError
 from harness.core.files import sha256
 from harness.core.outcome import Outcome, Verdict
 from harness.core.progress import Progress, Step
+from harness.core.shapes import Shape
 from harness.images import dataset, shards
 from harness.images.shards import Shard, Source
 from harness.images.spec import ModelSpec
-from harness.judge import policy
+from harness.judge import policy, predictions
 from harness.judge.policy import Policy
-from harness.records import evidence, sharded_arrays
+from harness.judge.predictions import Counted, Judged, Predictions
+from harness.records import arrays as names
+from harness.records import sharded_arrays
+from harness.records.arrays import RecordArrays
 from harness.records.baseline import Baseline
-from harness.records.evidence import Counted, Judged
-from harness.records.record import Record
+from harness.records.record import Data, Model, Record
 from harness.records.sharded_arrays import DIGESTS, MACHINE, SKIPPED, ShardedArrays, ShardFile
 from harness.run import job
-from harness.run.devices.base import Probe, Traffic, described
-from harness.run.devices.probing import UNAVAILABLE
+from harness.run.devices.base import DeviceRecord
 from harness.run.execute import Outputs
-from harness.run.job import Result
+from harness.run.job import UNAVAILABLE, Machine, Ran, Result
 from harness.run.latency_plan import LatencyPlan
 
 TIMES = "latency.npz"  # of the first shard, in the shards' folder
@@ -218,9 +222,10 @@ class _Run:
         key = self.keys[shard.number]
         for task, failure in answer.outputs.failures.items():
             self.failures[task][shard.number] = failure
-        if timed := {task: found for task, found in answer.outputs.results.items() if job.is_latency(task)}:
-            arrays = {f"{task}.{name}": array for task, found in timed.items() for name, array in found.arrays.items()}
-            arrays |= {MACHINE: _about(next(iter(timed.values())).machine, answer), DIGESTS: answer.digests}
+        if timed := {task: result for task, result in answer.outputs.results.items() if job.is_latency(task)}:
+            arrays = {MACHINE: _about(next(iter(timed.values())).machine, answer), DIGESTS: answer.digests}
+            for task, result in timed.items():
+                arrays |= names.latency_arrays(job.process_number(task), result.arrays)
             sharded_arrays.write(self.folder / TIMES, key, arrays)
         complete = not any(kind in self.failures and shard.number in self.failures[kind] for kind in self.what.variants)
         arrays = self._arrays(shard, answer)
@@ -230,31 +235,21 @@ class _Run:
 
     def _arrays(self, shard: Shard, answer: ShardAnswer) -> dict[str, npt.NDArray[Any]]:
         kept = answer.kept.tolist()
-        about = {
-            DIGESTS: answer.digests,
-            SKIPPED: np.array(answer.skipped, np.str_),
-            "names": np.array([shard.names[i] for i in kept], np.str_),
-            "labels": np.array([shard.labels[i] for i in kept], np.int64),
-            "pixels": answer.pixels,
-        }
+        about = {DIGESTS: answer.digests, SKIPPED: np.array(answer.skipped, np.str_)}
+        arrays = names.image_arrays([shard.names[i] for i in kept], [shard.labels[i] for i in kept], answer.input_means)
         if not kept:
-            return about
+            return arrays | about
         expected = self.references.of(shard, sha256(answer.digests.tobytes()), len(kept))
-        arrays = {**about, "reference": expected.outputs}
-        if expected.folded is not None:
-            arrays["folded"] = expected.folded
+        arrays |= names.reference_arrays(expected.outputs, expected.folded)
         for kind, variant in self.what.variants.items():
-            if found := answer.outputs.results.get(kind):
-                arrays |= {f"{kind}.{name}": array for name, array in found.arrays.items()}
-                arrays[f"{kind}.input_scale"] = np.array(variant.input.scale)
-                arrays[f"{kind}.input_zero_point"] = np.array(variant.input.zero_point)
-                arrays[MACHINE] = _about(found.machine, answer)
-        changed = evidence.flipped(evidence.predictions(arrays))
+            if result := answer.outputs.results.get(kind):
+                arrays |= names.answer_arrays(Cell(kind), result.arrays, variant.input)
+                about[MACHINE] = _about(result.machine, answer)
+        changed = predictions.flipped(RecordArrays(arrays).predictions())
         takes = self.what.spec
         images = [dataset.try_read(shard.contents[kept[i]], takes) for i in changed]
         empty = np.empty((0, *takes.shape), np.uint8)
-        arrays |= {"flipped.index": changed, "flipped.images": np.array(images, np.uint8) if images else empty}
-        return arrays
+        return arrays | about | names.flipped_arrays(changed, np.array(images, np.uint8) if images else empty)
 
     def record(self, interrupted: bool) -> Record:
         """Judge what is there, counting shard after shard."""
@@ -280,27 +275,27 @@ class _Run:
         found = pipeline.assemble(
             what.variants,
             {kind: total.judge(kind, self.failures.get(kind, {})) for kind in what.variants},
-            {"class_names": np.array(what.spec.class_names)},
-            {
-                "folder": str(self.source.path),
-                "sha256": total.digest.hexdigest(),
-                "reference_sha256": total.digest.hexdigest(),  # each shard's by its own hash
-                "images": total.images,
-                "skipped": [*self.source.bad, *total.skipped],
-                **({"incomplete": total.incomplete} if total.incomplete else {}),
-            },
-            {"file": str(what.reference_model), "sha256": what.model_sha256, "spec": asdict(what.spec)},
+            names.class_arrays(what.spec.class_names),
+            Data(
+                str(self.source.path),
+                sha256=total.digest.hexdigest(),
+                reference_sha256=total.digest.hexdigest(),  # each shard's by its own hash
+                images=total.images,
+                skipped=(*self.source.bad, *total.skipped),
+                incomplete=total.incomplete,
+            ),
+            Model(str(what.reference_model), what.model_sha256, what.spec),
             pipeline.Execution(
                 outputs,
                 total.device or _unknown(self.devices),
                 self.started,
-                None if total.device.get("emulated") else what.plan,
+                None if total.device and total.device.emulated else what.plan,
                 what.limits,
                 what.baseline,
             ),
         )
-        arrays = ShardedArrays(found.arrays, self.where.parent, tuple(total.files))
-        return replace(found, arrays=arrays, machine=total.machine or found.machine)
+        arrays = RecordArrays(ShardedArrays(found.arrays.stored, self.folder, tuple(total.files)))
+        return structs.replace(found, arrays=arrays, machine=total.machine or found.machine)
 
     def _times(self) -> dict[str, Result]:
         """The first shard's latency tasks."""
@@ -308,23 +303,28 @@ class _Run:
         if not self.keys or not sharded_arrays.matches(path, self.keys[0]):
             return {}
         times = sharded_arrays.read(path)
-        machine = json.loads(str(times.pop(MACHINE)))["machine"]
-        tasks: defaultdict[str, dict[str, npt.NDArray[Any]]] = defaultdict(dict)
-        for name, array in times.items():
-            task, _, rest = name.partition(".")
-            if job.is_latency(task):
-                tasks[task][rest] = array
-        return {task: Result(arrays, machine) for task, arrays in tasks.items()}
+        machine = shapes.decode(str(times[MACHINE]), _About, str(path)).machine
+        runs = RecordArrays(times).latency_by_process()
+        return {
+            f"{job.LATENCY}-{process}": Result(arrays, machine, Ran("cpu", machine.runtime))
+            for process, arrays in runs.items()
+        }
 
 
-def _unknown(devices: Sequence[str]) -> dict[str, Any]:
+def _unknown(devices: Sequence[str]) -> DeviceRecord:
     """What a record says of a device that was never reached."""
-    probe = Probe(", ".join(devices), ", ".join(devices), UNAVAILABLE, UNAVAILABLE, None, None, False)
-    return described(probe, Traffic(), {})
+    return DeviceRecord(", ".join(devices), ", ".join(devices), UNAVAILABLE, UNAVAILABLE)
 
 
-def _about(machine: Mapping[str, Any], answer: ShardAnswer) -> npt.NDArray[Any]:
-    return np.array(json.dumps({"machine": machine, "device": answer.device}))
+class _About(Shape):
+    """What answered a shard."""
+
+    machine: Machine
+    device: DeviceRecord | None
+
+
+def _about(machine: Machine, answer: ShardAnswer) -> npt.NDArray[Any]:
+    return np.array(shapes.encode(_About(machine, answer.device)).decode())
 
 
 class _Total:
@@ -334,8 +334,8 @@ class _Total:
         self._what = what
         self._counted: dict[str, Counted] = {}
         self._wrong: dict[str, str] = {}
-        self.machines: dict[str, dict[str, Any]] = {}
-        self.device: dict[str, Any] = {}  # that answered the first shard
+        self.machines: dict[str, Machine] = {}
+        self.device: DeviceRecord | None = None  # that answered the first shard
         self.files: list[ShardFile] = []
         self.digest = hashlib.sha256()
         self.images = 0
@@ -343,8 +343,8 @@ class _Total:
         self.incomplete = ""
 
     @property
-    def machine(self) -> dict[str, Any]:
-        return next(iter(self.machines.values()), {})
+    def machine(self) -> Machine | None:
+        return next(iter(self.machines.values()), None)
 
     def add(self, path: Path) -> None:
         arrays = sharded_arrays.read(path)
@@ -354,24 +354,22 @@ class _Total:
         if not images:
             return
         if MACHINE in arrays:
-            about = json.loads(str(arrays[MACHINE]))
-            machine = about["machine"]
-            self.machines.setdefault(f"{machine['runtime']}, {machine['machine']}", machine)
-            self.device = self.device or about["device"]
-        answered = evidence.predictions(arrays)
-        for kind in answered.variants:
-            self._count(kind, answered)
+            about = shapes.decode(str(arrays[MACHINE]), _About, str(path))
+            self.machines.setdefault(f"{about.machine.runtime}, {about.machine.machine}", about.machine)
+            self.device = self.device or about.device
+        answered = RecordArrays(arrays).predictions()
+        for cell in answered.cells:
+            self._count(cell, answered)
         self.images += images
-        file = f"{path.parent.name}/{path.name}"
-        self.files.append(ShardFile(file, sha256(path.read_bytes()), images))
+        self.files.append(ShardFile(path.name, sha256(path.read_bytes()), images))
 
-    def _count(self, kind: str, answered: evidence.Predictions) -> None:
+    def _count(self, cell: Cell, answered: Predictions) -> None:
         try:
-            counted = evidence.count(kind, answered, self.images)
+            counted = predictions.count(cell, answered, self.images)
         except ValueError as error:
-            self._wrong.setdefault(kind, str(error))
+            self._wrong.setdefault(str(cell), str(error))
             return
-        self._counted[kind] = self._counted[kind] + counted if kind in self._counted else counted
+        self._counted[str(cell)] = self._counted[str(cell)] + counted if str(cell) in self._counted else counted
 
     def judge(self, kind: str, failures: Mapping[int, Verdict]) -> Judged:
         """A variant whose worker crashed FAILs; one that did not answer every image is INCONCLUSIVE at best."""
@@ -382,5 +380,5 @@ class _Total:
             return Judged(Verdict(Outcome.FAIL, (self._wrong[kind],)))
         if kind not in self._counted:
             return Judged(Verdict(Outcome.INCONCLUSIVE, (self.incomplete or "no answers",)))
-        judged = evidence.conclude(kind, self._counted[kind], self._what.limits, self._what.spec.class_names)
-        return evidence.not_passed(judged, self.incomplete)
+        judged = predictions.conclude(Cell(kind), self._counted[kind], self._what.limits, self._what.spec.class_names)
+        return predictions.not_passed(judged, self.incomplete)

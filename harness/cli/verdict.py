@@ -18,8 +18,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from harness.core.outcome import EXIT_CODES
     from harness.output import terminal
-    from harness.records import evidence
+    from harness.records.rejudge import rejudge
 
-    record = evidence.again(options.record, options.policy)
+    record = rejudge(options.record, options.policy)
     print(terminal.table(record))
     return EXIT_CODES[record.outcome]

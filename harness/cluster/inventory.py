@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec import structs
+
 from harness.run import worker
 from harness.run.devices import listing, local
 
@@ -22,7 +24,7 @@ def look(named: Sequence[str] = (), host: str | None = None) -> tuple[Facts, lis
         if seen.probe is None:
             problems.append(seen.problem)
             continue
-        facts = {key: value for key, value in seen.probe.to_json().items() if key not in ("uri", "state")}
+        facts = {key: value for key, value in structs.asdict(seen.probe).items() if key not in ("uri", "state")}
         if seen.uri == local.URI:
             facts |= {"runtime": worker.find_runtime()[1], "processor": worker.processor()}
         found[f"{local.URI}://{host}" if host and seen.uri == local.URI else seen.uri] = facts

@@ -6,7 +6,7 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -30,14 +30,16 @@ def encode(arrays: Mapping[str, Any], *, compress: bool = True) -> bytes:
     return buffer.getvalue()
 
 
-def read(source: bytes | IO[bytes], where: str, *, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
-    """The arrays of a file, read-only. where: what an error calls it.
+def read(
+    source: bytes | IO[bytes], where: str, *, only: Collection[str] | None = None, max_bytes: int = MAX_BYTES
+) -> dict[str, Array]:
+    """The arrays of a file, read-only, or those of some names. where: what an error calls the file.
 
     Raises SetupError: damaged, too large, other than plain arrays of plain names.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
-            names = _names(archive, where, max_bytes)
+            names = [name for name in _names(archive, where, max_bytes) if only is None or name in only]
             return {name: _array(archive.read(f"{name}.npy")) for name in names}
     except (OSError, ValueError, OverflowError, EOFError, NotImplementedError, RuntimeError) as error:
         raise SetupError(f"{where}: damaged, or no arrays ({error})") from error

@@ -64,6 +64,10 @@ class Dataset:
         for start in range(0, len(self), size):
             yield self.spec.to_input(self.images[start : start + size])
 
+    def input_means(self) -> npt.NDArray[np.float64]:
+        """The mean of each image as float input [N]."""
+        return np.concatenate([np.empty(0), *(part.mean(axis=(1, 2, 3), dtype=np.float64) for part in self.batches())])
+
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of how the images were read."""

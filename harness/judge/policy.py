@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import settings
+from harness.core.cell import Cell
 from harness.core.errors import SetupError
 
 DEFAULTS = Path(__file__).with_name("policy.toml")
@@ -47,12 +48,9 @@ class Policy:
     kinds: Mapping[str, Limits] = field(default_factory=dict)
     latency: tuple[LatencyRule, ...] = ()
 
-    def limits(self, kind: str) -> Limits:
-        return self.kinds.get(kind, self.quantized)
-
-    def to_json(self) -> dict[str, Any]:
-        """All limits, none left to a default: what the record keeps."""
-        return asdict(self)
+    def limits(self, cell: Cell) -> Limits:
+        """Those of the cell, or else of its variant, or else of every quantized one."""
+        return self.kinds.get(str(cell), self.kinds.get(cell.variant, self.quantized))
 
 
 def load(path: Path | None = None) -> Policy:
@@ -77,14 +75,6 @@ def load(path: Path | None = None) -> Policy:
     alpha = own.get("alpha", default["alpha"])
     whole = {"alpha": alpha, "quantized": quantized, "kinds": kinds, "latency": own.get("latency", [])}
     return _policy(whole, str(path))
-
-
-def from_json(stored: Any, where: str) -> Policy:
-    """The policy that a record keeps. Raises SetupError."""
-    try:
-        return _policy(stored, where)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise SetupError(f"{where}: expected a whole policy ({error!r}); run harness check again") from error
 
 
 def check_kinds(policy: Policy, known: Iterable[str], where: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from harness.core.cell import Cell
 from harness.core.outcome import SEVERITY, Interval, Outcome, Verdict, within
 from harness.judge import paired_tests
 from harness.judge.parity import Changes, ClassParity, Parity
@@ -62,9 +63,9 @@ class _Finding:
     images: int | None = None
 
 
-def judge(kind: str, parity: Parity, policy: Policy) -> Judgement:
+def judge(cell: Cell, parity: Parity, policy: Policy) -> Judgement:
     """A variant's verdict: the worst finding of the rules, and the findings of that severity as reasons."""
-    limits = policy.limits(kind)
+    limits = policy.limits(cell)
     try:
         found = _statistics(parity, limits, policy.alpha)
         groups = {

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.core.errors import SetupError
 from harness.core.outcome import Interval
 from harness.judge.policy import LatencyRule
 from harness.records import record
 from harness.records.record import Record
+from harness.run.job import Machine
 from harness.timing.figures import Latency, Ratio
 
 SAME = ("host", "processor", "machine", "cores")  # of two machines that may be compared
@@ -25,21 +25,21 @@ class Baseline:
     path: Path
     record: Record
 
-    def check(self, machine: Mapping[str, Any], threads: int) -> None:
+    def check(self, machine: Machine, threads: int) -> None:
         """Raise SetupError unless it was measured on this host, with as many threads."""
         for key in SAME:
-            theirs, ours = self.record.machine.get(key), machine.get(key)
+            theirs, ours = getattr(self.record.machine, key), getattr(machine, key)
             if theirs != ours:
                 raise SetupError(
                     f"{self.path}: measured where {key} is {theirs!r}, here it is {ours!r}, and times of two hosts do "
                     "not compare; expected a record of this host: harness check --json baseline.json"
                 )
-        if (theirs := self.record.plan.get("threads")) != threads:
+        if (theirs := self.record.plan.threads if self.record.plan else None) != threads:
             raise SetupError(f"{self.path}: measured with {theirs} threads, now with {threads}; expected as many")
 
     def changes(self, figures: Mapping[str, Latency]) -> tuple[Ratio, ...]:
         """Each kind's median / the earlier one's; of kinds that both have."""
-        known = {variant.kind: variant.latency for variant in self.record.variants}
+        known = {cell.name: cell.latency for cell in self.record.cells}
         return tuple(
             Ratio(kind, str(self.path), now.median / before.median, _quotient(now, before))
             for kind, now in figures.items()
@@ -57,7 +57,7 @@ def load_baseline(path: Path | None, rules: Sequence[LatencyRule]) -> Baseline |
             )
         return None
     stored = record.read(path)
-    if not any(variant.latency for variant in stored.variants):
+    if not any(cell.latency for cell in stored.cells):
         raise SetupError(f"{path}: holds no latency; expected a record of a harness check that measured it")
     return Baseline(path, stored)
 

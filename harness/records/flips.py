@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.records import evidence
+from harness.core.cell import Cell
 from harness.records.record import Record
 
 BROKEN, FIXED, OTHER = "broken", "fixed", "wrong before and after"
 
 
 @dataclass(frozen=True)
-class Flip:
-    """One image of one variant; classes by name. image: uint8 [H, W, channels]; none where the record keeps none."""
+class FlippedImage:
+    """One image of one cell; classes by name. image: uint8 [H, W, channels], None if the record keeps none."""
 
-    kind: str
+    cell: Cell
     name: str
     truth: str
     expected: str
@@ -32,29 +32,28 @@ class Flip:
         return BROKEN if self.expected == self.truth else FIXED if self.answer == self.truth else OTHER
 
 
-def of(record: Record) -> list[Flip]:
-    """All flips of all variants, the surest wrong answers first."""
-    answered = evidence.predictions(record.arrays)
-    index, images = record.arrays["flipped.index"], record.arrays["flipped.images"]
-    kept = dict(zip(index.tolist(), images, strict=True))
-    names, expected = answered.class_names, answered.reference.argmax(axis=1)
-    found = []
-    for kind, outputs in answered.variants.items():
-        if outputs.shape != answered.reference.shape or not np.isfinite(outputs).all():
+def flipped_images(record: Record) -> list[FlippedImage]:
+    """All flips of all cells, the most confident wrong answers first."""
+    predictions, images = record.arrays.predictions(), record.arrays.flipped
+    image_names, classes = record.arrays.names, predictions.class_names
+    expected = predictions.reference.argmax(axis=1)
+    flips = []
+    for cell, outputs in predictions.cells.items():
+        if outputs.shape != predictions.reference.shape or not np.isfinite(outputs).all():
             continue
         answer = outputs.argmax(axis=1)
         flipped = np.flatnonzero(answer != expected)
         for i in sorted(flipped.tolist(), key=lambda i: -float(outputs[i].max())):
-            found.append(
-                Flip(
-                    kind=kind,
-                    name=str(record.arrays["names"][i]),
-                    truth=names[answered.labels[i]],
-                    expected=names[expected[i]],
-                    expected_confidence=float(answered.reference[i].max()),
-                    answer=names[answer[i]],
+            flips.append(
+                FlippedImage(
+                    cell=cell,
+                    name=str(image_names[i]),
+                    truth=classes[predictions.labels[i]],
+                    expected=classes[expected[i]],
+                    expected_confidence=float(predictions.reference[i].max()),
+                    answer=classes[answer[i]],
                     answer_confidence=float(outputs[i].max()),
-                    image=kept.get(i),
+                    image=images.get(i),
                 )
             )
-    return found
+    return flips

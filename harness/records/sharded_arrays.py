@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.core import npz
 from harness.core.errors import SetupError
 from harness.core.files import sha256, write_atomic
-
-Array = npt.NDArray[Any]
+from harness.core.npz import Array
+from harness.core.shapes import Count, FileName, Shape
+from harness.records.arrays import IMAGES, INDEX
 
 KEY = "key"  # what a shard's evidence was made of
 DIGESTS, SKIPPED, MACHINE = "digests", "skipped", "machine"
 ABOUT = {KEY, DIGESTS, SKIPPED, MACHINE}  # not among a record's arrays
-INDEX, IMAGES = "flipped.index", "flipped.images"
 MOST_FLIPPED = 500  # of all shards
 
 
@@ -30,36 +27,37 @@ def folder_of(record: Path) -> Path:
 
 
 def write(path: Path, key: str, arrays: Mapping[str, Array]) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **{KEY: np.array(key)}, **arrays)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, npz.encode({KEY: np.array(key), **arrays}))
 
 
 def matches(path: Path, key: str) -> bool:
     """Whether a shard's evidence is there, whole, and made of the same things."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return str(stored[KEY]) == key and DIGESTS in stored.files
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        stored = _read(path, (KEY, DIGESTS))
+    except SetupError:
         return False
+    return len(stored) == 2 and str(stored[KEY]) == key
 
 
 def read(path: Path) -> dict[str, Array]:
     """Raises SetupError: missing or damaged."""
+    return _read(path)
+
+
+def _read(path: Path, only: tuple[str, ...] | None = None) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise SetupError(f"{path}: expected a shard's evidence ({error}); run harness check again") from error
+        with path.open("rb") as file:
+            return npz.read(file, str(path), only=only)
+    except OSError as error:
+        raise SetupError(f"{path}: expected a shard's evidence ({error.strerror}); run harness check again") from error
 
 
-@dataclass(frozen=True)
-class ShardFile:
-    """One shard's evidence: its file, beside the record, and what it holds."""
+class ShardFile(Shape):
+    """One shard's evidence: its file, in the shards' folder, and what it holds."""
 
-    file: str
+    file: FileName
     sha256: str
-    images: int
+    images: Count
 
 
 @dataclass(frozen=True)
@@ -81,14 +79,16 @@ class ShardedArrays(Mapping[str, Array]):
             raise KeyError(name)
         parts, start = [], 0
         for one in self.files:
-            with np.load(self.folder / one.file, allow_pickle=False) as stored:
-                part = stored[name]
+            (part,) = _read(self.folder / one.file, (name,)).values()
             if not part.ndim:
                 return np.asarray(part)
             parts.append(part + start if name == INDEX else part)
             start += one.images
         whole = np.concatenate(parts)
         return whole[:MOST_FLIPPED] if name in (INDEX, IMAGES) else whole
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.own or name in self._listed()
 
     def __iter__(self) -> Iterator[str]:
         yield from self.own
@@ -112,7 +112,8 @@ class ShardedArrays(Mapping[str, Array]):
         if not self._names:
             common: set[str] | None = None
             for one in self.files:
-                with np.load(self.folder / one.file, allow_pickle=False) as stored:
-                    common = set(stored.files) if common is None else common & set(stored.files)
+                with (self.folder / one.file).open("rb") as file:
+                    names = set(npz.names(file, one.file))
+                common = names if common is None else common & names
             self._names.extend(sorted((common or set()) - ABOUT))
         return self._names

@@ -10,17 +10,18 @@ import json
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.core import npz, shapes
 from harness.core.cell import Accelerator, Cell
 from harness.core.errors import SetupError
 from harness.core.files import sha256
+from harness.core.shapes import Shape
 from harness.images.dataset import Dataset
 from harness.run import worker
 from harness.run.latency_plan import LatencyPlan
@@ -35,6 +36,11 @@ ANSWERS = "answers"
 
 def is_latency(task: str) -> bool:
     return task.startswith(f"{LATENCY}-")
+
+
+def process_number(task: str) -> int:
+    """Of a task that measures latency; counted from 1."""
+    return int(task.removeprefix(f"{LATENCY}-"))
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,7 @@ def without(job: Job, task: str, variant: str | None = None) -> Job:
 def without_software_times(job: Job) -> Job:
     """The same job without the latency tasks of accelerators whose answers were computed in software."""
     results = [read_result(job, task) for task in job.tasks if not is_latency(task)]
-    software = {result.ran["accelerator"] for result in results if result and result.ran["software"]}
+    software = {result.ran.accelerator for result in results if result and result.ran.software}
     plan = json.loads(job.plan.read_text())
     tasks = [task for task in plan["tasks"] if task["do"] != LATENCY or task["accelerator"] not in software]
     return _write_plan(job.folder, plan | {"tasks": tasks})
@@ -196,27 +202,75 @@ def _write_plan(folder: Path, plan: dict[str, Any]) -> Job:
     return Job(folder, plan["nonce"], tuple(task["name"] for task in plan["tasks"]))
 
 
+UNAVAILABLE = "unavailable"
+
+
+class Machine(Shape):
+    """What ran a worker, as it says itself."""
+
+    runtime: str = UNAVAILABLE
+    numpy: str = UNAVAILABLE
+    python: str = UNAVAILABLE
+    system: str = UNAVAILABLE
+    machine: str = UNAVAILABLE  # architecture: aarch64, x86_64
+    cores: int | None = None
+    host: str = UNAVAILABLE
+    processor: str = UNAVAILABLE
+
+
+class Ran(Shape):
+    """What ran a cell; None for what is not known. See worker.Interpreter.ran."""
+
+    accelerator: Accelerator  # asked for
+    runtime: str
+    adapter: str | None = None
+    driver: str | None = None
+    precision: str | None = None
+    software: bool = False  # the accelerator is imitated by the processor: its times say nothing
+    operations: int | None = None  # of the model
+    taken: int | None = None  # of those, by the accelerator
+    not_taken: tuple[str, ...] = ()
+    fell_back: bool = False
+    warnings: tuple[str, ...] = ()
+    problem: str | None = None  # why the model was not compiled
+
+
+class About(Shape):
+    """What a result says of itself."""
+
+    nonce: str
+    task: str
+    machine: Machine
+    ran: Ran
+
+
 @dataclass(frozen=True)
 class Result:
-    """One task's arrays, the machine, and what ran on which accelerator: see worker.Interpreter.ran."""
+    """One task's arrays, the machine, and what ran on which accelerator: see `Ran`."""
 
     arrays: dict[str, npt.NDArray[Any]]
-    machine: dict[str, Any]
-    ran: dict[str, Any] = field(default_factory=dict)
+    machine: Machine
+    ran: Ran
 
 
 def read_result(job: Job, task: str) -> Result | None:
-    """A task's result, or none where it has none. Raises SetupError for one that is damaged or of another job."""
+    """A task's result. None if it has none. Raises SetupError: damaged, of another job, other arrays than asked for."""
     path = job.result_path(task)
     if not path.exists():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        about = json.loads(str(arrays.pop("about")))
-        ran = about.pop("ran")
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise SetupError(f"{path}: the result is damaged ({error}); run again") from error
-    if about.pop("nonce") != job.nonce or about.pop("task") != task:
+    with path.open("rb") as file:
+        arrays = npz.read(file, str(path))
+    about = shapes.decode(str(arrays.pop("about", "")), About, str(path))
+    if (about.nonce, about.task) != (job.nonce, task):
         raise SetupError(f"{path}: the result is of another job; run again")
-    return Result(arrays, about, ran)
+    (entry,) = (entry for entry in json.loads(job.plan.read_text())["tasks"] if entry["name"] == task)
+    if unknown := arrays.keys() - _arrays_of(entry):
+        raise SetupError(f"{path}: the result has an array {min(unknown)!r}, which the job did not ask for; run again")
+    return Result(arrays, about.machine, about.ran)
+
+
+def _arrays_of(entry: Mapping[str, Any]) -> set[str]:
+    """What the arrays of a task's result may be called."""
+    if entry["do"] != LATENCY:
+        return set(worker.ANSWERS)
+    return {*worker.PROCESS, *(f"{kind}.{name}" for kind in entry["order"] for name in worker.TIMES)}

@@ -62,6 +62,10 @@ STATE = (
     "throttle_count",  # times since boot, over all cores
     "battery_percent",
 )
+# Names of a result's arrays: of answers, of a process that measures latency, of each cell in it.
+ANSWERS = ("outputs", "scale", "zero_point", "input_means")
+PROCESS = ("kinds", "control", "order", "state", "memory", "cores", "governor")
+TIMES = ("samples", "warmup", "settled", "load", "first")
 DAMAGED, TIE_BROKEN, NO_ACCELERATOR = 86, 87, 88  # exit codes: a file is not the job's; the parent is gone; see below
 NOT_ALL = "Some ops are not accelerated"  # LiteRT, of an accelerator that was asked for alone
 # What LiteRT says of every model:
@@ -414,7 +418,7 @@ def run(folder: Path) -> None:
     name, digest = plan["inputs"]
     inputs = np.load(io.BytesIO(verified(folder / name, digest)))
     (folder / "results").mkdir(exist_ok=True)
-    about = {"nonce": plan["nonce"], **machine()}
+    about = {"nonce": plan["nonce"], "machine": machine()}
     waiting = [task for task in plan["tasks"] if not (folder / "results" / f"{task['name']}.npz").exists()]
     for task in waiting:
         if task.get("fresh") and task is not waiting[0]:
@@ -441,7 +445,7 @@ def run(folder: Path) -> None:
 def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> dict[str, Any]:
     """Every image through one variant: raw outputs [N, classes] and how they become real numbers.
 
-    fed: the mean of each image's input tensor as it was set, [N]: was it the right image, rightly quantized?
+    input_means: of each image's input tensor as it was set, [N]: was it the right image, rightly quantized?
     ran: what ran. On the CPU there is one instance of one thread on each core, and the images are dealt out.
     """
     (content,) = contents.values()
@@ -454,13 +458,13 @@ def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
     probe.set(probe.quantize(inputs[:1])[0])
     probe.invoke()
     outputs = np.empty((len(inputs), *probe.get().shape), probe.get().dtype)
-    fed = np.empty(len(inputs))
+    input_means = np.empty(len(inputs))
     runs = iter([slice(i, i + REPORT_EVERY) for i in range(0, len(inputs), REPORT_EVERY)])
 
     def work(model: Interpreter) -> Iterator[int]:
         for part in iter(lambda: next(runs, None), None):
             prepared = model.quantize(inputs[part])
-            fed[part] = prepared.reshape(len(prepared), -1).mean(axis=1, dtype=np.float64)
+            input_means[part] = prepared.reshape(len(prepared), -1).mean(axis=1, dtype=np.float64)
             for position, image in enumerate(prepared, start=part.start):
                 model.set(image)
                 model.invoke()
@@ -483,7 +487,7 @@ def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
         "outputs": outputs,
         "scale": np.float64(scale),
         "zero_point": np.int64(zero_point),
-        "fed": fed,
+        "input_means": input_means,
         "ran": probe.ran(),
     }
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from harness.core.outcome import Interval, Outcome, Verdict
+from harness.core.outcome import Interval, Verdict
 
 SAMPLES_FOR = {0.9: 64, 0.95: 130, 0.99: 662}  # MLPerf LoadGen's early stopping, 99 % confidence
-UNAVAILABLE = "unavailable"
-UNMEASURED = "latency was not measured: "  # begins a record's note
 
 
 @dataclass(frozen=True)
@@ -92,34 +90,3 @@ class Timing:
     marked: tuple[MarkedBlock, ...]
     machine: Mapping[str, Any] = field(default_factory=dict)
     changes: tuple[Ratio, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The published shape."""
-        shape = asdict(self)
-        verdict = shape.pop("verdict")
-        return {"verdict": verdict["outcome"], "reasons": list(verdict["reasons"]), **shape}
-
-
-def latency_from_json(stored: Mapping[str, Any]) -> Latency:
-    """The figures that a record keeps. Raises KeyError or TypeError."""
-    table = dict(stored)
-    for key in ("median_interval", "p90_interval"):
-        table[key] = _interval(table[key])
-    memory = table.pop("memory")
-    return Latency(**table | {"memory": Memory(**memory) if memory else None, "remarks": tuple(table["remarks"])})
-
-
-def timing_from_json(stored: Mapping[str, Any]) -> Timing:
-    """The same of a whole check. Raises KeyError, TypeError or ValueError."""
-    table = dict(stored)
-    table["verdict"] = Verdict(Outcome(table["verdict"]), tuple(table.pop("reasons")))
-    if control := table["control"]:
-        table["control"] = Control(**control | {"interval": _interval(control["interval"])})
-    for key in ("ratios", "changes"):
-        table[key] = tuple(Ratio(**ratio | {"interval": _interval(ratio["interval"])}) for ratio in table[key])
-    table["marked"] = tuple(MarkedBlock(**block | {"marks": tuple(block["marks"])}) for block in table["marked"])
-    return Timing(**table)
-
-
-def _interval(stored: Mapping[str, float] | None) -> Interval | None:
-    return Interval(**stored) if stored else None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 from harness.core.outcome import Interval, Outcome, Verdict, within
 from harness.judge.policy import LatencyRule
+from harness.run.job import Machine
 from harness.timing.figures import Latency, Ratio
 
 
-def names(machine: Mapping[str, Any], address: str = "local") -> list[str]:
+def names(machine: Machine, address: str) -> list[str]:
     """By which a rule may call a device."""
-    return [address, str(machine.get("host")), str(machine.get("processor"))]
+    return [address, machine.host, machine.processor]
 
 
 def fitting(rules: Sequence[LatencyRule], names: Sequence[str]) -> list[LatencyRule]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.run.job import UNAVAILABLE
 from harness.run.worker import STATE
-from harness.timing.figures import UNAVAILABLE, MarkedBlock
+from harness.timing.figures import MarkedBlock
 
 FREQUENCY_FALL = 0.95  # of the highest frequency seen
 OTHERS_BUSY = 0.25  # of its cores' time: the system counts in hundredths of a second, a few in a block

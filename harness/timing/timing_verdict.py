@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from harness.core import outcome
 from harness.core.outcome import Interval, Outcome, Verdict
 from harness.judge.policy import LatencyRule
-from harness.run.devices.base import hindrances
+from harness.run.devices.base import DeviceRecord, hindrances
 from harness.run.worker import CONTROL
 from harness.timing import bootstrap, limits, machine_state
 from harness.timing.figures import SAMPLES_FOR, Control, Latency, MarkedBlock, Memory, Ratio, Timing
@@ -24,17 +23,6 @@ WIDEST_CONTROL = 0.10  # its interval, high / low - 1
 MOST_MARKED = 0.2  # of the blocks
 
 Run = Mapping[str, npt.NDArray[Any]]
-
-
-def runs(arrays: Mapping[str, npt.NDArray[Any]]) -> list[Run]:
-    """A record's latency arrays, "latency.<process>.<name>", process by process."""
-    found: dict[int, dict[str, npt.NDArray[Any]]] = {}
-    for name, array in arrays.items():
-        part, _, rest = name.partition(".")
-        if part == "latency":
-            number, _, key = rest.partition(".")
-            found.setdefault(int(number), {})[key] = array
-    return [found[number] for number in sorted(found)]
 
 
 def figures(found: Sequence[Run]) -> dict[str, Latency]:
@@ -82,7 +70,7 @@ def timing(
     rules: Sequence[LatencyRule] = (),
     failures: Sequence[Verdict] = (),
     changes: Sequence[Ratio] = (),
-    device: Mapping[str, Any] = MappingProxyType({}),
+    device: DeviceRecord | None = None,
 ) -> Timing:
     """The latency verdict and all it rests on.
 
@@ -94,7 +82,7 @@ def timing(
     judged = list(limits.judge(rules, measured, changes))
     if rules and not measured:
         failures = (*failures, Verdict(Outcome.INCONCLUSIVE, ("latency was not measured",)))
-    against = hindrances(device.get("state", {}), device.get("state_after", {})) if measured else ()
+    against = hindrances(device.state, device.state_after) if measured and device else ()
     trusted = _verdict(control, marked, blocks, judged, failures, against)
     return Timing(
         verdict=trusted,

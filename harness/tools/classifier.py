@@ -164,4 +164,4 @@ def _run(model: Classifier, data: Dataset, progress: Progress) -> tuple[npt.NDAr
         )
     arrays = result.arrays
     outputs = dequantize(arrays["outputs"], float(arrays["scale"]), int(arrays["zero_point"]))
-    return outputs, f"{result.machine['runtime']}, {result.machine['machine']}"
+    return outputs, f"{result.machine.runtime}, {result.machine.machine}"

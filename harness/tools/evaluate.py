@@ -16,13 +16,59 @@ import numpy.typing as npt
 from harness.artifacts import reference
 from harness.core.errors import SetupError
 from harness.core.progress import Progress
+from harness.core.shapes import Count, Shape, Share
 from harness.images import dataset
 from harness.images.dataset import Dataset
 from harness.tools import classifier, metrics
 from harness.tools.classifier import KERAS, TFLITE
 from harness.tools.metrics import Scores
 
-SCHEMA = "harness-evaluation/2"
+
+class EvaluatedModel(Shape):
+    file: str
+    sha256: str
+    size_bytes: Count
+
+
+class EvaluatedData(Shape):
+    folder: str
+    sha256: str
+    images: Count
+    skipped: tuple[str, ...]
+
+
+class EvaluatedClass(Shape):
+    """images: of the class; answers: with it. None if a share's divisor is 0."""
+
+    name: str
+    images: Count
+    answers: Count
+    precision: Share | None
+    recall: Share | None
+    f1: Share | None
+
+
+class Miss(Shape):
+    """An image answered wrongly, and the largest output."""
+
+    image: str
+    truth: str
+    answer: str
+    confidence: float
+
+
+class EvaluationFile(Shape, tag_field="schema", tag="harness-evaluation/2"):
+    """What is published of an evaluation. confusion: counts [truth][answer]."""
+
+    started: str
+    model: EvaluatedModel
+    data: EvaluatedData
+    runtime: str
+    accuracy: Share
+    ties: Count
+    classes: tuple[EvaluatedClass, ...]
+    confusion: tuple[tuple[Count, ...], ...]
+    misses: tuple[Miss, ...]
 
 
 @dataclass(frozen=True)
@@ -66,43 +112,31 @@ class Evaluation:
         """Of a class."""
         return self.data.spec.class_names[label]
 
-    def to_json(self) -> dict[str, Any]:
-        """The published shape: shares of 1, bytes; null where a share's divisor is 0."""
-        return {
-            "schema": SCHEMA,
-            "started": self.started,
-            "model": {"file": str(self.model), "sha256": self.model_sha256, "size_bytes": self.model_bytes},
-            "data": {
-                "folder": str(self.folder),
-                "sha256": self.data.sha256,
-                "images": len(self.data),
-                "skipped": list(self.data.skipped),
-            },
-            "runtime": self.runtime,
-            "accuracy": self.scores.accuracy,
-            "ties": self.scores.ties,
-            "classes": [
-                {
-                    "name": c.name,
-                    "images": c.images,
-                    "answers": c.answers,
-                    "precision": c.precision,
-                    "recall": c.recall,
-                    "f1": c.f1,
-                }
-                for c in self.scores.classes
-            ],
-            "confusion": self.scores.confusion.tolist(),
-            "misses": [
-                {
-                    "image": self.data.names[i],
-                    "truth": self.name(self.data.labels[i]),
-                    "answer": self.name(self.answers[i]),
-                    "confidence": float(self.confidences[i]),
-                }
+    @property
+    def published(self) -> EvaluationFile:
+        """What is published."""
+        data, scores = self.data, self.scores
+        return EvaluationFile(
+            started=self.started,
+            model=EvaluatedModel(str(self.model), self.model_sha256, self.model_bytes),
+            data=EvaluatedData(str(self.folder), data.sha256, len(data), tuple(data.skipped)),
+            runtime=self.runtime,
+            accuracy=scores.accuracy,
+            ties=scores.ties,
+            classes=tuple(
+                EvaluatedClass(c.name, c.images, c.answers, c.precision, c.recall, c.f1) for c in scores.classes
+            ),
+            confusion=scores.confusion.tolist(),
+            misses=tuple(
+                Miss(
+                    data.names[i],
+                    self.name(data.labels[i]),
+                    self.name(self.answers[i]),
+                    float(self.confidences[i]),
+                )
                 for i in self.misses
-            ],
-        }
+            ),
+        )
 
 
 def evaluate(

@@ -5,18 +5,44 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from msgspec import field
 
 from harness.core.errors import SetupError
 from harness.core.progress import Progress
+from harness.core.shapes import Shape
 from harness.images import dataset
 from harness.tools import classifier
 from harness.tools.classifier import Classifier
 
-SCHEMA = "harness-prediction/1"
 UNKNOWN = -1  # the label of an image whose class nobody said
+
+
+class PredictingModel(Shape):
+    file: str
+    sha256: str
+
+
+class ClassConfidence(Shape):
+    name: str = field(name="class")
+    confidence: float
+
+
+class ImagePrediction(Shape):
+    """top: the likeliest classes, as many as were asked for."""
+
+    image: str
+    top: tuple[ClassConfidence, ...]
+
+
+class PredictionFile(Shape, tag_field="schema", tag="harness-prediction/1"):
+    """What is published of predictions. problems: a line for each image that could not be read."""
+
+    model: PredictingModel
+    runtime: str
+    images: tuple[ImagePrediction, ...]
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -37,21 +63,15 @@ class Predictions:
     notes: tuple[str, ...]
     runtime: str
 
-    def to_json(self) -> dict[str, Any]:
-        """The published shape."""
-        return {
-            "schema": SCHEMA,
-            "model": {"file": str(self.model.path), "sha256": self.model.sha256},
-            "runtime": self.runtime,
-            "images": [
-                {
-                    "image": str(one.image),
-                    "top": [{"class": name, "confidence": confidence} for name, confidence in one.top],
-                }
-                for one in self.images
-            ],
-            "problems": list(self.problems),
-        }
+    @property
+    def published(self) -> PredictionFile:
+        """What is published."""
+        images = tuple(
+            ImagePrediction(str(image.image), tuple(ClassConfidence(*pair) for pair in image.top))
+            for image in self.images
+        )
+        model = PredictingModel(str(self.model.path), self.model.sha256)
+        return PredictionFile(model, self.runtime, images, self.problems)
 
 
 def predict(

@@ -17,13 +17,15 @@ from harness.artifacts import manifest, reference
 from harness.artifacts.manifest import Variant
 from harness.artifacts.outputs import FloatArray
 from harness.core import files
+from harness.core.cell import Cell
 from harness.core.errors import SetupError
 from harness.core.outcome import Outcome, Verdict
 from harness.images import dataset
 from harness.images.dataset import Dataset
-from harness.judge import policy
-from harness.records import evidence
-from harness.records.evidence import Predictions
+from harness.judge import policy, predictions
+from harness.judge.predictions import Predictions
+from harness.records import arrays
+from harness.records.arrays import RecordArrays
 from harness.run import execute, job, worker
 
 REFUSED = "REFUSED"
@@ -193,10 +195,10 @@ def _judge(subject: _Subject, outputs: FloatArray, chosen: npt.NDArray[Any] | No
         subject.data.labels[part],
         subject.expected.outputs[part],
         None,
-        {subject.kind: outputs},
+        {Cell(subject.kind): outputs},
         class_names=subject.data.spec.class_names,
     )
-    return evidence.judge(subject.kind, answered, policy.load()).verdict
+    return predictions.judge(Cell(subject.kind), answered, policy.load()).verdict
 
 
 def _answer(subject: _Subject, content: bytes, images: npt.NDArray[np.uint8] | None = None) -> Verdict:
@@ -209,10 +211,13 @@ def _answer(subject: _Subject, content: bytes, images: npt.NDArray[np.uint8] | N
         outputs = execute.run(written, lambda *_: None)
     if subject.kind in outputs.failures:
         return outputs.failures[subject.kind]
-    arrays = {f"{subject.kind}.{name}": array for name, array in outputs.results[subject.kind].arrays.items()}
-    arrays |= evidence.inputs(subject.data, {subject.kind: subject.variant})
-    arrays |= {"labels": data.labels, "reference": subject.expected.outputs}
-    return evidence.judge(subject.kind, evidence.predictions(arrays), policy.load()).verdict
+    cell = Cell(subject.kind)
+    stored = (
+        arrays.image_arrays(data.names, data.labels, subject.data.input_means())
+        | arrays.reference_arrays(subject.expected.outputs, None)
+        | arrays.answer_arrays(cell, outputs.results[subject.kind].arrays, subject.variant.input)
+    )
+    return predictions.judge(cell, RecordArrays(stored).predictions(), policy.load()).verdict
 
 
 def _spoilt(sound: FloatArray, share: float) -> FloatArray:

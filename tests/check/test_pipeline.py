@@ -19,7 +19,7 @@ import pytest
 
 from harness.artifacts.manifest import SCHEMA
 from harness.cli import main
-from harness.run import job
+from harness.run import latency_plan
 from harness.run.latency_plan import MLPERF
 from tests.conftest import FEW_IMAGES_POLICY, ROOT, refusal, stored_model, stored_variants
 
@@ -64,28 +64,28 @@ def test_a_faithful_conversion_passes(
     shown = capsys.readouterr().out
     stored = read(record)
     assert (code, stored["verdict"]) in ((0, "PASS"), (1, "FAIL"), (3, "INCONCLUSIVE"))  # an untrained int8 may flip
-    assert stored["schema"] == "harness-record/3"
-    assert [variant["kind"] for variant in stored["variants"]] == ["float32", "dynamic_range", "int8"]
-    float32 = stored["variants"][0]
-    assert (float32["verdict"], float32["flips"], float32["agreement"]) == ("PASS", 0, 1.0)
+    assert stored["schema"] == "harness-record/4"
+    assert [cell["variant"] for cell in stored["cells"]] == ["float32", "dynamic_range", "int8"]
+    float32, parity = stored["cells"][0], stored["cells"][0]["parity"]
+    assert (float32["verdict"]["outcome"], parity["flips"], parity["agreement"]) == ("PASS", 0, 1.0)
     arrays = np.load(record.with_suffix(".npz"))
     assert arrays["labels"].shape == (110,)
-    for variant in stored["variants"]:
-        kind = variant["kind"]
+    for cell in stored["cells"]:
+        kind, parity, latency = cell["variant"], cell["parity"], cell["latency"]
         assert kind in shown
         samples = np.concatenate([arrays[f"latency.{process}.{kind}.samples"].ravel() for process in (1, 2, 3)])
-        assert variant["latency_s"]["median"] == pytest.approx(np.median(samples))
-        assert (variant["latency_s"]["samples"], variant["latency_s"]["processes"]) == (samples.size, 3)
-        assert variant["latency_s"]["memory"]["peak_bytes"] >= variant["latency_s"]["memory"]["steady_bytes"] > 0
+        assert latency["median"] == pytest.approx(np.median(samples))
+        assert (latency["samples"], latency["processes"]) == (samples.size, 3)
+        assert latency["memory"]["peak_bytes"] >= latency["memory"]["steady_bytes"] > 0
         outputs = arrays[f"{kind}.outputs"].astype(float)
         if arrays[f"{kind}.scale"]:
             outputs = (outputs - arrays[f"{kind}.zero_point"]) * arrays[f"{kind}.scale"]
         flips = int((outputs.argmax(1) != arrays["reference"].argmax(1)).sum())
-        assert (variant["flips"], variant["agreement"]) == (flips, pytest.approx(1 - flips / 110))
-        assert variant["accuracy"] == pytest.approx((outputs.argmax(1) == arrays["labels"]).mean())
+        assert (parity["flips"], parity["agreement"]) == (flips, pytest.approx(1 - flips / 110))
+        assert parity["accuracy"] == pytest.approx((outputs.argmax(1) == arrays["labels"]).mean())
     assert arrays["int8.outputs"].dtype == np.int8
     assert f"verdict: {stored['verdict']}" in shown
-    timing = stored["latency"]
+    timing = stored["timing"]
     assert (timing["control"]["kind"], timing["gated"], timing["processes"]) == ("int8", False, 3)
     assert [ratio["kind"] for ratio in timing["ratios"]] == ["dynamic_range", "int8"]
     assert timing["blocks"] == 3 * 4 * 8
@@ -97,8 +97,8 @@ def test_a_latency_limit_counts(tiny_model: Path, tiny_variants: Path, few_image
     policy.write_text(FEW_IMAGES_POLICY.read_text() + '[[latency]]\nkind = "float32"\np90_s = 1e-9\n')
     only = ("--variants", "float32", "--quick", "--processes", "2")
     assert check(tiny_variants, tiny_model, few_images, record, *only, "--policy", str(policy)) in (1, 3)
-    assert read(record)["latency"]["gated"]
-    assert read(record)["variants"][0]["verdict"] == "PASS"
+    assert read(record)["timing"]["gated"]
+    assert read(record)["cells"][0]["verdict"]["outcome"] == "PASS"
     assert check(tiny_variants, tiny_model, few_images, record, *only) == 0
 
 
@@ -107,14 +107,14 @@ def test_mlperfs_single_stream(tiny_model: Path, tiny_variants: Path, few_images
     record = tmp_path / "c.json"
     plan = replace(MLPERF, least_s=0.1, cooldown_s=0, warmup_s=0.1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "MLPERF", plan)
+        patch.setattr(latency_plan, "MLPERF", plan)
         code = check(
             tiny_variants, tiny_model, few_images, record, "--mlperf", "--variants", "float32,int8", "--cooldown", "0"
         )
     stored = read(record)
     assert code in (0, 1)
-    assert (stored["latency"]["control"], stored["latency"]["ratios"], stored["latency"]["processes"]) == (None, [], 2)
-    assert all(variant["latency_s"]["samples"] >= 1024 for variant in stored["variants"])
+    assert (stored["timing"]["control"], stored["timing"]["ratios"], stored["timing"]["processes"]) == (None, [], 2)
+    assert all(cell["latency"]["samples"] >= 1024 for cell in stored["cells"])
 
 
 def test_a_swapped_variant_fails(tiny_model: Path, own_variants: Path, few_images: Path, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_swapped_variant_fails(tiny_model: Path, own_variants: Path, few_image
     record = tmp_path / "check.json"
     assert check(own_variants, tiny_model, few_images, record, "--variants", "float32") == 1
     assert read(record)["verdict"] == "FAIL"
-    assert "answers differ from the reference" in read(record)["variants"][0]["reasons"][0]
+    assert "answers differ from the reference" in read(record)["cells"][0]["verdict"]["reasons"][0]
 
 
 def test_few_images_are_inconclusive(tiny_model: Path, tiny_variants: Path, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_few_images_are_inconclusive(tiny_model: Path, tiny_variants: Path, tmp_
         shutil.copy(ROOT / "data" / "test" / f"{number % 10}_{number + 1}.jpg", images)
     assert check(tiny_variants, tiny_model, images, record, "--variants", "float32") == 3
     assert read(record)["verdict"] == "INCONCLUSIVE"
-    assert "images do not decide; about" in read(record)["variants"][0]["reasons"][-1]
+    assert "images do not decide; about" in read(record)["cells"][0]["verdict"]["reasons"][-1]
 
 
 def test_the_stored_reference_is_used_and_renewed(
@@ -205,12 +205,12 @@ def test_a_variant_the_interpreter_refuses_fails_alone(
     (own_variants / "manifest.json").write_text(json.dumps(stored))
     record = tmp_path / "c.json"
     assert check(own_variants, tiny_model, few_images, record, "--quick") == 1
-    by_kind = {variant["kind"]: variant for variant in read(record)["variants"]}
-    assert by_kind["int8"]["verdict"] == "FAIL"
-    assert "exit code" in by_kind["int8"]["reasons"][0]
-    assert by_kind["int8"]["latency_s"] is None
-    assert by_kind["float32"]["verdict"] == "PASS"
-    assert by_kind["float32"]["latency_s"]["median"] > 0
+    by_kind = {cell["variant"]: cell for cell in read(record)["cells"]}
+    assert by_kind["int8"]["verdict"]["outcome"] == "FAIL"
+    assert "exit code" in by_kind["int8"]["verdict"]["reasons"][0]
+    assert by_kind["int8"]["latency"] is None
+    assert by_kind["float32"]["verdict"]["outcome"] == "PASS"
+    assert by_kind["float32"]["latency"]["median"] > 0
 
 
 def test_a_stale_variant_is_refused(
@@ -319,9 +319,9 @@ def test_ctrl_c_keeps_what_was_measured(tiny_model: Path, tiny_variants: Path, t
     shown, error = process.communicate(timeout=120)
     assert process.returncode == 130, error
     assert "Traceback" not in error
-    by_kind = {variant["kind"]: variant for variant in read(record)["variants"]}
-    assert by_kind["float32"]["verdict"] == "PASS"
-    assert by_kind["int8"]["verdict"] in ("INCONCLUSIVE", "PASS", "FAIL")
-    assert any(variant["latency_s"] is None for variant in by_kind.values())
+    by_kind = {cell["variant"]: cell for cell in read(record)["cells"]}
+    assert by_kind["float32"]["verdict"]["outcome"] == "PASS"
+    assert by_kind["int8"]["verdict"]["outcome"] in ("INCONCLUSIVE", "PASS", "FAIL")
+    assert any(cell["latency"] is None for cell in by_kind.values())
     assert "interrupted" in shown
     assert not list(tmp_path.glob("harness-job-*"))

@@ -95,7 +95,7 @@ def test_without_any_worker_the_rest_is_inconclusive_until_run_again(
 
     record = tmp_path / "c.json"
     found = disturbed(check, lab, record, kill, patience_s=1)
-    float32 = found.record.variants[0].verdict
+    float32 = found.record.cells[0].verdict
     assert float32.outcome is Outcome.INCONCLUSIVE
     assert "out of sight for 1 s" in float32.reasons[0]
     kept = {path: path.stat().st_mtime_ns for path in sharded_arrays.folder_of(record).glob("0*.npz")}

@@ -17,11 +17,14 @@ from harness.check import pipeline as whole
 from harness.check.engine import Dispatcher, LocalEngine, Lost
 from harness.check.shard_task import RefusedError, ShardAnswer, ShardJob, run_shard
 from harness.cli import main
+from harness.core.cell import Cell
 from harness.core.errors import SetupError
 from harness.core.outcome import Outcome
 from harness.images.shards import Shard
-from harness.judge import policy
-from harness.records import evidence, record, sharded_arrays
+from harness.judge import policy, predictions
+from harness.records import arrays, record, sharded_arrays
+from harness.records.arrays import RecordArrays
+from harness.records.rejudge import rejudge
 from harness.run import execute, job
 from harness.run.devices.local import Local
 from harness.run.execute import Outputs
@@ -48,26 +51,25 @@ def test_shards_give_the_verdict_of_the_whole(check: Check, done: Path, tmp_path
     with Local() as device:
         written = job.write(tmp_path, subject.contents, subject.data, None, job.ALL_CORES)
         outputs = execute.run(written, lambda *_: None, device)
-    expected = evidence.predictions(
-        {
-            "labels": subject.data.labels,
-            "reference": subject.expected.outputs,
-            **({"folded": subject.expected.folded} if subject.expected.folded is not None else {}),
-            **evidence.inputs(subject.data, subject.variants),
-            **{f"{kind}.{name}": a for kind in subject.variants for name, a in outputs.results[kind].arrays.items()},
-        }
+    data = subject.data
+    whole_set = (
+        arrays.image_arrays(data.names, data.labels, data.input_means())
+        | arrays.class_arrays(data.spec.class_names)
+        | arrays.reference_arrays(subject.expected.outputs, subject.expected.folded)
     )
+    for kind, variant in subject.variants.items():
+        whole_set |= arrays.answer_arrays(Cell(kind), outputs.results[kind].arrays, variant.input)
+    expected = RecordArrays(whole_set).predictions()
     stored = json.loads(done.read_text())
     assert stored["data"]["sha256"] == subject.data.sha256
     assert [one["images"] for one in stored["shards"]] == [28, 28, 28, 26]
-    judged = {kind: evidence.judge(kind, expected, limits) for kind in subject.variants}
-    assert {v.kind: v.parity for v in evidence.again(done).variants} == {k: j.parity for k, j in judged.items()}
+    judged = {cell: predictions.judge(cell, expected, limits) for cell in expected.cells}
+    assert {row.cell: row.parity for row in rejudge(done).cells} == {cell: j.parity for cell, j in judged.items()}
     with LocalEngine(LOCAL) as engine:
         other = check.run(engine, LOCAL, tmp_path / "other.json", 77)
-    assert figures(whole.CheckedRun(record.read(done), False)) != figures(other)  # figures are not read, but derived
-    assert figures(whole.CheckedRun(evidence.again(done), False)) == figures(other)
-    for variant in other.record.variants:
-        assert (variant.parity, variant.hops) == (judged[variant.kind].parity, judged[variant.kind].hops)
+    assert figures(whole.CheckedRun(rejudge(done), False)) == figures(other)
+    for row in other.record.cells:
+        assert (row.parity, row.stages) == (judged[row.cell].parity, judged[row.cell].stages)
 
 
 def test_evidence_is_written_shard_by_shard(done: Path) -> None:
@@ -76,9 +78,9 @@ def test_evidence_is_written_shard_by_shard(done: Path) -> None:
     with np.load(first) as stored:
         assert stored["int8.outputs"].shape == (28, 11)
         assert stored["digests"].shape == (28, 32)
-    arrays = record.read(done).arrays
-    assert arrays["int8.outputs"].shape == (110, 11)
-    assert arrays["labels"].tolist() == [int(name.split("_")[0]) for name in arrays["names"]]
+    stored_arrays = record.read(done).arrays
+    assert stored_arrays.raw_answers(Cell("int8")).shape == (110, 11)
+    assert stored_arrays.labels.tolist() == [int(name.split("_")[0]) for name in stored_arrays.names]
     content = dict(np.load(first))
     content["int8.outputs"] = np.roll(content["int8.outputs"], 1, axis=1)
     np.savez(first, **content)
@@ -96,7 +98,7 @@ def test_what_is_finished_is_not_done_again(check: Check, done: Path) -> None:
         again = check.run(engine, LOCAL, done, SIZE)
     after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert [name for name in sorted(after) if before[name] != after[name]] == ["000001.npz", "000003.npz"]
-    assert figures(again) == figures(whole.CheckedRun(evidence.again(done), False))
+    assert figures(again) == figures(whole.CheckedRun(rejudge(done), False))
 
 
 def test_bad_images_are_refused_or_counted(check: Check, tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_bad_images_are_refused_or_counted(check: Check, tmp_path: Path) -> None
         with pytest.raises(SetupError, match=r"1 file: 3_4\.jpg \(empty file\) cannot be used"):
             check.run(engine, LOCAL, tmp_path / "c.json", SIZE)
         found = check.run(engine, LOCAL, tmp_path / "c.json", SIZE, skip_bad=True).record
-    assert (found.data["images"], found.data["skipped"]) == (109, ["3_4.jpg (empty file)"])
+    assert (found.data.images, found.data.skipped) == (109, ("3_4.jpg (empty file)",))
 
 
 def test_the_command_takes_shards_and_tables(check: Check, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,11 +123,11 @@ def test_the_command_takes_shards_and_tables(check: Check, tmp_path: Path, capsy
     assert "expected at least 1" in refusal(capsys, main([*base, "--shards", "0"]))
     assert main([*base, "--shards", "4"]) in (0, 1, 3)
     stored = json.loads((tmp_path / "c.json").read_text())
-    assert stored["variants"][0]["latency_s"]["median"] > 0
+    assert stored["cells"][0]["latency"]["median"] > 0
     assert len(stored["shards"]) == 4
 
 
-EMPTY = ShardAnswer(np.empty(0, np.int64), (), np.empty((0, 32), np.uint8), np.empty(0), Outputs({}, {}, False), {})
+EMPTY = ShardAnswer(np.empty(0, np.int64), (), np.empty((0, 32), np.uint8), np.empty(0), Outputs({}, {}, False), None)
 
 
 def jobs(count: int) -> Iterator[ShardJob]:
@@ -185,7 +187,7 @@ def test_a_variant_that_crashes_fails_alone(check: Check, tmp_path: Path) -> Non
     check = replace(check, models=models)
     with LocalEngine(LOCAL) as engine:
         found = check.run(engine, LOCAL, tmp_path / "c.json", SIZE).record
-    by_kind = {variant.kind: variant for variant in found.variants}
+    by_kind = {cell.name: cell for cell in found.cells}
     assert by_kind["int8"].verdict.outcome is Outcome.FAIL
     assert by_kind["int8"].verdict.reasons[0].startswith("shard 0: the worker ended with exit code")
     assert by_kind["float32"].verdict.outcome is Outcome.PASS

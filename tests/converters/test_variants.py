@@ -116,9 +116,9 @@ def test_check_judges_the_other_kinds(extra: Path, tiny_model: Path, few_images:
     arguments = ["check", "--models", str(extra), "--reference", str(tiny_model), "--data", str(few_images)]
     arguments += ["--variants", ",".join(kinds), "--quick"]
     assert main([*arguments, "--json", str(record)]) in (0, 1)
-    rows = json.loads(record.read_text())["variants"]
-    assert sorted(row["kind"] for row in rows) == sorted(kinds)
-    assert all(row["flips"] is not None and row["latency_s"] for row in rows)
+    rows = json.loads(record.read_text())["cells"]
+    assert sorted(row["variant"] for row in rows) == sorted(kinds)
+    assert all(row["parity"]["flips"] is not None and row["latency"] for row in rows)
 
 
 def test_the_same_bytes_again(extra: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from harness.cli import main
+from harness.core import shapes
+from harness.core.cell import Cell
 from harness.core.errors import SetupError
 from harness.judge import policy
+from harness.judge.policy import Policy
 
 
 def written(folder: Path, content: str) -> Path:
@@ -23,11 +25,11 @@ def test_a_file_changes_only_what_it_names(tmp_path: Path) -> None:
     default = policy.load()
     own = policy.load(written(tmp_path, "[quantized]\nlargest_drop = 0.01\n[kinds.int8]\nlargest_flip_share = 0.1"))
     assert own.alpha == default.alpha
-    assert own.limits("dynamic_range").largest_drop == 0.01
-    assert own.limits("dynamic_range").largest_flip_share == default.quantized.largest_flip_share
-    assert own.limits("int8").largest_flip_share == 0.1
-    assert own.limits("int8").largest_drop == 0.01
-    assert own.limits("float32").largest_flip_share == 0
+    assert own.limits(Cell("dynamic_range")).largest_drop == 0.01
+    assert own.limits(Cell("dynamic_range")).largest_flip_share == default.quantized.largest_flip_share
+    assert own.limits(Cell("int8")).largest_flip_share == 0.1
+    assert own.limits(Cell("int8")).largest_drop == 0.01
+    assert own.limits(Cell("float32")).largest_flip_share == 0
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_latency_rules_are_read_and_kept(tmp_path: Path) -> None:
         ("adb://*", "int8", 0.01, 0),
         ("*", "*", 0, 1.05),
     ]
-    assert policy.from_json(json.loads(json.dumps(own.to_json())), "record") == own
+    assert shapes.decode(shapes.encode(own), Policy, "record") == own
     policy.check_kinds(own, ["float32", "float16", "int8"], "policy")
     with pytest.raises(SetupError, match="unknown kind 'int8'"):
         policy.check_kinds(own, ["float32", "float16"], "policy")
@@ -91,9 +93,9 @@ def test_a_misspelt_kind_is_refused(tmp_path: Path) -> None:
 def test_the_record_keeps_all_limits() -> None:
     """Written to JSON and read back, it is the same policy; half of one is refused."""
     default = policy.load()
-    assert policy.from_json(default.to_json(), "a record") == default
-    with pytest.raises(SetupError, match="expected a whole policy"):
-        policy.from_json({"alpha": 0.05}, "a record")
+    assert shapes.decode(shapes.encode(default), Policy, "a record") == default
+    with pytest.raises(SetupError, match="a record: expected the key 'quantized'"):
+        shapes.convert({"alpha": 0.05}, Policy, "a record")
 
 
 def test_the_printed_policy_is_the_default(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

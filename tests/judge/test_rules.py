@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from harness.core.cell import Cell
 from harness.core.outcome import Outcome, Verdict, overall
 from harness.judge import parity, policy, rules
 from harness.judge.parity import Parity
@@ -42,7 +43,7 @@ def answered(
 
 
 def judge(figures: Parity, kind: str = "int8") -> Judgement:
-    return rules.judge(kind, figures, policy.load())
+    return rules.judge(Cell(kind), figures, policy.load())
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "dynamic_range", "int8", "a kind of tomorrow"])

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.artifacts.outputs import dequantize
-from harness.judge import policy, tally
+from harness.core.cell import Cell
+from harness.judge import policy, predictions, tally
+from harness.judge.predictions import Counted, Judged, Predictions
 from harness.judge.tally import exact_sum
-from harness.records import evidence
-from harness.records.evidence import Counted, Judged, Predictions
 
 IMAGES, CLASSES = 300, 5
+FLOAT, INT8 = Cell("float32"), Cell("int8")
 
 
 def answered(seed: int, part: slice = slice(None)) -> Predictions:
@@ -35,16 +36,16 @@ def answered(seed: int, part: slice = slice(None)) -> Predictions:
         labels[part],
         reference[part],
         reference[part],
-        {"float32": float32[part], "int8": dequantize(stored, 1 / 256, -128)[part]},
+        {FLOAT: float32[part], INT8: dequantize(stored, 1 / 256, -128)[part]},
         pixels[part],
-        {"int8": (pixels[part], 1e-5)},
+        {INT8: (pixels[part], 1e-5)},
     )
 
 
 def in_shards(seed: int, cuts: list[int], order: Random) -> Counted:
     """The int8 variant's answers counted shard by shard, added up in a random order and grouping."""
     ends = sorted({0, *cuts, IMAGES})
-    parts = [evidence.count("int8", answered(seed, slice(a, b)), a) for a, b in pairwise(ends)]
+    parts = [predictions.count(INT8, answered(seed, slice(a, b)), a) for a, b in pairwise(ends)]
     while len(parts) > 1:
         order.shuffle(parts)
         parts.append(parts.pop() + parts.pop())
@@ -55,10 +56,10 @@ def in_shards(seed: int, cuts: list[int], order: Random) -> Counted:
 @given(st.integers(0, 5), st.lists(st.integers(1, IMAGES - 1), max_size=20), st.randoms(use_true_random=False))
 def test_any_shards_in_any_order_give_the_same_verdict(seed: int, cuts: list[int], order: Random) -> None:
     """Every figure, interval, hop and reason is equal, not nearly equal."""
-    whole = evidence.judge("int8", answered(seed), policy.load())
+    whole = predictions.judge(INT8, answered(seed), policy.load())
     assert whole.parity is not None
     assert whole.parity.ties > 0
-    assert evidence.conclude("int8", in_shards(seed, cuts, order), policy.load()) == whole
+    assert predictions.conclude(INT8, in_shards(seed, cuts, order), policy.load()) == whole
 
 
 @pytest.mark.parametrize("broken", ["nan", "constant", "raw", "swapped", "shifted", "fed"])
@@ -85,21 +86,21 @@ def test_refusals_and_diagnoses_are_the_same_in_shards(broken: str) -> None:
 
     def judged(cuts: list[int]) -> Judged:
         parts = [
-            evidence.count(
-                "int8",
+            predictions.count(
+                INT8,
                 Predictions(
                     labels[a:b],
                     reference[a:b],
                     None,
-                    {"int8": outputs[a:b]},
+                    {INT8: outputs[a:b]},
                     np.zeros(b - a),
-                    {"int8": (fed[a:b], 0.01)},
+                    {INT8: (fed[a:b], 0.01)},
                 ),
                 a,
             )
             for a, b in pairwise(cuts)
         ]
-        return evidence.conclude("int8", tally.total(reversed(parts)), policy.load())
+        return predictions.conclude(INT8, tally.total(reversed(parts)), policy.load())
 
     whole = judged([0, 60])
     assert whole.verdict.outcome == "FAIL"
@@ -109,8 +110,8 @@ def test_refusals_and_diagnoses_are_the_same_in_shards(broken: str) -> None:
 def test_a_stage_that_one_shard_lacks_is_left_out_of_the_chain() -> None:
     """float32 with NaN in one shard is no stage of int8's chain, in shards as in one."""
     first, second = answered(0, slice(0, 100)), answered(0, slice(100, IMAGES))
-    second.variants["float32"][0] = np.nan
-    hops = (evidence.count("int8", first) + evidence.count("int8", second, 100)).chain.hops
+    second.cells[FLOAT][0] = np.nan
+    hops = (predictions.count(INT8, first) + predictions.count(INT8, second, 100)).chain.hops
     assert [hop.target for hop in hops] == ["folded Keras", "int8"]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
-from referencing import Registry, Resource
+from msgspec.structs import replace
 
 from harness.cli import main
 from harness.core.errors import SetupError
@@ -21,20 +21,22 @@ from harness.output.formats import figures, json_report, junit, markdown, runs, 
 from harness.output.report import check
 from harness.output.terminal import table
 from harness.records import record
-from harness.records.record import Record, VariantRecord
+from harness.records.arrays import RecordArrays
+from harness.records.record import Record
 from harness.run import worker
+from harness.run.latency_plan import LatencyPlan
 from harness.timing import timing_verdict
 from tests.conftest import refusal
 from tests.output.browser import look
 from tests.output.test_report import Tags
-from tests.records.test_evidence import a_run, stored
+from tests.records.sample import a_run, silent, stored, with_arrays
 
 SECONDS = {"control": 0.004, "float32": 0.004, "int8": 0.002}
 
 
 def timed(run: Record, *, gated: bool = False, outcome: Outcome | None = None) -> Record:
     """The same run with latency from two processes: int8 twice as fast as float32, the temperature known."""
-    arrays = dict(run.arrays)
+    arrays = dict(run.arrays.stored)
     for process in (1, 2):
         rng = np.random.default_rng(process)
         kinds = [worker.CONTROL, "float32", "int8"]
@@ -49,17 +51,17 @@ def timed(run: Record, *, gated: bool = False, outcome: Outcome | None = None) -
             made |= {f"{kind}.samples": samples, f"{kind}.warmup": samples[0], f"{kind}.settled": np.array(True)}
             made |= {f"{kind}.load": np.array(0.01), f"{kind}.first": np.array(0.005)}
         arrays |= {f"latency.{process}.{name}": np.asarray(array) for name, array in made.items()}
-    found = timing_verdict.runs(arrays)
+    found = RecordArrays(arrays).latency_runs()
     times = timing_verdict.figures(found)
-    timing = replace(timing_verdict.timing(found, times, 1), gated=gated)
+    timing = dataclasses.replace(timing_verdict.timing(found, times, 1), gated=gated)
     if outcome:
-        timing = replace(timing, verdict=Verdict(outcome, ("as asked",)))
-    variants = tuple(replace(variant, latency=times[variant.kind]) for variant in run.variants)
-    return replace(run, arrays=arrays, variants=variants, timing=timing)
+        timing = dataclasses.replace(timing, verdict=Verdict(outcome, ("as asked",)))
+    cells = tuple(replace(cell, latency=times[cell.name]) for cell in run.cells)
+    return replace(run, arrays=RecordArrays(arrays), cells=cells, timing=timing, plan=LatencyPlan())
 
 
-def on(machine: str, run: Record) -> Record:
-    return replace(run, machine={"runtime": "a runtime", "machine": machine})
+def on(name: str, run: Record) -> Record:
+    return replace(run, device=replace(run.device, name=name))
 
 
 def two_devices() -> runs.Runs:
@@ -67,19 +69,15 @@ def two_devices() -> runs.Runs:
     return runs.of([on("desk", timed(a_run())), on("phone <b>", a_run(broken=60))])
 
 
-def silent(kind: str = "dynamic_range", why: str = "the worker ended with exit code -11") -> VariantRecord:
-    return VariantRecord(kind, "bb", 1, Verdict(Outcome.FAIL, (why,)), None, None, (), None)
-
-
 def test_speed_is_told_as_times_as_fast_with_its_interval() -> None:
     """Half the time of float32 is 2.00x, its interval around it; without a ratio there is a dash."""
     run = timed(a_run())
-    found = figures.of(run.variants[1], run)
+    found = figures.of(run.cells[1], run)
     low, high = map(float, found.speedup_interval.split(" to "))
     assert low < 2 < high
     assert found.speedup == "2.00x"
-    assert figures.of(run.variants[0], run).speedup == "-"
-    assert figures.of(a_run().variants[1], a_run()).median == "-"
+    assert figures.of(run.cells[0], run).speedup == "-"
+    assert figures.of(a_run().cells[1], a_run()).median == "-"
     assert "2.00x" in table(run)
 
 
@@ -124,7 +122,7 @@ def test_a_page_of_noise_stays_small() -> None:
     """Large coloured flips that compress badly, on four devices: under 2 MB, and what is left out is said."""
     run = a_run(broken=500)
     pixels = np.random.default_rng(0).integers(0, 256, (500, 96, 96, 3), dtype=np.uint8)
-    run = replace(run, arrays={**run.arrays, "flipped.images": pixels})
+    run = with_arrays(run, {"flipped.images": pixels})
     text = check.render(runs.of([on(f"device {i}", run) for i in range(4)]))
     assert len(text.encode()) < 2_000_000
     assert "40 of them, the surest answers first" in text
@@ -134,11 +132,11 @@ def test_a_page_without_a_change_or_an_answer_says_so() -> None:
     """Nothing broken: no gallery. A variant that crashed: its reason, dashes, and no figure fails."""
     run = a_run(broken=0)
     assert "No variant changed an answer." in check.render(runs.of([run]))
-    crashed = replace(run, variants=(*run.variants, silent()), outcome=Outcome.FAIL)
+    crashed = replace(run, cells=(*run.cells, silent()), outcome=Outcome.FAIL)
     text = check.render(runs.of([crashed]))
     assert "exit code -11" in text
-    kept = {name: array for name, array in run.arrays.items() if "." not in name or name.startswith("flipped")}
-    alone = replace(run, variants=(silent(),), arrays=kept, outcome=Outcome.FAIL)
+    kept = {name: array for name, array in run.arrays.stored.items() if "." not in name or name.startswith("flip")}
+    alone = replace(run, cells=(silent(),), arrays=RecordArrays(kept), outcome=Outcome.FAIL)
     assert "exit code -11" in check.render(runs.of([alone]))
 
 
@@ -146,7 +144,7 @@ def test_a_page_without_a_change_or_an_answer_says_so() -> None:
 def test_the_page_fits_its_window(width: int, tmp_path: Path) -> None:
     """A phone and a desktop, two devices of long names: as wide as the window, pictures load, the console is empty."""
     both = two_devices()
-    long = replace(both, devices=("a-device-of-a-long-name-" * 3, "another device with a long name " * 3))
+    long = dataclasses.replace(both, devices=("a-device-of-a-long-name-" * 3, "another device with a long name " * 3))
     seen = look(check.render(long), width, tmp_path)
     assert seen.width <= width
     assert seen.loaded == seen.pictures > 60
@@ -176,7 +174,7 @@ def test_junit_has_a_case_for_each_variant_device_and_check() -> None:
     assert ("phone <b>.int8", "accuracy") in failed
     assert {device.split(".")[0] for device, _ in failed if device} == {"phone <b>"}
     assert root.get("failures") == str(len(failed))
-    undecided = replace(a_run(broken=12), variants=(silent(why="a \x00 byte"), a_run(broken=12).variants[1]))
+    undecided = replace(a_run(broken=12), cells=(silent(why="a \x00 byte"), a_run(broken=12).cells[1]))
     root = ElementTree.fromstring(junit.render(runs.of([undecided])).encode())
     assert [case.get("name") for case in root.iter("testcase") if case.get("classname", "").endswith("range")] == [
         "answers"
@@ -193,22 +191,18 @@ def test_latency_is_a_case_only_where_it_is_limited() -> None:
 
 
 def validator(name: str) -> Draft202012Validator:
-    schemas = {file.name: json.loads(file.read_text()) for file in schema.FOLDER.glob("*.json")}
-    registry: Any = Registry().with_resources([(one["$id"], Resource.from_contents(one)) for one in schemas.values()])
-    return Draft202012Validator(schemas[name], registry=registry)
+    return Draft202012Validator(json.loads((schema.FOLDER / name).read_text()))
 
 
 def test_the_published_schemas_are_those_of_the_code() -> None:
     """python -m harness.output.formats.schema was run after the last change."""
     published = {file.name: file.read_bytes() for file in schema.FOLDER.glob("*.json")}
-    assert published == {name: schema.encode(one) for name, one in schema.all_schemas().items()}
+    assert published == schema.encoded()
     for name in published:
         Draft202012Validator.check_schema(json.loads(published[name]))
 
 
-@pytest.mark.parametrize(
-    "make", [a_run, lambda: timed(a_run(broken=60)), lambda: replace(a_run(), variants=(silent(),))]
-)
+@pytest.mark.parametrize("make", [a_run, lambda: timed(a_run(broken=60)), lambda: replace(a_run(), cells=(silent(),))])
 def test_what_is_written_fits_the_schemas(make: Callable[[], Record], tmp_path: Path) -> None:
     """A record, with and without latency and answers, and the report of it; a key too many does not fit."""
     run = make()
@@ -217,7 +211,7 @@ def test_what_is_written_fits_the_schemas(make: Callable[[], Record], tmp_path: 
     validator("record.json").validate(written)
     validator("report.json").validate(json.loads(json_report.render(runs.of([run]))))
     assert not validator("record.json").is_valid(written | {"surprise": 1})
-    written["variants"][0]["accuracy"] = "high"
+    written["cells"][0]["parity"]["accuracy"] = "high"
     assert not validator("record.json").is_valid(written)
 
 
@@ -237,7 +231,7 @@ def test_every_shape_comes_from_the_command_line(tmp_path: Path, capsys: pytest.
 def test_runs_that_cannot_stand_side_by_side_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Other images, another model, the same run twice, no run at all: one line and exit code 2."""
     for what in ("model", "data"):
-        other = replace(a_run(), **{what: {**getattr(a_run(), what), "sha256": "another"}})  # type: ignore[arg-type]
+        other = replace(a_run(), **{what: replace(getattr(a_run(), what), sha256="another")})
         with pytest.raises(SetupError, match="cannot stand side by side"):
             runs.of([a_run(), other])
     path = stored(tmp_path)

@@ -14,7 +14,7 @@ from harness.cli import VERBS, main
 from harness.output import terminal
 from harness.output.terminal import progress
 from tests.conftest import ROOT, refusal
-from tests.records.test_evidence import stored
+from tests.records.sample import stored
 
 
 def in_terminal(command: list[str], **environment: str) -> str:

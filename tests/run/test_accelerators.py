@@ -62,7 +62,7 @@ def test_outputs_are_raw_and_as_the_interpreter_gives_them(
         expected, actual = (outputs.results[name].arrays for name in (kind, f"{kind}@{accelerator}"))
         assert actual["outputs"].dtype == expected["outputs"].dtype
         assert np.abs(actual["outputs"].astype(float) - expected["outputs"]).max() <= tolerance
-        for name in ("scale", "zero_point", "fed"):
+        for name in ("scale", "zero_point", "input_means"):
             assert np.array_equal(actual[name], expected[name])
 
 
@@ -74,17 +74,17 @@ def test_what_ran_is_recorded_and_software_is_not_timed(
     contents = {"float32": tflite("plain")}
     outputs = ran(tmp_path, contents, data, ("cpu", accelerator), QUICK)
     result = outputs.results[f"float32@{accelerator}"].ran
-    assert result["accelerator"] == accelerator
-    assert ("SwiftShader" if accelerator.startswith("gpu") else "not an NPU") in result["adapter"]
-    assert result["driver"].startswith(("SwiftShader driver (", "OpenVINO 202"))
-    assert result["precision"] in ("float32", "bfloat16", "OpenVINO's choice")
-    assert result["software"]
-    assert result["taken"] == result["operations"] == 5
-    assert not result["not_taken"]
-    assert not result["fell_back"]
-    assert result["problem"] is None
+    assert result.accelerator == accelerator
+    assert ("SwiftShader" if accelerator.startswith("gpu") else "not an NPU") in str(result.adapter)
+    assert str(result.driver).startswith(("SwiftShader driver (", "OpenVINO 202"))
+    assert result.precision in ("float32", "bfloat16", "OpenVINO's choice")
+    assert result.software
+    assert result.taken == result.operations == 5
+    assert not result.not_taken
+    assert not result.fell_back
+    assert result.problem is None
     timed = {name: outputs.results[name] for name in outputs.results if job.is_latency(name)}
-    assert {name: result.ran["accelerator"] for name, result in timed.items()} == {
+    assert {name: result.ran.accelerator for name, result in timed.items()} == {
         "latency-1": "cpu",
         "latency-2": "cpu",
     }
@@ -107,8 +107,8 @@ def test_the_library_says_which_convolution_it_may_get_wrong(data: Dataset, tmp_
     outputs = ran(tmp_path, {"dynamic_range": tflite("strided", "dynamic_range")}, data, ("cpu", "gpu"))
     expected, actual = (outputs.results[name] for name in ("dynamic_range", "dynamic_range@gpu"))
     assert np.abs(actual.arrays["outputs"] - expected.arrays["outputs"]).max() > 1e-3
-    assert actual.ran["taken"] == actual.ran["operations"]
-    (warning,) = actual.ran["warnings"]
+    assert actual.ran.taken == actual.ran.operations
+    (warning,) = actual.ran.warnings
     assert warning.startswith("Shape mismatch in GpuModelBuilder")
 
 
@@ -118,9 +118,11 @@ def test_operations_that_are_not_taken_are_named(data: Dataset, tmp_path: Path) 
     outputs = ran(tmp_path, {"float32": tflite("int64", batch=1)}, data, ("cpu", "gpu"))
     result = outputs.results["float32@gpu"]
     assert np.allclose(result.arrays["outputs"], outputs.results["float32"].arrays["outputs"], atol=1e-4)
-    assert result.ran["fell_back"]
-    assert 0 < result.ran["taken"] < result.ran["operations"]
-    assert any(line.startswith("ARG_MAX: ") for line in result.ran["not_taken"])
+    assert result.ran.fell_back
+    assert result.ran.taken is not None
+    assert result.ran.operations is not None
+    assert 0 < result.ran.taken < result.ran.operations
+    assert any(line.startswith("ARG_MAX: ") for line in result.ran.not_taken)
 
 
 @pytest.mark.usefixtures("openvino")
@@ -128,10 +130,10 @@ def test_a_plugin_that_fails_leaves_the_cpu_and_says_so(data: Dataset, tmp_path:
     """OpenVINO has no SHAPE; LiteRT then runs all on XNNPACK: no operation is counted as taken."""
     outputs = ran(tmp_path, {"float32": tflite("flattened")}, data, ("npu",))
     result = outputs.results["float32@npu"].ran
-    assert result["fell_back"]
-    assert result["taken"] == 0
-    assert "SHAPE" in result["not_taken"]
-    assert result["problem"]
+    assert result.fell_back
+    assert result.taken == 0
+    assert "SHAPE" in result.not_taken
+    assert result.problem
 
 
 @pytest.mark.usefixtures("swiftshader")
@@ -142,7 +144,7 @@ def test_a_model_that_does_not_compile_fails_alone(data: Dataset, tmp_path: Path
     (failure,) = outputs.failures.values()
     assert failure.outcome is Outcome.FAIL
     assert "only supports static-sized tensors" in failure.reasons[0]
-    assert "SwiftShader" in outputs.results["float32@gpu"].ran["adapter"]
+    assert "SwiftShader" in str(outputs.results["float32@gpu"].ran.adapter)
     assert "outputs" in outputs.results["int8@gpu"].arrays
 
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from harness.cli import main
+from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.core.outcome import Interval, Outcome, Verdict
 from harness.judge.policy import LatencyRule
 from harness.records import record
 from harness.records.baseline import Baseline, load_baseline
+from harness.run.job import Machine
+from harness.run.latency_plan import LatencyPlan
 from harness.run.worker import CONTROL, STATE
-from harness.timing import figures as latency
 from harness.timing import limits, timing_verdict
 from harness.timing.figures import Control, Latency, MarkedBlock, Memory, Ratio, Timing
 from tests.conftest import refusal
-from tests.records.test_evidence import a_run
+from tests.records.sample import a_run
 
 KINDS = ("float32", "int8", CONTROL)
 ROUNDS, COUNT = 6, 20
@@ -142,7 +143,7 @@ def test_the_budget_gates(p90_s: float | None, outcome: Outcome) -> None:
 def test_rules_are_for_the_devices_that_they_name() -> None:
     """By address, host name or processor, with *."""
     rules = [LatencyRule(device="adb://*", p90_s=1), LatencyRule(device="*Cortex-A76*", p90_s=1), LatencyRule(p90_s=1)]
-    names = limits.names({"host": "pi", "processor": "Raspberry Pi 5, Cortex-A76"})
+    names = limits.names(Machine(host="pi", processor="Raspberry Pi 5, Cortex-A76"), "local")
     assert limits.fitting(rules, names) == rules[1:]
 
 
@@ -156,14 +157,16 @@ def test_without_a_gate_latency_does_not_touch_the_outcome() -> None:
     assert crashed.verdict.reasons == ("int8: exit code -11",)
 
 
-def timed_record(folder: Path, runs: Sequence[dict[str, Any]], **machine: Any) -> Path:
+HERE = Machine(host="here", processor="P", machine="m", cores=2)
+
+
+def timed_record(folder: Path, runs: Sequence[dict[str, Any]]) -> Path:
     """A stored record with these runs' latency."""
     base = a_run({f"latency.{n}.{k}": v for n, run in enumerate(runs, start=1) for k, v in run.items()})
     figures, timing = judged(runs)
-    known = {"host": "here", "processor": "P", "machine": "m", "cores": 2, **machine}
-    variants = tuple(replace(variant, latency=figures.get(variant.kind)) for variant in base.variants)
+    cells = tuple(replace(cell, latency=figures.get(cell.name)) for cell in base.cells)
     path = folder / "baseline.json"
-    record.write(replace(base, variants=variants, timing=timing, machine=known), path)
+    record.write(replace(base, cells=cells, timing=timing, machine=HERE, plan=LatencyPlan()), path)
     return path
 
 
@@ -173,7 +176,7 @@ def test_a_baseline_of_this_host_gates_the_change(tmp_path: Path) -> None:
     rules = [LatencyRule(kind="int8", largest_ratio=1.02)]
     baseline = load_baseline(path, rules)
     assert baseline is not None
-    baseline.check({"host": "here", "processor": "P", "machine": "m", "cores": 2}, threads=1)
+    baseline.check(HERE, threads=1)
     runs = [process(number, speed=1 / 1.07) for number in range(5)]
     changes = baseline.changes(timing_verdict.figures(runs))
     assert {change.kind for change in changes} == {"float32", "int8"}
@@ -187,18 +190,17 @@ def test_a_baseline_of_this_host_gates_the_change(tmp_path: Path) -> None:
 def test_other_hosts_threads_and_damaged_baselines_are_refused(tmp_path: Path) -> None:
     """Each in one line that says what to do."""
     path = timed_record(tmp_path, [process(0)])
-    here = {"host": "here", "processor": "P", "machine": "m", "cores": 2}
     baseline = Baseline(path, record.read(path))
     with pytest.raises(SetupError, match="host is 'here', here it is 'there'"):
-        baseline.check(here | {"host": "there"}, threads=1)
+        baseline.check(replace(HERE, host="there"), threads=1)
     with pytest.raises(SetupError, match="measured with 1 threads"):
-        baseline.check(here, threads=2)
+        baseline.check(HERE, threads=2)
     with pytest.raises(SetupError, match=r"needs a baseline: expected --baseline RECORD\.json"):
         load_baseline(None, [LatencyRule(largest_ratio=1.05)])
     record.write(a_run(), tmp_path / "untimed.json")
     with pytest.raises(SetupError, match="holds no latency"):
         load_baseline(tmp_path / "untimed.json", [])
-    path.write_text(path.read_text().replace("harness-record/3", "harness-record/9"))
+    path.write_text(path.read_text().replace("harness-record/4", "harness-record/9"))
     with pytest.raises(SetupError, match="schema 'harness-record/9'"):
         load_baseline(path, [])
     path.write_text("{")
@@ -230,9 +232,8 @@ def test_figures_survive_the_record() -> None:
         machine={"frequency_hz": "unavailable", "temperature_c": {"lowest": 40.0, "median": 41.0, "highest": 50.0}},
         changes=(Ratio("int8", "baseline.json", 1.02, Interval(1.0, 1.04)),),
     )
-    stored = json.loads(json.dumps({"variant": asdict(figures), "check": timing.to_json()}))
-    assert latency.latency_from_json(stored["variant"]) == figures
-    assert latency.timing_from_json(stored["check"]) == timing
+    assert shapes.decode(shapes.encode(figures), Latency, "a record") == figures
+    assert shapes.decode(shapes.encode(timing), Timing, "a record") == timing
 
 
 @pytest.mark.parametrize(

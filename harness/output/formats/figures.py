@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.core.outcome import Interval
 from harness.judge.rules import points
-from harness.records.record import Record, VariantRecord
+from harness.records.record import CellRecord, Record
 
 BASE = "float32"  # what speed is compared with
 NONE = "-"
@@ -31,10 +31,10 @@ class Figures:
     memory: str = NONE  # peak, beyond the interpreter's own
 
 
-def of(variant: VariantRecord, record: Record) -> Figures:
-    """All figures of one variant of a record."""
-    found = {"size": megabytes(variant.size_bytes)}
-    if parity := variant.parity:
+def of(cell: CellRecord, record: Record) -> Figures:
+    """All figures of one cell of a record."""
+    found = {"size": megabytes(cell.size_bytes)}
+    if parity := cell.parity:
         changes = parity.changes
         found |= {
             "accuracy": percent(parity.accuracy),
@@ -42,19 +42,19 @@ def of(variant: VariantRecord, record: Record) -> Figures:
             "flips": f"{parity.flips} (-{changes.broken} +{changes.fixed})",
             "largest": f"{parity.largest_probability_difference:.4f}",
         }
-    if proven := variant.statistics:
+    if proven := cell.statistics:
         found |= {
             "accuracy_interval": f"{percent(proven.accuracy.low)} to {percent(proven.accuracy.high)}",
             "drop_interval": f"{points(proven.drop_interval.low)} to {points(proven.drop_interval.high)}",
         }
-    if times := variant.latency:
+    if times := cell.latency:
         found |= {"median": milliseconds(times.median), "p90": milliseconds(times.p90)}
         if times.median_interval:
             low, high = times.median_interval.low, times.median_interval.high
             found["median_interval"] = f"{low * 1e3:.2f} to {milliseconds(high)}"
         if times.memory:
             found["memory"] = megabytes(times.memory.peak_bytes)
-    if faster := speedup(variant.kind, record):
+    if faster := speedup(cell.name, record):
         ratio, interval = faster
         found["speedup"] = f"{ratio:.2f}x"
         if interval:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from msgspec import field
 
+from harness.core import shapes
+from harness.core.outcome import Outcome
+from harness.core.shapes import Shape
 from harness.output.formats.runs import Runs
+from harness.records.record import RecordBody
 
-SCHEMA = "harness-report/1"
+
+class Report(Shape, tag_field="schema", tag="harness-report/2"):
+    """devices: their names, in the order of the records."""
+
+    outcome: Outcome = field(name="verdict")
+    devices: tuple[str, ...]
+    records: tuple[RecordBody, ...]
 
 
 def render(runs: Runs) -> str:
-    """The JSON; its schema: `harness.output.formats.schema`."""
-    return json.dumps(to_json(runs), indent=2, allow_nan=False) + "\n"
-
-
-def to_json(runs: Runs) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "verdict": runs.outcome,
-        "devices": list(runs.devices),
-        "records": [record.to_json() for record in runs.records],
-    }
+    return shapes.encode(Report(runs.outcome, runs.devices, tuple(record.body for record in runs.records))).decode()

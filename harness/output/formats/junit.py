@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from harness.core.outcome import Outcome
 from harness.judge.rules import Check
 from harness.output.formats.runs import Runs
-from harness.records.record import Record, VariantRecord
+from harness.records.record import CellRecord, Record
 
 TAGS = {Outcome.FAIL: "failure", Outcome.INCONCLUSIVE: "error"}
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML 1.0
@@ -23,9 +23,9 @@ def render(runs: Runs) -> str:
     root = ElementTree.Element("testsuites", name="harness check")
     for device, record in runs.each():
         suite = ElementTree.SubElement(root, "testsuite", name=_text(device), timestamp=record.started[:19])
-        for variant in record.variants:
-            for check in checks(variant):
-                _case(suite, f"{_class(device)}.{variant.kind}", check)
+        for cell in record.cells:
+            for check in checks(cell):
+                _case(suite, f"{_class(device)}.{cell.name}", check)
         for check in _latency(record):
             _case(suite, _class(device), check)
         _count(suite)
@@ -34,15 +34,15 @@ def render(runs: Runs) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
 
 
-def checks(variant: VariantRecord) -> tuple[Check, ...]:
-    """What a variant was judged by: each group of rules, or that it gave no answers that could be judged.
+def checks(cell: CellRecord) -> tuple[Check, ...]:
+    """What a cell was judged by: each group of rules, or that it gave no answers that could be judged.
 
     A verdict beyond them, such as that of wrong inputs, is a check of its own.
     """
     answered = Check("answers", Outcome.PASS, ())
-    if not variant.checks:
-        answered = Check("answers", variant.verdict.outcome, variant.verdict.reasons)
-    return (answered, *variant.checks)
+    if not cell.checks:
+        answered = Check("answers", cell.verdict.outcome, cell.verdict.reasons)
+    return (answered, *cell.checks)
 
 
 def _latency(record: Record) -> Iterator[Check]:

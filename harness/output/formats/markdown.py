@@ -15,11 +15,11 @@ def render(runs: Runs) -> str:
     """GitHub's Markdown."""
     several = len(runs.devices) > 1
     rows = []
-    for device, record, variant in runs.rows():
-        found = figures.of(variant, record)
-        outcome = variant.verdict.outcome
+    for device, record, row in runs.rows():
+        found = figures.of(row, record)
+        outcome = row.verdict.outcome
         cells = (
-            f"**{variant.kind}**",
+            f"**{row.name}**",
             _text(device),
             f"{words.MARKS[outcome]} {outcome}",
             found.accuracy,
@@ -32,7 +32,7 @@ def render(runs: Runs) -> str:
         rows.append(cells if several else (cells[0], *cells[2:]))
     headers = HEADERS if several else (HEADERS[0], *HEADERS[2:])
     lines = [
-        f"## {words.MARKS[runs.outcome]} {runs.outcome}: {_text(runs.records[0].model['file'])}",
+        f"## {words.MARKS[runs.outcome]} {runs.outcome}: {_text(runs.records[0].model.file)}",
         "",
         _text(words.sentence(runs)),
         "",
@@ -40,10 +40,10 @@ def render(runs: Runs) -> str:
         "",
     ]
     lines += [
-        f"- {words.MARKS[variant.verdict.outcome]} **{variant.kind}**{f' on {_text(device)}' if several else ''}: "
-        + _text("; ".join(variant.verdict.reasons))
-        for device, _, variant in runs.rows()
-        if variant.verdict.outcome is not Outcome.PASS
+        f"- {words.MARKS[row.verdict.outcome]} **{row.name}**{f' on {_text(device)}' if several else ''}: "
+        + _text("; ".join(row.verdict.reasons))
+        for device, _, row in runs.rows()
+        if row.verdict.outcome is not Outcome.PASS
     ]
     for device, record in runs.each():
         timing = record.timing
@@ -57,8 +57,8 @@ def render(runs: Runs) -> str:
     first = runs.records[0]
     lines += [
         "",
-        f"<sub>model `{first.model['sha256'][:12]}`, images `{first.data['sha256'][:12]}`, "
-        f"{_text(str(first.machine.get('runtime', 'runtime unavailable')))}, {first.started}. Drop: points of accuracy "
+        f"<sub>model `{first.model.sha256[:12]}`, images `{first.data.sha256[:12]}`, "
+        f"{_text(first.machine.runtime)}, {first.started}. Drop: points of accuracy "
         "below the Keras model. Flips: answers unlike its (-broken +fixed).</sub>",
     ]
     return "\n".join(lines) + "\n"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Protocol
+from typing import Protocol
+
+from harness.core import shapes
+from harness.core.shapes import Shape
 
 
-class Published(Protocol):
-    def to_json(self) -> dict[str, Any]: ...
+class Publishable(Protocol):
+    @property
+    def published(self) -> Shape: ...
 
 
-def render(content: Published) -> str:
+def render(content: Publishable) -> str:
     """The JSON. NaN is rejected."""
-    return json.dumps(content.to_json(), indent=2, allow_nan=False) + "\n"
+    return shapes.encode(content.published).decode()

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.core.cell import Cell
 from harness.core.errors import SetupError
 from harness.core.outcome import SEVERITY, Outcome
-from harness.records import evidence
-from harness.records.record import FILE, Record, VariantRecord
+from harness.records.record import FILE, CellRecord, Record
+from harness.records.rejudge import rejudge
 
 
 @dataclass(frozen=True)
@@ -26,30 +27,30 @@ class Runs:
         return max((record.outcome for record in self.records), key=SEVERITY.index)
 
     @property
-    def kinds(self) -> tuple[str, ...]:
-        """Every variant of any record."""
-        return tuple(dict.fromkeys(variant.kind for record in self.records for variant in record.variants))
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell of any record."""
+        return tuple(dict.fromkeys(row.cell for record in self.records for row in record.cells))
 
     def each(self) -> Iterator[tuple[str, Record]]:
         """Each device with its record."""
         return zip(self.devices, self.records, strict=True)
 
-    def rows(self) -> Iterator[tuple[str, Record, VariantRecord]]:
-        """Each variant on each device, a variant's devices together."""
-        for kind in self.kinds:
+    def rows(self) -> Iterator[tuple[str, Record, CellRecord]]:
+        """Each cell on each device, a cell's devices together."""
+        for cell in self.cells:
             for device, record in self.each():
-                yield from ((device, record, variant) for variant in record.variants if variant.kind == kind)
+                yield from ((device, record, row) for row in record.cells if row.cell == cell)
 
 
 def of(records: Sequence[Record]) -> Runs:
     """Records side by side. Raises SetupError where they are of other models or images."""
     first = records[0]
-    for what, keys in (("model", "model"), ("images", "data")):
-        found = {getattr(record, keys)["sha256"][:12] for record in records}
+    for what, key in (("model", "model"), ("images", "data")):
+        found = {getattr(record, key).sha256[:12] for record in records}
         if len(found) > 1:
             raise SetupError(
                 f"{len(records)} records of other {what} ({', '.join(sorted(found))}): they cannot stand side by side; "
-                f"name those of one model and one set of images, as {getattr(first, keys)['sha256'][:12]}"
+                f"name those of one model and one set of images, as {getattr(first, key).sha256[:12]}"
             )
     names = [device_name(record) for record in records]
     counts = Counter(names)
@@ -64,17 +65,16 @@ def of(records: Sequence[Record]) -> Runs:
 def read(paths: Sequence[Path], policy: Path | None = None) -> Runs:
     """Stored runs, judged anew from their arrays. A folder stands for all records in it.
 
-    Raises SetupError as `evidence.again` and `of` do.
+    Raises SetupError as `rejudge` and `of` do.
     """
     files = [file for path in paths for file in (_in(path) if path.is_dir() else [path])]
-    return of([evidence.again(file, policy) for file in files])
+    return of([rejudge(file, policy) for file in files])
 
 
 def device_name(record: Record) -> str:
     """How a person calls the device of a record."""
-    device = record.device
-    name = str(device.get("name") or device.get("uri") or record.machine.get("machine", "this machine"))
-    return f"{name} (emulated)" if device.get("emulated") else name
+    name = record.device.name or record.device.uri
+    return f"{name} (emulated)" if record.device.emulated else name
 
 
 def _in(folder: Path) -> list[Path]:

@@ -10,11 +10,11 @@ MARKS = {Outcome.PASS: "\N{WHITE HEAVY CHECK MARK}", Outcome.FAIL: "\N{CROSS MAR
 
 def sentence(runs: Runs) -> str:
     """The verdict for a person who reads nothing else."""
-    images = f"{runs.records[0].data['images']:,} images"
-    processor = runs.records[0].machine.get("machine", "processor unavailable")
+    images = f"{runs.records[0].data.images:,} images"
+    processor = runs.records[0].machine.machine
     where = processor if len(runs.devices) == 1 else f"{len(runs.devices)} devices"
     by_outcome = {
-        outcome: list(dict.fromkeys(v.kind for _, _, v in runs.rows() if v.verdict.outcome is outcome))
+        outcome: list(dict.fromkeys(row.name for _, _, row in runs.rows() if row.verdict.outcome is outcome))
         for outcome in Outcome
     }
     if failed := by_outcome[Outcome.FAIL]:
@@ -26,15 +26,15 @@ def sentence(runs: Runs) -> str:
     if runs.outcome is not Outcome.PASS:
         return f"Every variant answers like the Keras model ({images}, {where}), but its speed does not pass."
     subjects = {1: "The variant answers", 2: "Both variants answer"}
-    subject = subjects.get(len(runs.kinds), f"All {len(runs.kinds)} variants answer")
+    subject = subjects.get(len(runs.cells), f"All {len(runs.cells)} variants answer")
     return f"{subject} like the Keras model, within the policy's limits ({images}, {where})."
 
 
 def next_step(runs: Runs) -> tuple[str, str] | None:
     """Why, and a command to go on with; none where there is nothing better than reading the reasons."""
-    for _, _, variant in runs.rows():
-        if variant.verdict.outcome is Outcome.FAIL and variant.parity and variant.kind != "float32":
-            return f"Which layers lose {variant.kind}'s answers", f"harness explain {variant.kind}"
+    for _, _, row in runs.rows():
+        if row.verdict.outcome is Outcome.FAIL and row.parity and row.variant != "float32":
+            return f"Which layers lose {row.name}'s answers", f"harness explain {row.variant}"
     if runs.outcome is Outcome.PASS:
         return (
             "To judge later runs against this one, keep its record",

@@ -29,14 +29,14 @@ Array = npt.NDArray[Any]
 
 def drops(runs: Runs) -> Figure:
     """Each variant's drop in accuracy with its interval, and the limit that it must stay below."""
-    rows = [(label(runs, device, variant.kind), variant) for device, _, variant in runs.rows() if variant.statistics]
+    rows = [(label(runs, device, cell.name), cell) for device, _, cell in runs.rows() if cell.statistics]
     figure, axes = _rows([name for name, _ in rows])
     axes.axvline(0, color=rcParams["axes.labelcolor"], linewidth=0.8)
-    for row, (_, variant) in enumerate(rows):
-        proven = variant.statistics
+    for row, (_, cell) in enumerate(rows):
+        proven = cell.statistics
         assert proven is not None
         low, drop, high = (100 * x for x in (proven.drop_interval.low, proven.drop, proven.drop_interval.high))
-        colour = OUTCOMES[variant.verdict.outcome]
+        colour = OUTCOMES[cell.verdict.outcome]
         axes.plot([low, high], [row, row], color=colour, linewidth=2.5, solid_capstyle="round")
         axes.plot(drop, row, "o", color=colour, markersize=6)
         limit = 100 * proven.largest_drop_allowed
@@ -71,20 +71,20 @@ def changes(before: Array, after: Array, labels: Array, names: tuple[str, ...] |
 
 def hops(runs: Runs) -> Figure:
     """Each step of the chain: mean to largest change of a probability, on a logarithmic scale."""
-    steps = {(hop.source, hop.target): None for _, _, variant in runs.rows() for hop in variant.hops}
+    steps = {(hop.source, hop.target): None for _, _, cell in runs.rows() for hop in cell.stages}
     figure, axes = _rows([f"{source} \N{RIGHTWARDS ARROW} {target}" for source, target in steps], height=0.5)
     series = list(runs.rows())
-    marks = dict(zip(dict.fromkeys((device, v.kind) for device, _, v in series), cycle(SERIES), strict=False))
+    marks = dict(zip(dict.fromkeys((device, v.name) for device, _, v in series), cycle(SERIES), strict=False))
     beside = {key: (i - (len(marks) - 1) / 2) * 0.7 / len(marks) for i, key in enumerate(marks)}
-    for device, _, variant in series:
-        colour, marker = marks[device, variant.kind]
-        for hop in variant.hops:
-            row = list(steps).index((hop.source, hop.target)) + beside[device, variant.kind]
+    for device, _, cell in series:
+        colour, marker = marks[device, cell.name]
+        for hop in cell.stages:
+            row = list(steps).index((hop.source, hop.target)) + beside[device, cell.name]
             ends = [max(FLOOR, x) for x in (hop.mean_probability_difference, hop.largest_probability_difference)]
             axes.plot(ends, [row, row], color=colour, linewidth=1.5, alpha=0.8)
             axes.plot(ends[0], row, marker, color=colour, markersize=5)
-        if variant.hops:
-            axes.plot([], [], marker, color=colour, label=label(runs, device, variant.kind), markersize=5)
+        if cell.stages:
+            axes.plot([], [], marker, color=colour, label=label(runs, device, cell.name), markersize=5)
     axes.set(xscale="log", xlim=(FLOOR / 2, 2), xlabel="change of a probability: mean to largest")
     axes.minorticks_off()
     figure.legend(loc="outside upper left", frameon=False, ncols=2 if len(runs.devices) > 1 else 4)
@@ -94,9 +94,9 @@ def hops(runs: Runs) -> Figure:
 def latency(runs: Runs) -> Figure:
     """Every variant's samples as a density, median and 90th percentile marked."""
     rows = [
-        (label(runs, device, variant.kind), 1e3 * timed)
-        for device, record, variant in runs.rows()
-        if (timed := samples(record, variant.kind)) is not None
+        (label(runs, device, cell.name), 1e3 * timed)
+        for device, record, cell in runs.rows()
+        if (timed := samples(record, cell.name)) is not None
     ]
     figure = Figure(figsize=(WIDTH, 0.5 + 0.75 * len(rows)), layout="constrained")
     for axes, (name, milliseconds) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
@@ -115,7 +115,7 @@ def latency(runs: Runs) -> Figure:
 
 def over_time(record: Record) -> Figure:
     """Every block's median beside its variant's, in the order they were run, and what the device told meanwhile."""
-    found = timing_verdict.runs(record.arrays)
+    found = record.arrays.latency_runs()
     state = {name: values for name in STATES if np.isfinite(values := _state(found, name)).any()}
     figure = Figure(figsize=(WIDTH, 2.6 + 0.9 * len(state)), layout="constrained")
     parts = figure.subplots(1 + len(state), 1, squeeze=False, sharex=True, height_ratios=[2.2, *[1] * len(state)])[:, 0]
@@ -176,7 +176,7 @@ def label(runs: Runs, device: str, kind: str) -> str:
 
 def samples(record: Record, kind: str) -> Array | None:
     """Every timed inference of a variant, in seconds; none where none was timed."""
-    found = [run[f"{kind}.samples"].ravel() for run in timing_verdict.runs(record.arrays) if kind in run["kinds"]]
+    found = [run[f"{kind}.samples"].ravel() for run in record.arrays.latency_runs() if kind in run["kinds"]]
     return np.concatenate(found) if found else None
 
 

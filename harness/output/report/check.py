@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from harness.core import shapes
 from harness.core.outcome import SEVERITY, Outcome
 from harness.judge import stages
 from harness.output.formats import figures, words
 from harness.output.formats.runs import Runs
 from harness.output.report import charts, flips, plots
 from harness.output.report.pages import fill, picture
-from harness.records import evidence
-from harness.records.record import Record
+from harness.records.record import CellRecord, Record
+from harness.run.job import UNAVAILABLE
 from harness.timing import timing_verdict
-from harness.timing.figures import UNAVAILABLE, Timing
+from harness.timing.figures import Timing
 from harness.tools import metrics
 
 TILES = 160  # in all; each is about a kilobyte, or three of a large photograph
@@ -31,15 +32,15 @@ FIGURES_SHOWN = 6  # of devices over time, and of changed confusion matrices
 def render(runs: Runs) -> str:
     """HTML, under 2 MB whatever was run: of many flips it shows the surest, and says so."""
     first = runs.records[0]
-    classes = first.arrays["reference"].shape[1]
-    called = tuple(map(str, first.arrays.get("class_names", range(classes))))
-    in_matrix = called if classes <= plots.MOST_CLASSES else None
+    called = first.arrays.class_names
+    in_matrix = called if len(called) <= plots.MOST_CLASSES else None
     rows = [_row(*row) for row in runs.rows()]
-    by_outcome = sorted(rows, key=lambda row: -SEVERITY.index(row["variant"].verdict.outcome))
+    by_outcome = sorted(rows, key=lambda row: -SEVERITY.index(row["cell"].verdict.outcome))
     return fill(
         "check.html",
         runs=runs,
         first=first,
+        policy=shapes.to_builtins(first.policy),
         sentence=words.sentence(runs),
         next_step=words.next_step(runs),
         rows=rows,
@@ -50,25 +51,25 @@ def render(runs: Runs) -> str:
         over_time=[
             (device, picture(partial(charts.over_time, record), f"Block after block on {device}: {_spread(record)}."))
             for device, record in list(runs.each())[:FIGURES_SHOWN]
-            if timing_verdict.runs(record.arrays)
+            if record.arrays.latency_runs()
         ],
-        emulated=all(record.device.get("emulated") for record in runs.records),
+        emulated=all(record.device.emulated for record in runs.records),
         states=[(device, _state(record.timing)) for device, record in runs.each() if record.timing],
         reference=_reference(first),
         changed=_changed(runs, called, in_matrix),
         galleries=_galleries(runs),
         chain=_chain(runs),
-        worst={(device, v.kind): stages.lost_most(v.hops) for device, _, v in runs.rows()},
+        worst={(device, cell.name): stages.lost_most(cell.stages) for device, _, cell in runs.rows()},
         several=len(runs.devices) > 1,
     )
 
 
-def _row(device: str, record: Record, variant: Any) -> dict[str, Any]:
+def _row(device: str, record: Record, cell: CellRecord) -> dict[str, Any]:
     return {
         "device": device,
-        "variant": variant,
-        "figures": figures.of(variant, record),
-        "passed": variant.verdict.outcome is Outcome.PASS,
+        "cell": cell,
+        "figures": figures.of(cell, record),
+        "passed": cell.verdict.outcome is Outcome.PASS,
     }
 
 
@@ -77,7 +78,7 @@ def _drops(runs: Runs) -> Any:
     if not proven:
         return None
     alt = "Drop in accuracy with its interval, and the drop allowed, in points. " + "; ".join(
-        f"{charts.label(runs, device, v.kind)} {100 * s.drop:.2f}, {100 * s.drop_interval.low:.2f} to "
+        f"{charts.label(runs, device, v.name)} {100 * s.drop:.2f}, {100 * s.drop_interval.low:.2f} to "
         f"{100 * s.drop_interval.high:.2f}, {100 * s.largest_drop_allowed:.2f} allowed"
         for device, v in proven
         if (s := v.statistics)
@@ -86,10 +87,10 @@ def _drops(runs: Runs) -> Any:
 
 
 def _latency(runs: Runs) -> Any:
-    if not any(variant.latency for _, _, variant in runs.rows()):
+    if not any(cell.latency for _, _, cell in runs.rows()):
         return None
     alt = "Distribution of the time of one inference. " + "; ".join(
-        f"{charts.label(runs, device, v.kind)} median {figures.milliseconds(v.latency.median)}"
+        f"{charts.label(runs, device, v.name)} median {figures.milliseconds(v.latency.median)}"
         for device, _, v in runs.rows()
         if v.latency
     )
@@ -99,7 +100,7 @@ def _latency(runs: Runs) -> Any:
 def _spread(record: Record) -> str:
     """In words: how far each variant's blocks spread."""
     parts = []
-    for kind, blocks in charts.blocks_of(timing_verdict.runs(record.arrays)).items():
+    for kind, blocks in charts.blocks_of(record.arrays.latency_runs()).items():
         medians = np.array([median for _, median in blocks])
         low, high = medians.min() / np.median(medians), medians.max() / np.median(medians)
         parts.append(f"{kind}'s blocks took {low:.2f} to {high:.2f} of its median")
@@ -137,8 +138,7 @@ def _state(timing: Timing) -> list[tuple[str, str]]:
 def _reference(record: Record) -> dict[str, Any] | None:
     """The Keras model on its own; none where it did not answer as it must."""
     try:
-        names = tuple(map(str, record.arrays.get("class_names", ())))
-        scores = metrics.score(record.arrays["reference"], record.arrays["labels"], names)
+        scores = metrics.score(record.arrays.reference, record.arrays.labels, record.arrays.class_names)
     except ValueError:
         return None
     worst = "; ".join(f"{truth} read as {answer}: {n}" for truth, answer, n in scores.confusions[:TRANSITIONS_SHOWN])
@@ -147,12 +147,12 @@ def _reference(record: Record) -> dict[str, Any] | None:
 
 
 def _changed(runs: Runs, called: tuple[str, ...], in_matrix: tuple[str, ...] | None) -> list[dict[str, Any]]:
-    """Of each variant whose answers changed anywhere, what became what."""
+    """Of each cell whose answers changed anywhere, what became what."""
     found: list[dict[str, Any]] = []
-    for device, record, variant in runs.rows():
-        answered = evidence.predictions(record.arrays)
-        outputs = answered.variants.get(variant.kind)
-        if outputs is None or not variant.parity or not variant.parity.flips:
+    for device, record, cell in runs.rows():
+        answered = record.arrays.predictions()
+        outputs = answered.cells.get(cell.cell)
+        if outputs is None or not cell.parity or not cell.parity.flips:
             continue
         was, now = answered.reference.argmax(axis=1), outputs.argmax(axis=1)
         triples = np.stack([answered.labels, was, now], axis=1)[was != now]
@@ -162,12 +162,10 @@ def _changed(runs: Runs, called: tuple[str, ...], in_matrix: tuple[str, ...] | N
         drawn = None
         if len(found) < FIGURES_SHOWN and len(triples) >= DRAWN_FROM:
             draw = partial(charts.changes, answered.reference, outputs, answered.labels, in_matrix)
-            drawn = picture(
-                draw, f"How {variant.kind}'s confusion matrix differs from the reference's; as in the table."
-            )
+            drawn = picture(draw, f"How {cell.name}'s confusion matrix differs from the reference's; as in the table.")
         found.append(
             {
-                "title": charts.label(runs, device, variant.kind),
+                "title": charts.label(runs, device, cell.name),
                 "moves": moves[:TRANSITIONS_SHOWN],
                 "more": len(moves) - TRANSITIONS_SHOWN,
                 "picture": drawn,
@@ -181,7 +179,7 @@ def _galleries(runs: Runs) -> list[tuple[str, flips.Gallery]]:
     share = max(2, TILES // max(1, groups))
     shown = [flips.galleries(record, share) for record in runs.records]
     return [
-        (charts.label(runs, device, gallery.variant.kind), gallery)
+        (charts.label(runs, device, gallery.cell.name), gallery)
         for device, of_device in zip(runs.devices, shown, strict=True)
         for gallery in of_device
         if gallery.flips
@@ -189,11 +187,11 @@ def _galleries(runs: Runs) -> list[tuple[str, flips.Gallery]]:
 
 
 def _chain(runs: Runs) -> Any:
-    steps = [(device, v, hop) for device, _, v in runs.rows() for hop in v.hops]
+    steps = [(device, v, hop) for device, _, v in runs.rows() for hop in v.stages]
     if not steps:
         return None
     alt = "Change of a probability at each step. " + "; ".join(
-        f"{charts.label(runs, device, v.kind)}, {hop.source} to {hop.target}: mean "
+        f"{charts.label(runs, device, v.name)}, {hop.source} to {hop.target}: mean "
         f"{hop.mean_probability_difference:.1e}, {hop.flips} flips"
         for device, v, hop in steps
     )

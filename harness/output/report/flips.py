@@ -7,33 +7,33 @@ from typing import Any
 
 from harness.output.report.pages import image_uri
 from harness.records import flips
-from harness.records.flips import Flip
-from harness.records.record import Record, VariantRecord
+from harness.records.flips import FlippedImage, flipped_images
+from harness.records.record import CellRecord, Record
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """One variant's changed images, groups of (sort, how many, tiles of the first)."""
+    """One cell's changed images, groups of (sort, how many, tiles of the first)."""
 
-    variant: VariantRecord
+    cell: CellRecord
     flips: int
     groups: tuple[tuple[str, int, list[dict[str, Any]]], ...]
 
 
 def galleries(record: Record, shown: int) -> list[Gallery]:
     """Of every variant, at most `shown` images in each group."""
-    found = flips.of(record)
+    found = flipped_images(record)
     made = []
-    for variant in record.variants:
-        own = [flip for flip in found if flip.kind == variant.kind]
+    for cell in record.cells:
+        own = [flip for flip in found if flip.cell == cell.cell]
         groups = tuple(
             (sort, len(of_sort), [_tile(flip) for flip in of_sort[:shown]])
             for sort in (flips.BROKEN, flips.FIXED, flips.OTHER)
             if (of_sort := [flip for flip in own if flip.sort == sort])
         )
-        made.append(Gallery(variant, len(own), groups))
+        made.append(Gallery(cell, len(own), groups))
     return made
 
 
-def _tile(flip: Flip) -> dict[str, Any]:
+def _tile(flip: FlippedImage) -> dict[str, Any]:
     return {"flip": flip, "uri": image_uri(flip.image) if flip.image is not None else None}

@@ -10,7 +10,7 @@ from harness.judge.rules import points
 from harness.output.formats import figures
 from harness.output.formats.runs import device_name
 from harness.output.terminal.style import coloured, grid
-from harness.records import flips as changed
+from harness.records.flips import flipped_images
 from harness.records.record import Record
 
 if TYPE_CHECKING:
@@ -23,23 +23,23 @@ SPEED = ("variant", "size", "median", "p90", "speed-up", "interval", "memory")
 
 def table(record: Record) -> str:
     """The record for a person: what was answered, what it costs, the reasons, the verdict last."""
-    shown = [(variant, figures.of(variant, record)) for variant in record.variants]
+    shown = [(cell, figures.of(cell, record)) for cell in record.cells]
     answers = [
         (
-            variant.kind,
-            coloured(variant.verdict.outcome),
+            cell.name,
+            coloured(cell.verdict.outcome),
             *(found.accuracy, found.drop, found.drop_interval, found.flips, found.largest),
         )
-        for variant, found in shown
+        for cell, found in shown
     ]
     speed = [
-        (variant.kind, *(found.size, found.median, found.p90, found.speedup, found.speedup_interval, found.memory))
-        for variant, found in shown
+        (cell.name, *(found.size, found.median, found.p90, found.speedup, found.speedup_interval, found.memory))
+        for cell, found in shown
     ]
     lines = [grid(answers, ANSWERS, left=2), "", grid(speed, SPEED), ""]
-    for variant in record.variants:
-        lines += _reasons(variant.kind, variant.verdict)
-        if worst := stages.lost_most(variant.hops):
+    for cell in record.cells:
+        lines += _reasons(cell.name, cell.verdict)
+        if worst := stages.lost_most(cell.stages):
             flipped = f"{worst.flips} flip{'' if worst.flips == 1 else 's'}"
             lines.append(
                 f"  lost most at {worst.source} -> {worst.target}: {flipped}, "
@@ -51,11 +51,11 @@ def table(record: Record) -> str:
     lines += _test_set(record)
     lines += record.notes
     data, machine = record.data, record.machine
-    threads = record.plan["threads"]
+    threads = record.plan.threads if record.plan else 1
     timed = f", {threads} thread{'s' if threads > 1 else ''} for latency" if record.timing else ""
     lines.append(
-        f"{data['images']} images of {data['folder']}, {len(data['skipped'])} skipped; {device_name(record)}: "
-        f"{machine.get('runtime', 'runtime unavailable')}, {machine.get('machine', 'processor unavailable')}{timed}"
+        f"{data.images} images of {data.folder}, {len(data.skipped)} skipped; {device_name(record)}: "
+        f"{machine.runtime}, {machine.machine}{timed}"
     )
     lines.append(f"verdict: {coloured(record.outcome)}")
     return "\n".join(lines)
@@ -70,9 +70,9 @@ def tables(runs: Runs) -> str:
 
 
 def runs(found: Comparison) -> str:
-    """Two runs for a person: the later beside the earlier, kind by kind."""
+    """Two runs for a person: the later beside the earlier, cell by cell."""
     rows = []
-    for kind, judged in found.kinds.items():
+    for cell, judged in found.cells.items():
         parity, proven = judged.parity, judged.statistics
         shown = ("-",) * 5
         if parity and proven:
@@ -84,12 +84,12 @@ def runs(found: Comparison) -> str:
                 f"{parity.flips} (-{parity.changes.broken} +{parity.changes.fixed})",
                 f"{parity.largest_probability_difference:.4f}",
             )
-        rows.append((kind, coloured(judged.verdict.outcome), *shown))
+        rows.append((str(cell), coloured(judged.verdict.outcome), *shown))
     lines = [grid(rows, ("variant", "verdict", "before", "after", "drop", "flips", "max |dp|"), left=2), ""]
-    for kind, one in found.kinds.items():
-        lines += _reasons(kind, one.verdict)
+    for cell, judged in found.cells.items():
+        lines += _reasons(str(cell), judged.verdict)
     lines += [f"other {difference}" for difference in found.differences]
-    lines.append(f"{found.after.data['images']} images; {found.before.started} and {found.after.started}")
+    lines.append(f"{found.after.data.images} images; {found.before.started} and {found.after.started}")
     lines.append(f"verdict: {coloured(found.outcome)}")
     return "\n".join(lines)
 
@@ -100,7 +100,7 @@ def flips(runs: Runs) -> str:
     rows = [
         (
             *([device] if several else []),
-            flip.kind,
+            str(flip.cell),
             flip.sort,
             flip.name,
             flip.truth,
@@ -108,7 +108,7 @@ def flips(runs: Runs) -> str:
             f"{flip.answer} at {flip.answer_confidence:.2f}",
         )
         for device, record in runs.each()
-        for flip in changed.of(record)
+        for flip in flipped_images(record)
     ]
     if not rows:
         return "no prediction changed"
@@ -116,13 +116,13 @@ def flips(runs: Runs) -> str:
     return grid(rows, headers, left=len(headers))
 
 
-def _reasons(kind: str, verdict: Verdict) -> list[str]:
-    return [f"{kind}: {coloured(verdict.outcome)}", *(f"  {reason}" for reason in verdict.reasons)]
+def _reasons(name: str, verdict: Verdict) -> list[str]:
+    return [f"{name}: {coloured(verdict.outcome)}", *(f"  {reason}" for reason in verdict.reasons)]
 
 
 def _test_set(record: Record) -> list[str]:
     """What the images can show whatever the variant."""
-    found = next(((v.statistics, v.parity) for v in record.variants if v.statistics and v.parity), None)
+    found = next(((v.statistics, v.parity) for v in record.cells if v.statistics and v.parity), None)
     if not found:
         return []
     proven, parity = found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.core.outcome import EXIT_CODES, Outcome
 from harness.output.formats.figures import milliseconds
 from harness.output.terminal.style import coloured, grid
-from harness.records.record import VariantRecord
+from harness.records.record import CellRecord
 
 if TYPE_CHECKING:
     from harness.check.fleet import Member
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 def fleet(done: Sequence[Member]) -> str:
     """One row a device, a column a variant; the reasons of those that did not pass; the fleet's verdict last."""
-    kinds = list(dict.fromkeys(variant.kind for one in done if one.record for variant in one.record.variants))
+    names = list(dict.fromkeys(cell.name for one in done if one.record for cell in one.record.cells))
     rows = []
     for one in done:
-        of = {variant.kind: variant for variant in one.record.variants} if one.record else {}
-        rows.append((one.uri, coloured(one.outcome), *(_cell(of[kind]) if kind in of else "-" for kind in kinds)))
+        cells = {cell.name: cell for cell in one.record.cells} if one.record else {}
+        texts = (_cell(cells[name]) if name in cells else "-" for name in names)
+        rows.append((one.uri, coloured(one.outcome), *texts))
     reasons = [
         f"{one.uri}: {one.outcome}: {reason}"
         for one in done
@@ -31,11 +32,11 @@ def fleet(done: Sequence[Member]) -> str:
     tally = Counter(one.outcome for one in done)
     counted = ", ".join(f"{tally[outcome]} {outcome}" for outcome in EXIT_CODES if tally[outcome])
     worst = max((one.outcome for one in done), key=list(EXIT_CODES).index)
-    table = grid(rows, ("device", "verdict", *kinds), left=2 + len(kinds))
+    table = grid(rows, ("device", "verdict", *names), left=2 + len(names))
     return "\n".join([table, "", *reasons, f"{len(done)} devices: {counted}", f"verdict: {coloured(worst)}"])
 
 
-def _cell(variant: VariantRecord) -> str:
-    flips = f", {variant.parity.flips} flips" if variant.parity else ""
-    time = f", {milliseconds(variant.latency.median)}" if variant.latency else ""
-    return f"{variant.verdict.outcome}{flips}{time}"
+def _cell(cell: CellRecord) -> str:
+    flips = f", {cell.parity.flips} flips" if cell.parity else ""
+    time = f", {milliseconds(cell.latency.median)}" if cell.latency else ""
+    return f"{cell.verdict.outcome}{flips}{time}"

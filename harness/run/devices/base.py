@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import msgspec
+from msgspec import field, structs
+
 from harness.core.errors import SetupError
 from harness.core.progress import Progress
+from harness.core.shapes import Shape
 from harness.run.job import Job
 
 SILENCE_LIMIT_S = 300.0
@@ -39,9 +43,11 @@ class Ended:
     doing: str = ""  # what may last there: compiling for an accelerator
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What a device is; none for what cannot be read there.
+State = Mapping[str, bool | int | float | str]
+
+
+class Probe(Shape):
+    """What a device is; None for what cannot be read there.
 
     emulated: its processor is imitated in software: answers count, times do not. state: what may slow it down, read
     without root; "unavailable" for what could not be read.
@@ -51,23 +57,36 @@ class Probe:
     name: str
     machine: str  # aarch64, armv7l, x86_64, ...
     system: str
-    cores: int | None
-    memory_bytes: int | None
-    emulated: bool
-    state: Mapping[str, Any] = field(default_factory=dict)
+    cores: int | None = None
+    memory_bytes: int | None = None
+    emulated: bool = False
+    state: State = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """What a record's `device` begins with: see `described`."""
-        return {
-            "uri": self.uri,
-            "name": self.name,
-            "machine": self.machine,
-            "system": self.system,
-            "cores": self.cores,
-            "memory_bytes": self.memory_bytes,
-            "emulated": self.emulated,
-            "state": dict(self.state),
-        }
+
+class Traffic(msgspec.Struct):
+    """Bytes that went to the device by what they were (runtime, models, inputs, worker, plan), and back from it."""
+
+    pushed_bytes: dict[str, int] = field(default_factory=dict)
+    pulled_bytes: int = 0
+
+    def pushed(self, what: str, size: int) -> None:
+        self.pushed_bytes[what] = self.pushed_bytes.get(what, 0) + size
+
+
+class DeviceRecord(Probe):
+    """A device that ran a job. state_after: after the times were taken; empty if none were, or it was gone."""
+
+    state_after: State = field(default_factory=dict)
+    benchmark_model: Mapping[str, Any] | None = None
+    traffic: Traffic = field(default_factory=Traffic)
+
+
+def described(
+    probe: Probe, traffic: Traffic, state_after: State, benchmark_model: Mapping[str, Any] | None = None
+) -> DeviceRecord:
+    return DeviceRecord(
+        **structs.asdict(probe), state_after=state_after, benchmark_model=benchmark_model, traffic=traffic
+    )
 
 
 def hindrances(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
@@ -86,28 +105,6 @@ def hindrances(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str
     if before.get("throttled_since_boot") is False and after.get("throttled_since_boot") is True and not found:
         found.append("it was throttled meanwhile; cool it")
     return tuple(found)
-
-
-@dataclass
-class Traffic:
-    """Bytes that went to the device by what they were (runtime, models, inputs, worker, plan), and back from it."""
-
-    pushed_bytes: dict[str, int] = field(default_factory=dict)
-    pulled_bytes: int = 0
-
-    def pushed(self, what: str, size: int) -> None:
-        self.pushed_bytes[what] = self.pushed_bytes.get(what, 0) + size
-
-
-def described(
-    probe: Probe, traffic: Traffic, state_after: Mapping[str, Any], benchmark_model: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """The record's `device`. state_after: its state after the times were taken; empty where there were none."""
-    return probe.to_json() | {
-        "state_after": dict(state_after),
-        "benchmark_model": benchmark_model,
-        "traffic": asdict(traffic),
-    }
 
 
 class Device(Protocol):

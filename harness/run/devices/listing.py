@@ -12,7 +12,7 @@ from harness.core.errors import Exit, SetupError
 from harness.run.devices import adb, uri
 from harness.run.devices.base import Probe, UnreachableError
 from harness.run.devices.local import URI, Local
-from harness.run.devices.probing import UNAVAILABLE
+from harness.run.job import UNAVAILABLE
 
 HEADERS = ("device", "what", "system", "processor", "cores", "memory", "Python", "state")
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.run.devices.base import Probe
+from harness.run.job import UNAVAILABLE
 
 ABIS = {"arm64-v8a": "aarch64", "armeabi-v7a": "armv7l", "x86_64": "x86_64", "x86": "i686"}
-UNAVAILABLE = "unavailable"
 VIRTUAL_MARK = "/etc/harness-virtual"  # of our own virtual devices
 
 # Each answer on a line of its own, as key=value; what is not there stays empty.

@@ -13,6 +13,7 @@ import numpy as np
 
 from harness.check import on_devices
 from harness.check.pipeline import Subject
+from harness.core.cell import Cell
 from harness.judge import policy
 from harness.records.record import Record
 from harness.run.devices import uri
@@ -45,10 +46,9 @@ class Rig:
         """The record of a check that ended as on this machine, every output the same."""
         assert done.run, done.problem
         record = done.run.record
-        for here, there in zip(self.local.variants, record.variants, strict=True):
-            assert (there.kind, there.verdict.outcome) == (here.kind, here.verdict.outcome), there.verdict.reasons
-            name = f"{here.kind}.outputs"
-            assert np.array_equal(record.arrays[name], self.local.arrays[name])
+        for here, there in zip(self.local.cells, record.cells, strict=True):
+            assert (there.cell, there.verdict.outcome) == (here.cell, here.verdict.outcome), there.verdict.reasons
+            assert np.array_equal(record.arrays.raw_answers(here.cell), self.local.arrays.raw_answers(here.cell))
             assert there.host is not None
             assert there.host.identical == there.host.images
         return record
@@ -58,20 +58,18 @@ class Rig:
         assert done.run, done.problem
         (caught,) = (kind for kind, said in reasons(done.run.record).items() if reason in said)
         assert reasons(done.run.record)[caught].startswith("INCONCLUSIVE")
-        for name in {f"{kind}.outputs" for kind in self.subject.variants} - {f"{caught}.outputs"}:
-            assert np.array_equal(done.run.record.arrays[name], self.local.arrays[name])
+        arrays = done.run.record.arrays
+        for cell in (Cell(kind) for kind in self.subject.variants if kind != caught):
+            assert np.array_equal(arrays.raw_answers(cell), self.local.arrays.raw_answers(cell))
 
 
 def pushed(record: Record) -> Mapping[str, int]:
     """Bytes that a check sent to its device, by what they were."""
-    traffic: Mapping[str, int] = record.device["traffic"]["pushed_bytes"]
-    return traffic
+    return record.device.traffic.pushed_bytes
 
 
 def reasons(record: Record) -> dict[str, str]:
-    return {
-        variant.kind: f"{variant.verdict.outcome}: {'; '.join(variant.verdict.reasons)}" for variant in record.variants
-    }
+    return {cell.name: f"{cell.verdict.outcome}: {'; '.join(cell.verdict.reasons)}" for cell in record.cells}
 
 
 def harness_folder(device: Virtual) -> Path:

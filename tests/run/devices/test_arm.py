@@ -41,20 +41,20 @@ def test_every_output_of_the_arm_kernels(arm_phone: Virtual, arm_pi: Virtual, ri
     for one in done:
         assert one.run, one.problem
         record = one.run.record
-        assert record.device["emulated"]
-        assert record.device["machine"] == record.machine["machine"] == "aarch64"
+        assert record.device.emulated
+        assert record.device.machine == record.machine.machine == "aarch64"
         assert any("emulated" in note for note in record.notes)
-        for here, there in zip(rig.local.variants, record.variants, strict=True):
+        for here, there in zip(rig.local.cells, record.cells, strict=True):
             assert there.latency is None
             assert there.verdict.outcome == here.verdict.outcome, (there.verdict.reasons, here.verdict.reasons)
             assert there.host is not None
             assert there.host.images == 55
-            assert there.hops[-1].target == f"{there.kind} on the device"
+            assert there.stages[-1].target == f"{there.name} on the device"
             if there.host.largest_steps is not None:
                 assert there.host.largest_steps <= STEPS
-            elif there.kind == "float32":
+            elif there.variant == "float32":
                 assert there.host.largest_difference <= FLOAT_NOISE
-        assert not any(name.startswith("latency.") for name in record.arrays)
+        assert not record.arrays.latency_runs()
     (again,) = on_devices.run([uri.device(arm_phone.start())], rig.subject, silent, plan=PLAN, limits=limits)
     assert again.run
     assert set(pushed(again.run.record)) == {"plan"}
@@ -68,7 +68,7 @@ def test_the_shipped_model_on_the_phone(arm_phone: Virtual, shipped_variants: Pa
     here, there = on_devices.run(devices, subject, silent, plan=None, limits=limits)
     assert here.run
     assert there.run, there.problem
-    for ours, theirs in zip(here.run.record.variants, there.run.record.variants, strict=True):
+    for ours, theirs in zip(here.run.record.cells, there.run.record.cells, strict=True):
         assert theirs.verdict.outcome == ours.verdict.outcome, (theirs.verdict.reasons, ours.verdict.reasons)
         assert theirs.host is not None
         assert (theirs.host.images, theirs.host.flips) == (55, 0), theirs

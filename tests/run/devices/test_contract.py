@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 
 from harness.artifacts import manifest
+from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.core.files import sha256
 from harness.core.outcome import Outcome
 from harness.images import dataset
 from harness.run import execute, job, worker
 from harness.run.devices import uri
-from harness.run.devices.base import Device
+from harness.run.devices.base import Device, Probe
 from harness.run.devices.local import Local
 from harness.run.devices.virtual import Virtual
 from harness.run.job import Job
@@ -77,7 +78,7 @@ def test_it_says_what_it_is(device: Device) -> None:
     assert probe.cores == len(os.sched_getaffinity(0))
     assert probe.name
     assert probe.system
-    assert json.dumps(probe.to_json())
+    assert shapes.decode(shapes.encode(probe), Probe, "a record") == probe
     assert "fine" not in probe.state.values()
 
 
@@ -158,11 +159,11 @@ def test_the_whole_check_gives_this_machines_verdicts(address: str, rig: Rig) ->
     if address == "local":
         pytest.skip("compared with itself")
     record = rig.same(rig.check(address))
-    assert record.device["uri"].startswith(address.split(":")[0])
+    assert record.device.uri.startswith(address.split(":")[0])
     again = rig.same(rig.check(address))
     assert set(pushed(again)) == {"plan"}
-    assert all(variant.latency is None for variant in again.variants)  # marked as emulated
-    assert record.variants[2].hops[-1].target == "int8 on the device"
+    assert all(cell.latency is None for cell in again.cells)  # marked as emulated
+    assert record.cells[2].stages[-1].target == "int8 on the device"
 
 
 def test_odd_names_arrive_and_nothing_is_executed(address: str, rig: Rig, phone: Virtual, pi: Virtual) -> None:

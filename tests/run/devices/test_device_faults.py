@@ -426,7 +426,7 @@ def test_a_device_that_holds_its_speed_back(
         state.write_text(before[0])
         mark.write_text(before[1])
     assert record.timing is not None
-    assert record.device["state_after"] == record.device["state"]
+    assert record.device.state_after == record.device.state
     reproached = [reason for reason in record.timing.verdict.reasons if "holds its speed back" in reason]
     assert bool(reproached) is bool(says)
     if says:
@@ -459,11 +459,11 @@ def test_a_model_that_does_not_run_or_answers_nan(
     words = arguments(rig, phone.start(), tmp_path / "c.json")
     words[words.index("--models") + 1] = str(models)
     assert main(words) == 1
-    by_kind = {variant["kind"]: variant for variant in json.loads((tmp_path / "c.json").read_text())["variants"]}
-    assert by_kind["float32"]["verdict"] == "FAIL"
+    by_kind = {cell["variant"]: cell["verdict"] for cell in json.loads((tmp_path / "c.json").read_text())["cells"]}
+    assert by_kind["float32"]["outcome"] == "FAIL"
     assert ("NaN" if fault == "NaN" else "exit code") in by_kind["float32"]["reasons"][0]
-    here = {variant.kind: variant.verdict.outcome for variant in rig.local.variants}
-    assert by_kind["int8"]["verdict"] == here["int8"]
+    here = {cell.name: cell.verdict.outcome for cell in rig.local.cells}
+    assert by_kind["int8"]["outcome"] == here["int8"]
 
 
 def rig_bias(rig: Rig) -> bytes:
@@ -592,7 +592,7 @@ def test_several_devices_one_of_them_gone(
     records = sorted(tmp_path.glob("c.*.json"))
     assert len(records) == 2
     for path in records:
-        assert json.loads(path.read_text())["schema"] == "harness-record/3"
+        assert json.loads(path.read_text())["schema"] == "harness-record/4"
         assert main(["verdict", str(path)]) in (0, 1, 3)
 
 

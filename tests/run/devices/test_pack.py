@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from harness.cli import main
+from harness.records import record
 from tests.conftest import FEW_IMAGES_POLICY, ROOT, refusal
 from tests.run.devices.rig import Rig
 
@@ -44,13 +45,12 @@ def test_a_bare_install_checks_a_packed_job(packed: Path, rig: Rig, tmp_path: Pa
         capture_output=True,
         text=True,
     )
-    record = json.loads((tmp_path / "there.json").read_text()) if (tmp_path / "there.json").exists() else {}
     assert done.returncode in (0, 1, 3), done.stderr
-    here = {variant.kind: str(variant.verdict.outcome) for variant in rig.local.variants}
-    assert {variant["kind"]: variant["verdict"] for variant in record["variants"]} == here
-    arrays = np.load(tmp_path / "there.npz")
-    for kind in here:
-        assert np.array_equal(arrays[f"{kind}.outputs"], rig.local.arrays[f"{kind}.outputs"])
+    here = {cell.cell: cell.verdict.outcome for cell in rig.local.cells}
+    there = record.read(tmp_path / "there.json")
+    assert {cell.cell: cell.verdict.outcome for cell in there.cells} == here
+    for cell in here:
+        assert np.array_equal(there.arrays.raw_answers(cell), rig.local.arrays.raw_answers(cell))
 
 
 def test_a_damaged_pack_is_refused(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,72 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from harness.cli import main
 from harness.core.errors import SetupError
-from harness.core.outcome import Outcome, Verdict, overall
-from harness.judge import policy
-from harness.records import compare, evidence, flips, record
-from harness.records.record import Record, VariantRecord
-
-IMAGES, CLASSES = 2200, 11
-
-
-def a_run(changes: dict[str, Any] | None = None, *, broken: int = 1) -> Record:
-    """A run of a float32 and an int8 variant that breaks some answers, judged as a check judges it."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(IMAGES) % CLASSES
-    reference = np.full((IMAGES, CLASSES), 0.02, np.float32)
-    reference[np.arange(IMAGES), labels] = 0.42
-    reference[np.arange(IMAGES), (labels + 1) % CLASSES] = 0.40
-    stored = np.round(reference * 256).astype(int) - 128
-    flipped = rng.permutation(IMAGES)[:broken]
-    stored[flipped, labels[flipped]] -= 10
-    stored[flipped, (labels[flipped] + 1) % CLASSES] += 5
-    arrays: dict[str, Any] = {
-        "names": np.array([f"{label}_{i}.jpg" for i, label in enumerate(labels)]),
-        "labels": labels,
-        "reference": reference,
-        "folded": reference,
-        "float32.outputs": reference,
-        "float32.scale": np.float64(0),
-        "float32.zero_point": np.int64(0),
-        "int8.outputs": stored.astype(np.int8),
-        "int8.scale": np.float64(1 / 256),
-        "int8.zero_point": np.int64(-128),
-    } | (changes or {})
-    answered = evidence.predictions(arrays)
-    changed = evidence.flipped(answered)
-    arrays |= {"flipped.index": changed, "flipped.images": np.full((len(changed), 28, 28, 1), 200, np.uint8)}
-    limits = policy.load()
-    variants = tuple(
-        VariantRecord(kind, "aa", 1000, latency=None, **vars(evidence.judge(kind, answered, limits)))
-        for kind in answered.variants
-    )
-    return Record(
-        outcome=overall(v.verdict for v in variants),
-        variants=variants,
-        model={"file": "a.keras", "sha256": "model" * 4},
-        data={"folder": "d", "sha256": "data", "reference_sha256": "data", "images": IMAGES, "skipped": []},
-        policy=limits.to_json(),
-        machine={"runtime": "a runtime", "machine": "a machine"},
-        plan={"threads": 1},
-        started="2026-01-01T00:00:00+00:00",
-        notes=(),
-        arrays=arrays,
-    )
-
-
-def stored(folder: Path, name: str = "check.json", changes: dict[str, Any] | None = None, *, broken: int = 1) -> Path:
-    path = folder / name
-    record.write(a_run(changes, broken=broken), path)
-    return path
+from harness.core.outcome import Outcome, Verdict
+from harness.judge import stages
+from harness.records import compare, flips, record
+from harness.records.arrays import RecordArrays
+from harness.records.record import Failure
+from harness.records.rejudge import rejudge
+from tests.records.sample import CLASSES, IMAGES, INT8, a_run, silent, stored
 
 
 def test_the_stored_run_gives_the_same_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +27,7 @@ def test_the_stored_run_gives_the_same_verdict(tmp_path: Path, capsys: pytest.Ca
     run = a_run()
     path = tmp_path / "check.json"
     record.write(run, path)
-    assert evidence.again(path).to_json() == run.to_json()
+    assert rejudge(path).body == run.body
     assert main(["verdict", str(tmp_path)]) == 0
     assert "verdict: PASS" in capsys.readouterr().out
 
@@ -85,10 +35,10 @@ def test_the_stored_run_gives_the_same_verdict(tmp_path: Path, capsys: pytest.Ca
 def test_a_failed_run_stays_failed(tmp_path: Path) -> None:
     """Exit code 1, also offline; a variant that never answered keeps the reason it was given."""
     run = a_run(broken=60)
-    gone = VariantRecord("dynamic_range", "bb", 1, Verdict(Outcome.INCONCLUSIVE, ("killed",)), None, None, (), None)
-    record.write(replace(run, variants=(*run.variants, gone)), tmp_path / "check.json")
+    gone = silent(why="killed", outcome=Outcome.INCONCLUSIVE)
+    record.write(replace(run, cells=(*run.cells, gone)), tmp_path / "check.json")
     assert main(["verdict", str(tmp_path / "check.json")]) == 1
-    assert evidence.again(tmp_path / "check.json").variants[-1].verdict.reasons == ("killed",)
+    assert rejudge(tmp_path / "check.json").cells[-1].verdict.reasons == ("killed",)
 
 
 def test_another_policy_judges_the_same_answers(tmp_path: Path) -> None:
@@ -104,10 +54,10 @@ def test_another_policy_judges_the_same_answers(tmp_path: Path) -> None:
 def test_a_pass_without_outputs_is_none(tmp_path: Path) -> None:
     """A record that claims PASS for a variant whose outputs it does not hold is refused."""
     run = a_run()
-    claimed = replace(run.variants[1], kind="float16", verdict=Verdict(Outcome.PASS, ("trust me",)))
-    record.write(replace(run, variants=(*run.variants, claimed)), tmp_path / "check.json")
+    claimed = replace(run.cells[1], variant="float16", verdict=Verdict(Outcome.PASS, ("trust me",)))
+    record.write(replace(run, cells=(*run.cells, claimed)), tmp_path / "check.json")
     with pytest.raises(SetupError, match="float16 PASS, its outputs give FAIL"):
-        evidence.again(tmp_path / "check.json")
+        rejudge(tmp_path / "check.json")
 
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -121,11 +71,11 @@ def test_an_altered_verdict_is_refused(tmp_path: Path) -> None:
     path = stored(tmp_path, broken=60)
 
     def claim(content: dict[str, Any]) -> None:
-        content["verdict"] = content["variants"][1]["verdict"] = "PASS"
+        content["verdict"] = content["cells"][1]["verdict"]["outcome"] = "PASS"
 
     edit_json(path, claim)
     with pytest.raises(SetupError, match="says int8 PASS, its outputs give FAIL"):
-        evidence.again(path)
+        rejudge(path)
 
 
 def test_altered_or_missing_arrays_are_refused(tmp_path: Path) -> None:
@@ -135,13 +85,13 @@ def test_altered_or_missing_arrays_are_refused(tmp_path: Path) -> None:
     whole = arrays.read_bytes()
     arrays.write_bytes(stored(tmp_path, "other.json", broken=3).with_suffix(".npz").read_bytes())
     with pytest.raises(SetupError, match="not the arrays that the record was written with"):
-        evidence.again(path)
+        rejudge(path)
     arrays.write_bytes(whole[:100])
     with pytest.raises(SetupError, match="not the arrays"):
-        evidence.again(path)
+        rejudge(path)
     arrays.unlink()
     with pytest.raises(SetupError, match="expected the record's arrays"):
-        evidence.again(path)
+        rejudge(path)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +104,7 @@ def test_altered_or_missing_arrays_are_refused(tmp_path: Path) -> None:
 def test_repeated_and_missing_images_are_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
     """Each image is judged once, and all of them are."""
     with pytest.raises(SetupError, match=said):
-        evidence.again(stored(tmp_path, changes=change))
+        rejudge(stored(tmp_path, changes=change))
 
 
 def test_a_reference_of_other_data_is_refused(tmp_path: Path) -> None:
@@ -162,10 +112,10 @@ def test_a_reference_of_other_data_is_refused(tmp_path: Path) -> None:
     path = stored(tmp_path)
     edit_json(path, lambda content: content["data"].update(reference_sha256="others"))
     with pytest.raises(SetupError, match="the reference was computed on data others"):
-        evidence.again(path)
+        rejudge(path)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"schema": "harness-record/1"}', '{"schema": "harness-record/3"}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"schema": "harness-record/1"}', '{"schema": "harness-record/4"}'])
 def test_files_that_are_no_record_are_refused(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line and exit code 2."""
     path = tmp_path / "check.json"
@@ -187,7 +137,7 @@ def test_files_that_are_no_record_are_refused(content: str, tmp_path: Path, caps
 def test_predictions_that_cannot_be_compared_fail(outputs: np.ndarray, said: str) -> None:
     """NaN, another length, another class count, constants: FAIL, and the chain of hops does without them."""
     run = a_run({"float32.outputs": outputs})
-    float32, int8 = run.variants
+    float32, int8 = run.cells
     assert float32.verdict.outcome is Outcome.FAIL
     assert said in float32.verdict.reasons[0]
     assert int8.verdict.outcome is Outcome.PASS
@@ -196,14 +146,14 @@ def test_predictions_that_cannot_be_compared_fail(outputs: np.ndarray, said: str
 def test_the_hop_that_lost_most_is_named(tmp_path: Path) -> None:
     """Answers change between float32 and int8, not before."""
     run = a_run(broken=3)
-    chain = run.variants[1].hops
+    chain = run.cells[1].stages
     assert [(hop.source, hop.target, hop.flips) for hop in chain] == [
         ("Keras", "folded Keras", 0),
         ("folded Keras", "float32", 0),
         ("float32", "int8", 3),
     ]
-    assert run.to_json()["variants"][1]["lost_most"] == "float32 -> int8"
-    assert run.to_json()["variants"][0]["lost_most"] is None
+    assert stages.lost_most(chain) == chain[-1]
+    assert stages.lost_most(run.cells[0].stages) is None
 
 
 def test_a_run_is_compared_with_its_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,10 +164,11 @@ def test_a_run_is_compared_with_its_baseline(tmp_path: Path, capsys: pytest.Capt
     assert main(["compare", str(before), str(after)]) == 1
     assert "verdict: FAIL" in capsys.readouterr().out
     fewer = a_run()
-    arrays = {name: array for name, array in fewer.arrays.items() if not name.startswith("int8.")}
-    record.write(replace(fewer, variants=fewer.variants[:1], arrays=arrays), tmp_path / "fewer.json")
+    arrays = {name: array for name, array in fewer.arrays.stored.items() if not name.startswith("int8.")}
+    fewer = replace(fewer, cells=fewer.cells[:1], arrays=RecordArrays(arrays))
+    record.write(fewer, tmp_path / "fewer.json")
     found = compare.compare(before, tmp_path / "fewer.json")
-    assert found.kinds["int8"].verdict.reasons == ("answered in the earlier run only",)
+    assert found.cells[INT8].verdict.reasons == ("answered in the earlier run only",)
     assert found.outcome is Outcome.FAIL
 
 
@@ -239,9 +190,9 @@ def test_unlike_runs_are_not_compared_silently(tmp_path: Path) -> None:
 def test_the_flips_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each with its truth, both answers and confidences, in the terminal and on a page with its image."""
     run = a_run(broken=2)
-    found = flips.of(run)
-    assert [(flip.kind, flip.sort, flip.expected, flip.image is not None) for flip in found] == [
-        ("int8", flips.BROKEN, flip.truth, True) for flip in found
+    found = flips.flipped_images(run)
+    assert [(flip.cell, flip.sort, flip.expected, flip.image is not None) for flip in found] == [
+        (INT8, flips.BROKEN, flip.truth, True) for flip in found
     ]
     record.write(run, tmp_path / "check.json")
     page = tmp_path / "check.html"
@@ -266,9 +217,60 @@ def test_a_variant_that_was_given_something_else_fails(damage: str) -> None:
         "swap": np.concatenate([pixels[1::-1], pixels[2:]]),
         "missing": pixels[:-1],
     }[damage]
-    arrays = {"pixels": pixels, "int8.input_scale": np.array(1 / 255), "int8.input_zero_point": np.array(-128)}
-    sound = a_run(arrays | {"int8.fed": pixels * 255 - 128 + 0.5})
-    assert sound.variants[1].verdict.outcome is Outcome.PASS
-    judged = a_run(arrays | {"int8.fed": given * 255 - 128}).variants[1].verdict
+    arrays = {"input_means": pixels, "int8.input_scale": np.array(1 / 255), "int8.input_zero_point": np.array(-128)}
+    sound = a_run(arrays | {"int8.input_means": pixels * 255 - 128 + 0.5})
+    assert sound.cells[1].verdict.outcome is Outcome.PASS
+    judged = a_run(arrays | {"int8.input_means": given * 255 - 128}).cells[1].verdict
     assert judged.outcome is Outcome.FAIL
     assert "input" in judged.reasons[0]
+
+
+def test_latency_that_was_asked_for_and_not_measured_is_no_pass(tmp_path: Path) -> None:
+    """A policy that limits latency, on a record without any: INCONCLUSIVE, exit code 3; without limits, PASS."""
+    path = stored(tmp_path)
+    limits = tmp_path / "limits.toml"
+    limits.write_text("[[latency]]\np90_s = 0.01\n")
+    assert rejudge(path).outcome is Outcome.PASS
+    judged = rejudge(path, limits)
+    assert judged.outcome is Outcome.INCONCLUSIVE
+    assert judged.timing is not None
+    assert judged.timing.verdict.reasons == ("latency was not measured",)
+    assert main(["verdict", str(path), "--policy", str(limits)]) == 3
+    limits.write_text("[[latency]]\ndevice = 'adb://*'\np90_s = 0.01\n")
+    assert rejudge(path, limits).outcome is Outcome.PASS
+
+
+def test_a_failure_is_data_not_a_note(tmp_path: Path) -> None:
+    """A worker that crashed over latency fails the check again, whatever its notes say."""
+    failed = Failure("latency", "latency-1 of int8", Outcome.FAIL, ("int8: exit code -11",))
+    record.write(replace(a_run(), failures=(failed,), outcome=Outcome.FAIL), tmp_path / "check.json")
+    judged = rejudge(tmp_path / "check.json")
+    assert judged.outcome is Outcome.FAIL
+    assert judged.timing is not None
+    assert judged.timing.verdict.reasons == ("int8: exit code -11",)
+    record.write(replace(a_run(), notes=("latency was not measured: as if",)), tmp_path / "check.json")
+    assert rejudge(tmp_path / "check.json").timing is None
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "said"),
+    [
+        ("int8.scale", None, "expected 'int8.scale'"),
+        ("int8.scale", np.array(["1"]), "int8.scale is <U1 with 1 dimensions, expected 0 dimensions"),
+        ("labels", np.zeros(IMAGES), "labels is float64"),
+        ("reference", np.zeros(IMAGES), "reference is float64 with 1 dimensions"),
+        ("class_names", np.array(["a", "b"]), "2 class names for 11 outputs"),
+        ("int8@tpu.outputs", np.zeros((IMAGES, CLASSES)), "'int8@tpu': expected a variant's name"),
+        ("latency.1.samples", np.zeros(3), "expected 'latency.1.samples'"),
+    ],
+)
+def test_arrays_that_are_not_what_they_must_be_are_refused(name: str, array: Any, said: str, tmp_path: Path) -> None:
+    """A record from outside may hold anything: one line, exit code 2."""
+    run = a_run()
+    arrays = {key: value for key, value in run.arrays.stored.items() if key != name}
+    changed = arrays if array is None else arrays | {name: array}
+    record.write(replace(run, arrays=RecordArrays(changed)), tmp_path / "check.json")
+    with pytest.raises(SetupError, match=said.replace("(", r"\(")) as caught:
+        rejudge(tmp_path / "check.json")
+    assert "\n" not in str(caught.value)
+    assert main(["verdict", str(tmp_path)]) == 2

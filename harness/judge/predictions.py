@@ -1,0 +1,165 @@
+"""From predictions to a cell's verdict: counted shard by shard, the counts added up, the sum judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.artifacts.outputs import FloatArray
+from harness.core.cell import Cell
+from harness.core.outcome import Outcome, Verdict
+from harness.judge import agreement, diagnosis, parity, rules, stages, tally
+from harness.judge.agreement import Agreement
+from harness.judge.parity import Parity
+from harness.judge.policy import Policy
+from harness.judge.rules import Check, Statistics
+from harness.judge.stages import Chain, Hop
+from harness.judge.tally import Extreme, Mergeable, Tally
+
+FLOAT = Cell("float32")  # the variant that the others are made from
+MAX_FLIPPED_KEPT = 500  # images whose answer changed, kept for looking at
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A cell's verdict and what it rests on; None for what could not be compared."""
+
+    verdict: Verdict
+    parity: Parity | None = None
+    statistics: Statistics | None = None
+    stages: tuple[Hop, ...] = ()
+    checks: tuple[Check, ...] = ()
+    host: Agreement | None = None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Outputs for the same images, as real numbers [N, classes]: the reference's, the folded Keras model's where they
+    are known, and each cell's; labels [N].
+
+    input_means: the mean of each image as float input [N]. given_means: the same of the input that a cell was given,
+    and by how much its input's quantization may move it. host: this machine's outputs of what a device answered, and
+    the size of a step of them.
+    """
+
+    labels: npt.NDArray[np.int64]
+    reference: FloatArray
+    folded: FloatArray | None
+    cells: Mapping[Cell, FloatArray]
+    input_means: FloatArray | None = None
+    given_means: Mapping[Cell, tuple[FloatArray, float]] = field(default_factory=dict)
+    host: Mapping[Cell, tuple[FloatArray, float]] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WrongInputs(Mergeable):
+    """On how many images a cell was given another input than the image, and the furthest off, with its mean as given
+    and as the image has it."""
+
+    images: int
+    worst: Extreme
+
+
+@dataclass(frozen=True)
+class Counted(Mergeable):
+    """One cell's answers counted, of one shard or of several added up."""
+
+    wrong_inputs: WrongInputs
+    answers: Tally
+    chain: Chain
+
+
+def count(cell: Cell, predictions: Predictions, start: int = 0) -> Counted:
+    """One cell's answers to the images from number `start` on. Raises ValueError where they do not pair."""
+    wrong = _wrong_inputs(cell, predictions, start)
+    answers = tally.count(predictions.cells[cell], predictions.reference, predictions.labels, start)
+    return Counted(wrong, answers, stages.chain(_stages(cell, predictions), predictions.labels))
+
+
+def judge(cell: Cell, predictions: Predictions, policy: Policy) -> Judged:
+    """One cell's verdict; outputs that cannot be compared FAIL."""
+    try:
+        counted = count(cell, predictions)
+    except ValueError as error:
+        return Judged(Verdict(Outcome.FAIL, (str(error),)))
+    return replace(conclude(cell, counted, policy, predictions.class_names), host=_host(cell, predictions))
+
+
+def conclude(cell: Cell, counted: Counted, policy: Policy, class_names: Sequence[str] = ()) -> Judged:
+    """One cell's verdict from what was counted, of however many shards."""
+    try:
+        _check_inputs(counted)
+        figures = parity.figures(counted.answers, class_names)
+    except ValueError as error:
+        return Judged(Verdict(Outcome.FAIL, (str(error),)))
+    judgement = rules.judge(cell, figures, policy)
+    verdict = judgement.verdict
+    if verdict.outcome is Outcome.FAIL:
+        patterns = diagnosis.patterns(counted.answers, [part.name for part in figures.classes])
+        verdict = Verdict(verdict.outcome, (*verdict.reasons, *patterns))
+    return Judged(verdict, figures, judgement.statistics, counted.chain.hops, judgement.checks)
+
+
+def not_passed(judged: Judged, incomplete: str) -> Judged:
+    """INCONCLUSIVE at best where the images are not all that were to be answered, and why."""
+    if not incomplete or judged.verdict.outcome is Outcome.FAIL:
+        return judged
+    return replace(judged, verdict=Verdict(Outcome.INCONCLUSIVE, (incomplete, *judged.verdict.reasons)))
+
+
+def flipped(predictions: Predictions) -> npt.NDArray[np.int64]:
+    """Which images any cell answers unlike the reference, the first MAX_FLIPPED_KEPT."""
+    expected = predictions.reference.argmax(axis=1)
+    changed = np.zeros(len(expected), bool)
+    for outputs in predictions.cells.values():
+        if outputs.shape == predictions.reference.shape:
+            changed |= outputs.argmax(axis=1) != expected
+    return np.flatnonzero(changed)[:MAX_FLIPPED_KEPT]
+
+
+def _host(cell: Cell, predictions: Predictions) -> Agreement | None:
+    if cell not in predictions.host:
+        return None
+    outputs, scale = predictions.host[cell]
+    return agreement.compare(predictions.cells[cell], outputs, scale)
+
+
+def _wrong_inputs(cell: Cell, predictions: Predictions, start: int) -> WrongInputs:
+    expected = predictions.input_means
+    if expected is None or cell not in predictions.given_means:
+        return WrongInputs(0, Extreme.of(np.empty(0), start))
+    means, tolerance = predictions.given_means[cell]
+    if means.shape != expected.shape:
+        raise ValueError(f"{len(means)} inputs for {len(expected)} images")
+    off = np.abs(means - expected)
+    return WrongInputs(int((~(off <= tolerance)).sum()), Extreme.of(off, start, means, expected))
+
+
+def _check_inputs(counted: Counted) -> None:
+    """Raise ValueError where a variant was not given the images, or not as its manifest says that it takes them."""
+    if counted.wrong_inputs.images:
+        worst = counted.wrong_inputs.worst
+        mean, expected = worst.about
+        raise ValueError(
+            f"wrong input on {counted.wrong_inputs.images} of {counted.answers.images} images: image {worst.image} "
+            f"(counted from 0) was given with a mean of {mean:.3f}, its pixels have {expected:.3f}; wrong scale or "
+            "zero point, a range that clips, or another image"
+        )
+
+
+def _stages(cell: Cell, predictions: Predictions) -> list[stages.Stage]:
+    """Keras, its fold, float32, the cell; then the cell as the device computes it, the others as this machine."""
+    outputs: list[tuple[str, FloatArray | None]] = [("Keras", predictions.reference)]
+    if predictions.folded is not None:
+        outputs.append(("folded Keras", predictions.folded))
+    host = {name: real for name, (real, _) in predictions.host.items()}
+    for name in dict.fromkeys((FLOAT, cell)):
+        outputs.append((str(name), host.get(name, predictions.cells.get(name))))
+    if cell in host:
+        outputs.append((f"{cell} on the device", predictions.cells[cell]))
+    shape = predictions.reference.shape
+    return [(n, o) for n, o in outputs if o is not None and o.shape == shape and np.isfinite(o).all()]

@@ -1,0 +1,203 @@
+"""A record's arrays: what they are called and what they must be. Nothing else builds or takes apart their names.
+
+names, labels, class_names, reference, folded, input_means; <cell>.<name> of each cell; flipped.index, flipped.images;
+latency.<process>.<name> of each process, or latency.<process>.<cell>.<name>. docs/formats.md says what each holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.artifacts.manifest import Quantization
+from harness.artifacts.outputs import FloatArray, dequantize
+from harness.core.cell import Cell
+from harness.core.errors import SetupError
+from harness.core.npz import Array
+from harness.judge.predictions import Predictions
+
+INDEX, IMAGES = "flipped.index", "flipped.images"
+_LATENCY = "latency"
+_MEAN_TOLERANCE = 1e-5  # of an image's mean, summed up in another order
+
+# What each array must be: kinds of its dtype as NumPy has them, and dimensions.
+_OF_IMAGES = {
+    "names": ("U", 1),
+    "labels": ("iu", 1),
+    "class_names": ("U", 1),
+    "reference": ("f", 2),
+    "folded": ("f", 2),
+    "input_means": ("f", 1),
+    INDEX: ("iu", 1),
+    IMAGES: ("u", 4),
+}
+_OF_CELL = {
+    "outputs": ("fiu", 2),
+    "host_outputs": ("fiu", 2),
+    "scale": ("f", 0),
+    "zero_point": ("iu", 0),
+    "input_means": ("f", 1),
+    "input_scale": ("f", 0),
+    "input_zero_point": ("iu", 0),
+}
+_OF_PROCESS = {
+    "kinds": ("U", 1),
+    "control": ("U", 0),
+    "order": ("iu", 1),
+    "state": ("f", 3),
+    "memory": ("f", 1),
+    "cores": ("iu", 1),
+    "governor": ("U", 0),
+}
+_OF_TIMES = {"samples": ("f", 2), "warmup": ("f", 1), "settled": ("b", 0), "load": ("f", 0), "first": ("f", 0)}
+
+
+def image_arrays(names: Sequence[str], labels: Any, input_means: FloatArray) -> dict[str, Array]:
+    """input_means: the mean of each image as float input [N]."""
+    return {"names": np.array(names, np.str_), "labels": np.asarray(labels, np.int64), "input_means": input_means}
+
+
+def class_arrays(class_names: Sequence[str]) -> dict[str, Array]:
+    return {"class_names": np.array(class_names, np.str_)}
+
+
+def reference_arrays(outputs: FloatArray, folded: FloatArray | None) -> dict[str, Array]:
+    return {"reference": outputs} | ({} if folded is None else {"folded": folded})
+
+
+def answer_arrays(
+    cell: Cell, answers: Mapping[str, Array], takes: Quantization, host_outputs: Array | None = None
+) -> dict[str, Array]:
+    """A worker's answers, and what this machine knows. takes: the input of the variant, by its manifest."""
+    known = {"input_scale": np.array(takes.scale), "input_zero_point": np.array(takes.zero_point)}
+    if host_outputs is not None:
+        known["host_outputs"] = host_outputs
+    return {f"{cell}.{name}": array for name, array in {**answers, **known}.items()}
+
+
+def latency_arrays(process: int, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """What one process measured. process: counted from 1."""
+    return {f"{_LATENCY}.{process}.{name}": array for name, array in arrays.items()}
+
+
+def flipped_arrays(index: npt.NDArray[np.int64], images: Array) -> dict[str, Array]:
+    """The images that some cell answers unlike the reference: their numbers, and uint8 [n, H, W, channels]."""
+    return {INDEX: index, IMAGES: images}
+
+
+class RecordArrays:
+    """Typed access to arrays by their names, in memory or on disk. Every access raises SetupError for an array that is
+    missing, or is not what it must be."""
+
+    def __init__(self, stored: Mapping[str, Array]) -> None:
+        self.stored = stored
+
+    @property
+    def names(self) -> npt.NDArray[np.str_]:
+        names: npt.NDArray[np.str_] = self._get("names")
+        return names
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        labels: npt.NDArray[np.int64] = self._get("labels")
+        return labels
+
+    @property
+    def reference(self) -> FloatArray:
+        """The Keras model's outputs, [N, classes]."""
+        outputs: FloatArray = self._get("reference")
+        return outputs
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        classes = self.reference.shape[1]
+        if "class_names" not in self.stored:
+            return tuple(map(str, range(classes)))
+        if len(names := tuple(self._get("class_names").tolist())) != classes:
+            raise SetupError(f"{len(names)} class names for {classes} outputs; run harness check again")
+        return names
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Those that answered."""
+        return tuple(Cell.parse(name.removesuffix(".outputs")) for name in self.stored if name.endswith(".outputs"))
+
+    def raw_answers(self, cell: Cell) -> Array:
+        """Outputs as the interpreter stored them, [N, classes]."""
+        outputs: Array = self._get(f"{cell}.outputs")
+        return outputs
+
+    def answers(self, cell: Cell) -> FloatArray:
+        """Outputs as real numbers, [N, classes]."""
+        return self._real(cell, "outputs")
+
+    @property
+    def flipped(self) -> dict[int, Array]:
+        """Images that some cell answers unlike the reference, by their number: uint8 [H, W, channels]."""
+        return dict(zip(self._get(INDEX).tolist(), self._get(IMAGES), strict=False))
+
+    def latency_runs(self) -> list[dict[str, Array]]:
+        """What was measured, process by process."""
+        return list(self.latency_by_process().values())
+
+    def latency_by_process(self) -> dict[int, dict[str, Array]]:
+        """What was measured, by the number of the process."""
+        runs: dict[int, dict[str, Array]] = {}
+        for name in self.stored:
+            group, _, rest = name.partition(".")
+            process, _, key = rest.partition(".")
+            if group == _LATENCY and process.isdecimal():
+                runs.setdefault(int(process), {})[key] = self._get(name)
+        return dict(sorted(runs.items()))
+
+    def predictions(self) -> Predictions:
+        """All that was answered."""
+        cells = self.cells
+        return Predictions(
+            labels=self.labels,
+            reference=self.reference,
+            folded=self._get("folded") if "folded" in self.stored else None,
+            cells={cell: self.answers(cell) for cell in cells},
+            input_means=self._get("input_means") if "input_means" in self.stored else None,
+            given_means={cell: self._given_means(cell) for cell in cells if f"{cell}.input_means" in self.stored},
+            host={
+                cell: (self._real(cell, "host_outputs"), float(self._get(f"{cell}.scale")))
+                for cell in cells
+                if f"{cell}.host_outputs" in self.stored
+            },
+            class_names=self.class_names,
+        )
+
+    def _real(self, cell: Cell, name: str) -> FloatArray:
+        scale, zero_point = float(self._get(f"{cell}.scale")), int(self._get(f"{cell}.zero_point"))
+        return dequantize(self._get(f"{cell}.{name}"), scale, zero_point)
+
+    def _given_means(self, cell: Cell) -> tuple[FloatArray, float]:
+        scale, zero_point = float(self._get(f"{cell}.input_scale")), int(self._get(f"{cell}.input_zero_point"))
+        return dequantize(self._get(f"{cell}.input_means"), scale, zero_point), _MEAN_TOLERANCE + 0.51 * scale
+
+    def _get(self, name: str) -> Any:
+        expected = _expected(name)
+        if expected is None or name not in self.stored:
+            raise SetupError(f"arrays: expected {name!r}, there is none; run harness check again")
+        array = self.stored[name]
+        kinds, dimensions = expected
+        if array.dtype.kind not in kinds or array.ndim != dimensions:
+            raise SetupError(
+                f"arrays: {name} is {array.dtype} with {array.ndim} dimensions, expected {dimensions} dimensions of "
+                f"kind {' or '.join(kinds)}; run harness check again"
+            )
+        return array
+
+
+def _expected(name: str) -> tuple[str, int] | None:
+    """What an array of a name must be. None if no array is called so."""
+    if name in _OF_IMAGES:
+        return _OF_IMAGES[name]
+    group, _, key = name.rpartition(".")
+    if name.startswith(f"{_LATENCY}."):
+        return (_OF_PROCESS if group.count(".") == 1 else _OF_TIMES).get(key)
+    return _OF_CELL.get(key)
