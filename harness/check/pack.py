@@ -1,4 +1,7 @@
-"""A check in one file: variants, images, the reference's answers and the limits, for a machine without TensorFlow."""
+"""A check in one file: variants, images, the reference's outputs and the limits, for a machine without TensorFlow.
+
+The file runs itself: see pack_main.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import numpy.typing as npt
 
 from harness.artifacts import manifest
 from harness.artifacts.reference import Reference
+from harness.check import pack_main, wheel
 from harness.check.pipeline import Subject
 from harness.core import shapes
 from harness.core.errors import SetupError
@@ -50,6 +54,8 @@ def write(subject: Subject, limits: Policy, path: Path) -> None:
         archive.writestr(manifest.FILE, manifest.encode(dict(subject.variants)))
         for variant in subject.variants.values():
             archive.writestr(variant.file, variant.path(subject.models).read_bytes())
+        archive.writestr("__main__.py", Path(pack_main.__file__).read_text())
+        archive.writestr(*wheel.build())
     write_atomic(path, content.getvalue())
 
 

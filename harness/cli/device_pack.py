@@ -30,6 +30,6 @@ def run(options: argparse.Namespace) -> int:
     size = options.file.stat().st_size
     print(
         f"{options.file}: {len(subject.variants)} variants, {len(subject.data)} images, {size / 1e6:.1f} MB\n"
-        f"there: pip install . (in the harness's folder) && harness check --packed {options.file.name}"
+        f"there: python3 {options.file.name}"
     )
     return Exit.PASS

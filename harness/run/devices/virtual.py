@@ -27,7 +27,7 @@ from harness.run.devices import bundle, shell
 from harness.run.devices.bundle import MACHINES, SUITE
 from harness.run.devices.probing import ABIS, VIRTUAL_MARK
 
-RECIPE = 3  # counted up when roots are made otherwise
+RECIPE = 4  # counted up when roots are made otherwise
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 BINFMT_CONFIGS = Path("/usr/lib/binfmt.d")
 START_WITHIN_S = 60.0
@@ -60,12 +60,15 @@ class Kind:
 
 
 class Virtual:
-    """A virtual device in a folder of its own. Its daemon outlives the program that started it."""
+    """A virtual device in a folder of its own, with further Debian packages. Its daemon outlives its starter."""
 
-    def __init__(self, kind: str, folder: Path | None = None, machine: str = "aarch64") -> None:
+    def __init__(
+        self, kind: str, folder: Path | None = None, machine: str = "aarch64", packages: tuple[str, ...] = ()
+    ) -> None:
         self._name = kind
         self._kind = KINDS[kind]
         self._machine = machine
+        self._packages = (*self._kind.packages, *packages)
         self._folder = folder or bundle.cache() / "virtual" / kind
         self.root = self._folder / "root"
         self._state = self._folder / "state.json"
@@ -128,13 +131,13 @@ class Virtual:
 
     def _build(self) -> Path:
         """The root as it comes from the packages, cached by what it is made of."""
-        key = hashlib.sha256(repr((RECIPE, SUITE, self._kind.packages)).encode()).hexdigest()[:12]
+        key = hashlib.sha256(repr((RECIPE, SUITE, self._packages)).encode()).hexdigest()[:12]
         built = bundle.cache() / "virtual" / "roots" / f"{self._name}-{self._machine}-{key}"
         if not built.exists():
             built.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".", dir=built.parent) as work:
                 packages, root = Path(work) / "packages", Path(work) / "root"
-                bundle.extract(packages, MACHINES[self._machine].debian, self._kind.packages)
+                bundle.extract(packages, MACHINES[self._machine].debian, self._packages)
                 self._kind.fill(packages, root, self._machine)
                 _write(root / VIRTUAL_MARK[1:], f"{_how(self._machine)} virtual {self._name}\n")
                 root.replace(built)
@@ -252,6 +255,13 @@ def _fill_pi(packages: Path, root: Path, machine: str) -> None:
     _write(root / "etc/group", f"root:x:0:\nnogroup:x:65534:\npi:x:{PI_UID}:\n")
     _write(root / "etc/os-release", 'PRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n')
     _script(root / "usr/bin/vcgencmd", "echo throttled=0x0")
+    # What the packages' scripts do: pip needs the certificates, NumPy and SciPy the libraries.
+    certificates = sorted((root / "usr/share/ca-certificates").rglob("*.crt"))
+    _write(root / "etc/ssl/certs/ca-certificates.crt", "".join(path.read_text() for path in certificates))
+    libraries = root / "usr/lib" / MACHINES[machine].libraries
+    for name in ("blas", "lapack"):
+        if (libraries / name).is_dir():
+            (libraries / f"lib{name}.so.3").symlink_to(f"{name}/lib{name}.so.3")
 
 
 def _processor(root: Path, machine: str) -> None:

@@ -63,8 +63,12 @@ def rig(tiny_model: Path, tiny_variants: Path, images: Path) -> Rig:
     return Rig(subject, done.run.record)
 
 
-def _started(kind: str, folder: Path, machine: str) -> Iterator[Virtual]:
-    device = Virtual(kind, folder, machine)
+# What a Raspberry Pi's owner has from apt; the rest of what the harness needs, pip brings.
+APT_PACKAGES = ("python3-venv", "python3-numpy", "python3-scipy", "python3-pil")
+
+
+def _started(kind: str, folder: Path, machine: str, packages: tuple[str, ...] = ()) -> Iterator[Virtual]:
+    device = Virtual(kind, folder, machine, packages)
     try:
         device.start()
     except SetupError as error:
@@ -83,8 +87,8 @@ def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtual]:
 
 @pytest.fixture(scope="session")
 def pi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virtual]:
-    """A Raspberry Pi of this machine's processor."""
-    yield from _started("pi", tmp_path_factory.mktemp("pi"), platform.machine())
+    """A Raspberry Pi of this machine's processor, with NumPy, SciPy and Pillow of its own."""
+    yield from _started("pi", tmp_path_factory.mktemp("pi"), platform.machine(), APT_PACKAGES)
 
 
 @pytest.fixture(scope="session")
