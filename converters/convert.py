@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
 from converters import (
     calibration,
@@ -230,7 +231,7 @@ def _with_choice(variant: Variant, choice: mixed.Choice, tuning: Dataset, max_fl
         images=len(tuning),
         images_sha256=tuning.sha256,
     )
-    return replace(variant, mixed=told)
+    return structs.replace(variant, mixed=told)
 
 
 def _quantization(details: dict[str, Any]) -> Quantization:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import typing
-from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.core import settings
+from msgspec import structs
+
+from harness.core import shapes
 from harness.core.errors import SetupError
+from harness.core.shapes import Shape
 from harness.images import spec
 from harness.images.spec import ModelSpec
 
@@ -20,8 +20,7 @@ DIGITS = ModelSpec(image_size=(28, 28), channels=1, class_names=(*"0123456789", 
 SHIPPED = Path(__file__).parent / "resnet164.keras"
 
 
-@dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Shape):
     """What is changed at random, each time an image is seen. Ranges are drawn from evenly, shares are probabilities.
 
     Stroke, ink, paper and border lines are of grey images only.
@@ -41,8 +40,7 @@ class Augmentation:
     contrast: Range = (0.8, 1.2)  # factor on the distance from the paper's level
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Shape):
     """Everything a training run is determined by."""
 
     data: Path = Path("data/raw")  # <class>/<any image>
@@ -72,10 +70,10 @@ class TrainConfig:
     processes: int = 1  # that train together, each on its share of every batch (jax)
     process: int = 0  # which of them this one is
     coordinator: str | None = None  # host:port of process 0
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: Augmentation = Augmentation()
 
 
-TABLES = {"model": ModelSpec, "augmentation": Augmentation}
+TABLES: dict[str, type[Shape]] = {"model": ModelSpec, "augmentation": Augmentation}
 
 
 def load(path: Path | None, **overrides: Any) -> TrainConfig:
@@ -83,25 +81,26 @@ def load(path: Path | None, **overrides: Any) -> TrainConfig:
 
     Raises SetupError: no such file, not TOML, an unknown key (with the nearest valid one), a wrong type or value.
     """
-    table = settings.read(path) if path else {}
-    if isinstance(table.get("model"), dict):  # its keys are the digits' where they are left out
-        table["model"] = json.loads(json.dumps(asdict(DIGITS))) | table["model"]
-    config = settings.build(TrainConfig, table, str(path))
-    for name in TABLES:
-        part = getattr(config, name)
-        own = {key: overrides.pop(key) for key in vars(part) if key in overrides}
-        config = replace(config, **{name: replace(part, **_given(own))})
-    config = replace(config, **_given(overrides))
+    table = shapes.read_toml(path) if path else {}
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    for name, kind in TABLES.items():
+        part = {key: overrides.pop(key) for key in kind.__struct_fields__ if key in overrides}
+        if part or name == "model":
+            stored = table.setdefault(name, {})
+            if isinstance(stored, dict):  # a model's keys are the digits' where they are left out
+                table[name] = (structs.asdict(DIGITS) if name == "model" else {}) | stored | part
+    config = shapes.convert(table | overrides, TrainConfig, str(path or "settings"))
     _check(config)
     return config
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """A flag for every setting, named like its key; absent ones are None in the parsed options."""
-    for title, kind in {"settings (over the file's)": TrainConfig, **TABLES}.items():
+    titled: dict[str, type[Shape]] = {"settings (over the file's)": TrainConfig, **TABLES}
+    for title, kind in titled.items():
         hints = typing.get_type_hints(kind)
         group = parser.add_argument_group(title)
-        for key in fields(kind):
+        for key in structs.fields(kind):
             hint, flag = hints[key.name], f"--{key.name.replace('_', '-')}"
             if hint is Augmentation:
                 group.add_argument("--augmentation", action=argparse.BooleanOptionalAction, dest="enabled")
@@ -132,16 +131,7 @@ def from_flags(path: Path | None, options: dict[str, Any]) -> TrainConfig:
     return load(path, **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
-
-
 def _check(config: TrainConfig) -> None:
-    for part in (config, config.model, config.augmentation):
-        for key, value in vars(part).items():
-            numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, float)]
-            if not all(map(math.isfinite, numbers)):
-                raise SetupError(f"{key} = {value!r}: expected finite numbers")
     rules = {
         "epochs": config.epochs >= 1,
         "batch_size": config.batch_size >= 1,
@@ -162,10 +152,9 @@ def _check(config: TrainConfig) -> None:
     for key, holds in rules.items():
         if not holds:
             raise SetupError(f"{key} = {getattr(config, key)!r} is out of range; see models/config.py")
-    spec.check(config.model, "model")
     if min(config.model.image_size) < 8:
         raise SetupError(f"image_size = {list(config.model.image_size)}: expected at least 8 x 8 pixels to train on")
-    for name, value in vars(config.augmentation).items():
+    for name, value in structs.asdict(config.augmentation).items():
         if isinstance(value, tuple) and value[0] > value[1]:
             raise SetupError(f"{name} = {list(value)}: expected [low, high]")
     if not 0 <= config.augmentation.border_lines <= 1:

@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+from msgspec import structs
 
 from converters import keras_model
 from harness.core.errors import SetupError
@@ -58,7 +59,7 @@ def train(settings: TrainConfig) -> keras.Model:
 
     checkpoint = beside(settings.out, "checkpoint.keras")
     # A run may be made longer, and its processes have numbers of their own.
-    run = repr((replace(settings, epochs=1, process=0, coordinator=None), training.sha256, validation.sha256))
+    run = repr((structs.replace(settings, epochs=1, process=0, coordinator=None), training.sha256, validation.sha256))
     model, progress = _start(settings, checkpoint, steps, run)
     first = settings.process == 0  # of several processes: it writes
     if first:

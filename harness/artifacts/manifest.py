@@ -8,27 +8,31 @@ takes and gives float32.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+from msgspec import Meta
+
+from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.core.files import sha256
-from harness.images import spec
+from harness.core.shapes import Count, FileName, Shape
 from harness.images.spec import ModelSpec
 
 SCHEMA = "harness-manifest/3"
 FILE = "manifest.json"
+MAX_VARIANTS = 1000
 KINDS = ("float32", "dynamic_range", "int8")  # made unless others are asked for
 MIXED = "int8_mixed_float_io"
 KNOWN_KINDS = (*KINDS, "float16", "int8_float_io", "int16x8", "int16x8_float_io", MIXED)
+Kind = Annotated[
+    str, Meta(pattern=f"^({'|'.join(KNOWN_KINDS)})$(?!\n)", description=f"one of {', '.join(KNOWN_KINDS)}")
+]
 CALIBRATED = tuple(kind for kind in KNOWN_KINDS if kind.startswith("int"))
 
 
-@dataclass(frozen=True)
-class Quantization:
+class Quantization(Shape):
     """real = (stored - zero_point) * scale; scale 0.0 where the tensor is float."""
 
     dtype: str
@@ -36,8 +40,7 @@ class Quantization:
     zero_point: int
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(Shape):
     """A runtime that was given the file: of `images` inputs, `same_top1` were answered as by the first runtime."""
 
     runtime: str  # name and version
@@ -46,8 +49,7 @@ class Loaded:
     problem: str | None  # why it did not run there
 
 
-@dataclass(frozen=True)
-class Mixed:
+class Mixed(Shape):
     """What a mixed variant leaves in float32, and what that was chosen by."""
 
     float_layers: tuple[str, ...]  # tensors that the layers give
@@ -59,18 +61,17 @@ class Mixed:
     images_sha256: str
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(Shape):
     """One .tflite file, named <kind>.tflite, and where it comes from."""
 
-    kind: str
-    file: str
+    kind: Kind
+    file: FileName
     sha256: str
-    size_bytes: int
+    size_bytes: Count
     source_sha256: str  # of the .keras file
     spec: ModelSpec
     batch_norms_folded: int
-    batch_norms_kept: dict[str, str]  # layer -> why it could not be folded exactly
+    batch_norms_kept: Mapping[str, str]  # layer -> why it could not be folded exactly
     notes: tuple[str, ...]  # what a person should know of how it was made
     calibration_sha256: str | None  # of the calibration set, where one was used
     calibration_size: int | None
@@ -78,7 +79,7 @@ class Variant:
     mixed: Mixed | None
     input: Quantization
     output: Quantization
-    op_versions: dict[str, int]
+    op_versions: Mapping[str, int]
     oldest_runtime: str | None  # the first TensorFlow Lite version that has these op versions
     runtimes: tuple[Loaded, ...]  # what was seen to load it when it was made; the first is the converter's own
 
@@ -86,25 +87,24 @@ class Variant:
         return folder / self.file
 
 
+class Manifest(Shape, tag_field="schema", tag=SCHEMA):
+    variants: Annotated[tuple[Variant, ...], Meta(max_length=MAX_VARIANTS)]
+
+    def __post_init__(self) -> None:
+        kinds = [variant.kind for variant in self.variants]
+        if repeated := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+            raise ValueError(f"{repeated[0]} stands in it twice")
+
+
 def read(folder: Path) -> dict[str, Variant]:
     """The variants of a folder by kind. Raises SetupError: no manifest, a damaged one, another schema."""
     path = folder / FILE
-    try:
-        stored = json.loads(path.read_text())
-    except OSError as error:
+    if not path.is_file():
         raise SetupError(
-            f"{path}: expected a manifest ({error.strerror}); make the variants: "
-            f"tox -e convert, or harness convert MODEL --out {folder}"
-        ) from error
-    except ValueError as error:
-        raise SetupError(f"{path}: not valid JSON ({error}); convert again") from error
-    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
-        schema = stored.get("schema") if isinstance(stored, dict) else None
-        raise SetupError(f"{path}: schema {schema!r}, expected {SCHEMA!r}; convert again")
-    try:
-        return {entry["kind"]: _variant(entry) for entry in stored["variants"]}
-    except (KeyError, TypeError, SetupError) as error:
-        raise SetupError(f"{path}: an entry is damaged ({error}); convert again") from error
+            f"{path}: expected a manifest; make the variants: tox -e convert, or harness convert MODEL --out {folder}"
+        )
+    stored = shapes.read_json(path, Manifest, "a manifest", "convert again")
+    return {variant.kind: variant for variant in stored.variants}
 
 
 def find(variants: Mapping[str, Variant], kind: str, folder: Path) -> Variant:
@@ -114,10 +114,9 @@ def find(variants: Mapping[str, Variant], kind: str, folder: Path) -> Variant:
     return variants[kind]
 
 
-def encode(variants: dict[str, Variant]) -> bytes:
+def encode(variants: Mapping[str, Variant]) -> bytes:
     """A manifest's content."""
-    content = {"schema": SCHEMA, "variants": [asdict(variants[kind]) for kind in sorted(variants)]}
-    return (json.dumps(content, indent=2) + "\n").encode()
+    return shapes.encode(Manifest(tuple(variants[kind] for kind in sorted(variants))))
 
 
 def spec_of(variants: Mapping[str, Variant], folder: Path) -> ModelSpec:
@@ -157,15 +156,3 @@ def verify(folder: Path, variant: Variant, source_sha256: str) -> None:
             f"{path}: stale, made from model {variant.source_sha256[:12]}, the reference is {source_sha256[:12]}; "
             "convert again, or name its model with --reference"
         )
-
-
-def _variant(entry: dict[str, Any]) -> Variant:
-    parts = dict(entry)
-    parts["spec"] = spec.build(entry["spec"], "spec")
-    parts["input"], parts["output"] = Quantization(**entry["input"]), Quantization(**entry["output"])
-    parts["runtimes"] = tuple(Loaded(**one) for one in entry["runtimes"])
-    parts["notes"] = tuple(entry["notes"])
-    parts["calibration_warnings"] = tuple(entry["calibration_warnings"])
-    if entry["mixed"]:
-        parts["mixed"] = Mixed(**entry["mixed"] | {"float_layers": tuple(entry["mixed"]["float_layers"])})
-    return Variant(**parts)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
@@ -15,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from converters import keras_model
+from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.core.files import write_atomic
-from harness.images import spec
 from harness.images.dataset import Dataset
 from harness.images.spec import ModelSpec
 
@@ -88,7 +87,7 @@ def compute(
         folded=folded,
         model_sha256=np.array(model_sha256),
         data_sha256=np.array(data.sha256),
-        spec=np.array(json.dumps(asdict(data.spec))),
+        spec=np.array(shapes.encode(data.spec).decode()),
     )
     write_atomic(_path(store, model_sha256, data.sha256), buffer.getvalue())
     return computed
@@ -113,7 +112,7 @@ def read(path: Path) -> Reference | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             hashes = str(stored["model_sha256"]), str(stored["data_sha256"])
-            takes = spec.build(json.loads(str(stored["spec"])), str(path))
+            takes = shapes.decode(str(stored["spec"]), ModelSpec, str(path))
             return Reference(stored["outputs"], *hashes, takes, stored.get("folded"))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, SetupError):
         return None

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import structs
 
 from harness.check import sharded
 from harness.check.engine import Engine
 from harness.check.on_devices import slug
-from harness.core import settings
+from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.core.files import check_writable, write_atomic
 from harness.core.outcome import Outcome, Verdict, overall
 from harness.core.progress import Progress, Step
+from harness.core.shapes import Shape
 from harness.images import shards
 from harness.judge import policy
 from harness.records import record
@@ -34,8 +36,7 @@ SUMMARY = "fleet.json"
 GB = 1e9
 
 
-@dataclass(frozen=True)
-class Where:
+class Where(Shape):
     """Properties of a device, as its host announces them; what is left out may be anything. Texts may have * and ?."""
 
     uri: str = "*"
@@ -45,7 +46,7 @@ class Where:
     processor: str = "*"
     emulated: bool | None = None
     least_memory_gb: float = 0.0
-    most_memory_gb: float = math.inf
+    most_memory_gb: float | None = None
     least_cores: int = 0
     most_cores: int | None = None
 
@@ -58,33 +59,35 @@ class Where:
             return False
         if self.emulated is not None and facts.get("emulated") is not self.emulated:
             return False
-        most_cores = math.inf if self.most_cores is None else self.most_cores
-        return _within(facts.get("memory_bytes"), self.least_memory_gb * GB, self.most_memory_gb * GB) and _within(
-            facts.get("cores"), self.least_cores, most_cores
+        most_bytes = None if self.most_memory_gb is None else self.most_memory_gb * GB
+        return _within(facts.get("memory_bytes"), self.least_memory_gb * GB, most_bytes) and _within(
+            facts.get("cores"), self.least_cores, self.most_cores
         )
 
     def __str__(self) -> str:
-        told = {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
-        return ", ".join(f"{key} = {value!r}" for key, value in told.items())
+        asked = {key: value for key, value in structs.asdict(self).items() if value != getattr(Where(), key)}
+        return ", ".join(f"{key} = {value!r}" for key, value in asked.items())
 
 
-def _within(value: float | None, low: float, high: float) -> bool:
-    return (low <= 0 and high == math.inf) or (value is not None and low <= value <= high)
+def _within(value: float | None, low: float, high: float | None) -> bool:
+    return (low <= 0 and high is None) or (value is not None and low <= value and (high is None or value <= high))
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Shape):
     """One [[device]] table: a URI, or properties (`where`) that at least so many devices must have."""
 
     uri: str | None = None
-    where: Where = field(default_factory=Where)
+    where: Where = Where()
     at_least: int = 1
     variants: tuple[str, ...] = ()  # none: the fleet's
     policy: Path | None = None  # none: the fleet's
 
+    def __post_init__(self) -> None:
+        if (self.uri is None) == (self.where == Where()):
+            raise ValueError("expected either uri or where = {...}, to say which device")
 
-@dataclass(frozen=True)
-class Fleet:
+
+class Fleet(Shape):
     """A fleet file. Paths are from the current folder."""
 
     models: Path = Path("models/tflite")
@@ -125,23 +128,13 @@ class Member:
 
 def read(path: Path) -> Fleet:
     """Raises SetupError: not TOML, unknown keys, wrong types, no device, one named twice."""
-    table = settings.read(path)
-    entries = []
-    listed = table.pop("device", [])
-    if not (isinstance(listed, list) and listed and all(isinstance(one, dict) for one in listed)):
+    fleet = shapes.convert(shapes.read_toml(path), Fleet, str(path))
+    if not fleet.device:
         raise SetupError(f'{path}: expected at least one [[device]] table, with uri = "..." or where = {{...}}')
-    for number, one in enumerate(listed, start=1):
-        where = f"{path}: device {number}"
-        variants = _names(one.pop("variants", []), where)
-        entry = settings.build(Entry, one, where)
-        if (entry.uri is None) == (entry.where == Where()):
-            raise SetupError(f"{where}: expected either uri or where = {{...}}, to say which device")
-        entries.append(replace(entry, variants=variants))
-    named = [entry.uri for entry in entries if entry.uri]
+    named = [entry.uri for entry in fleet.device if entry.uri]
     if twice := sorted({uri for uri in named if named.count(uri) > 1}):
         raise SetupError(f"{path}: {', '.join(twice)} stands in it twice; expected each device once")
-    variants = _names(table.pop("variants", []), str(path))
-    return replace(settings.build(Fleet, table, str(path)), variants=variants, device=tuple(entries))
+    return fleet
 
 
 def members(fleet: Fleet, known: Mapping[str, Mapping[str, Any]], where: str) -> list[Member]:
@@ -241,9 +234,3 @@ def to_json(done: Sequence[Member]) -> dict[str, Any]:
             for one in done
         ],
     }
-
-
-def _names(value: Any, where: str) -> tuple[str, ...]:
-    if not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
-        raise SetupError(f"{where}: variants = {value!r}: expected a list of kinds")
-    return tuple(value)

@@ -39,25 +39,33 @@ class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of the shapes. A rule that a type cannot express goes into __post_init__, which raises ValueError."""
 
 
-def read_json(path: Path, kind: type[T], expected: str) -> T:
+def read_json(path: Path, kind: type[T], expected: str, remedy: str = "") -> T:
     """The content of a JSON file, which an error calls `expected`. Raises SetupError."""
-    return decode(read_capped(path, MAX_JSON_BYTES, expected), kind, str(path))
+    return decode(read_capped(path, MAX_JSON_BYTES, expected), kind, str(path), remedy)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file, for `convert`. Raises SetupError: no such file, not TOML, NaN or infinity."""
+    """The content of a TOML file, for `convert`. Raises SetupError: no such file, not TOML."""
     try:
-        table = tomllib.loads(read_capped(path, MAX_TOML_BYTES, "a settings file").decode())
-        _check_finite(table, str(path))
+        return tomllib.loads(read_capped(path, MAX_TOML_BYTES, "a settings file").decode())
     except ValueError as error:
         raise SetupError(f"{path}: not valid TOML ({error})") from error
     except RecursionError as error:
         raise SetupError(f"{path}: nested too deeply") from error
-    return table
 
 
-def decode(content: bytes | str, kind: type[T], where: str) -> T:
-    """A shape from JSON. Raises SetupError: one line with the key, what was received and what was expected."""
+def decode(content: bytes | str, kind: type[T], where: str, remedy: str = "") -> T:
+    """A shape from JSON. Raises SetupError: one line with the key, what was received, what was expected, and the
+    remedy."""
+    try:
+        return _decode(content, kind, where)
+    except SetupError as error:
+        if not remedy:
+            raise
+        raise SetupError(f"{error}; {remedy}") from error
+
+
+def _decode(content: bytes | str, kind: type[T], where: str) -> T:
     try:
         _check_schema(content, kind, where)
         return msgspec.json.decode(content, type=kind, dec_hook=_path)
@@ -74,7 +82,8 @@ def decode(content: bytes | str, kind: type[T], where: str) -> T:
 
 
 def convert(table: Any, kind: type[T], where: str) -> T:
-    """A shape from a table that was decoded already. Raises SetupError as `decode` does."""
+    """A shape from a table that was decoded already. Raises SetupError as `decode` does, and for NaN and infinity."""
+    _check_finite(table, where)
     try:
         return msgspec.convert(table, kind, dec_hook=_path)
     except msgspec.ValidationError as error:
@@ -126,7 +135,7 @@ def _path(kind: type, value: Any) -> Any:
 def _check_finite(value: Any, where: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise SetupError(f"{where} = {value}: expected a finite number")
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     for key, part in parts:
         _check_finite(part, f"{where}: {key}" if isinstance(key, str) else where)
 
@@ -193,12 +202,14 @@ def _in_words(kind: Any, text: str) -> str:
     origin = typing.get_origin(kind)
     if origin is typing.Literal or isinstance(kind, EnumType):
         return " or ".join(repr(choice) for choice in (typing.get_args(kind) or [str(choice) for choice in kind]))
-    if origin is tuple:
+    if origin is tuple and "=" not in text:
         parts = typing.get_args(kind)
         return "a list" if ... in parts else f"[{', '.join(_bare(part).__name__ for part in parts)}]"
+    if kind is Path:
+        return "a path"
     if issubclass(origin or kind, Mapping | Shape):
         return "a table of keys"
-    return re.sub("^(Expected|Invalid) ", "", text.replace("`", "")).partition(", got ")[0]
+    return re.sub("^(Expected|Invalid) ", "", text.replace("`", "").replace("array", "a list")).partition(", got ")[0]
 
 
 def _short(value: Any) -> str:

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
-from harness.core import settings
+from harness.core import shapes
 from harness.core.errors import SetupError
+from harness.core.shapes import Shape
 
 NAMES_SHOWN = 12
 COLOURS = {1: "grey", 3: "RGB"}  # by the number of channels
 
 
-@dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Shape):
     """What a model's file does not tell: the keys of <model>.toml, each of which may be left out."""
 
     class_names: tuple[str, ...] = ()  # in the order of the outputs; none: 0, 1, 2 ...
@@ -46,8 +46,7 @@ class Ends:
         return f"{size} {COLOURS.get(self.channels, f'{self.channels}-channel')} images, {self.classes} classes"
 
 
-@dataclass(frozen=True)
-class ModelSpec:
+class ModelSpec(Shape, dict=True):
     """The whole of it. image_size: height, width."""
 
     image_size: tuple[int, int]
@@ -56,6 +55,9 @@ class ModelSpec:
     pixel_range: tuple[float, float] = (0.0, 1.0)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -105,11 +107,11 @@ class ModelSpec:
 
     def same_input(self, other: ModelSpec) -> bool:
         """Whether both make the same tensors of the same images."""
-        return replace(self, class_names=other.class_names) == other
+        return structs.replace(self, class_names=other.class_names) == other
 
     def to_toml(self) -> str:
         """The config that tells of it; JSON's arrays are TOML's."""
-        keys = {key: value for key, value in asdict(self).items() if key in _TOLD and value}
+        keys = {key: value for key, value in structs.asdict(self).items() if key in _TOLD and value}
         return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in keys.items())
 
     @cached_property
@@ -147,7 +149,7 @@ def config_of(model: Path, named: Path | None = None) -> Told | None:
     path = named or model.with_suffix(".toml")
     if named is None and not path.is_file():
         return None
-    return Told(settings.build(ModelConfig, settings.read(path), str(path)), str(path))
+    return Told(shapes.convert(shapes.read_toml(path), ModelConfig, str(path)), str(path))
 
 
 def combine(ends: Ends, told: Told | None, model: Path) -> ModelSpec:
@@ -166,7 +168,10 @@ def combine(ends: Ends, told: Told | None, model: Path) -> ModelSpec:
             f"{where}: class_names has {len(names)} names, the model gives {ends.classes} classes; "
             "expected one for each, in the order of its outputs"
         )
-    return check(ModelSpec(size, ends.channels, names, config.pixel_range, config.mean, config.std), where)
+    try:
+        return ModelSpec(size, ends.channels, names, config.pixel_range, config.mean, config.std)
+    except ValueError as error:
+        raise SetupError(f"{where}: {error}") from error
 
 
 def check_stands(converted: ModelSpec, model: Path) -> None:
@@ -176,33 +181,25 @@ def check_stands(converted: ModelSpec, model: Path) -> None:
         raise SetupError(f"{told.where}: the variants were made when it said otherwise; convert again")
 
 
-def build(table: dict[str, Any], where: str) -> ModelSpec:
-    """A spec of a stored table. Raises SetupError."""
-    if missing := [f.name for f in fields(ModelSpec)[:3] if f.name not in table]:
-        raise SetupError(f"{where}: expected {', '.join(missing)}")
-    return check(settings.build(ModelSpec, table, where), where)
-
-
-def check(spec: ModelSpec, where: str) -> ModelSpec:
-    """The spec itself. Raises SetupError where no model is such."""
+def _check(spec: ModelSpec) -> None:
+    """Raise ValueError where no model is such."""
     if min(spec.image_size) < 1:
-        raise SetupError(f"{where}: image_size = {list(spec.image_size)}: expected at least [1, 1]")
+        raise ValueError(f"image_size = {list(spec.image_size)}: expected at least [1, 1]")
     if spec.channels not in COLOURS:
-        raise SetupError(f"{where}: channels = {spec.channels}: expected 1 (grey) or 3 (RGB)")
+        raise ValueError(f"channels = {spec.channels}: expected 1 (grey) or 3 (RGB)")
     if len(spec.class_names) < 2:
-        raise SetupError(f"{where}: {len(spec.class_names)} classes: expected at least 2")
-    repeated = {name for name in spec.class_names if spec.class_names.count(name) > 1 or not name.strip()}
-    if repeated:
-        raise SetupError(f"{where}: class_names has {sorted(repeated)[0]!r} twice, or empty; expected different names")
+        raise ValueError(f"{len(spec.class_names)} classes: expected at least 2")
+    if not all(name.strip() for name in spec.class_names) or len(set(spec.class_names)) < len(spec.class_names):
+        repeated = next(name for name in spec.class_names if spec.class_names.count(name) > 1 or not name.strip())
+        raise ValueError(f"class_names has {repeated!r} twice, or empty; expected different names")
     low, high = spec.pixel_range
     if low == high:
-        raise SetupError(f"{where}: pixel_range = {[low, high]}: expected what 0 and 255 become, such as [-1, 1]")
+        raise ValueError(f"pixel_range = {[low, high]}: expected what 0 and 255 become, such as [-1, 1]")
     for key, values in (("mean", spec.mean), ("std", spec.std)):
         if values and len(values) != spec.channels:
-            raise SetupError(f"{where}: {key} has {len(values)} numbers: expected one a channel, {spec.channels}")
+            raise ValueError(f"{key} has {len(values)} numbers: expected one a channel, {spec.channels}")
     if min(spec.std, default=1.0) <= 0:
-        raise SetupError(f"{where}: std = {list(spec.std)}: expected numbers above 0")
-    return spec
+        raise ValueError(f"std = {list(spec.std)}: expected numbers above 0")
 
 
 def listed(class_names: tuple[str, ...]) -> str:

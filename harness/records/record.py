@@ -146,7 +146,7 @@ def read(path: Path) -> Record:
     """
     if path.is_dir():
         path = path / FILE
-    file = shapes.read_json(path, RecordFile, "a record of harness check")
+    file = shapes.read_json(path, RecordFile, "a record of harness check", "run harness check again")
     arrays_path = path.with_name(file.arrays)
     try:
         with arrays_path.open("rb") as content:

@@ -68,7 +68,7 @@ def test_a_shape_is_read_back_as_it_was_written() -> None:
         ({"span": [2, 1]}, "here: span = [2.0, 1.0]: expected a low and a high end"),
         ({"mode": "slow"}, "here: mode = 'slow': expected 'fast' or 'exact'"),
         ({"outcome": "pass"}, "here: outcome = 'pass': expected 'PASS' or 'INCONCLUSIVE' or 'FAIL'"),
-        ({"folder": 3}, "here: folder = 3: expected Path"),
+        ({"folder": 3}, "here: folder = 3: expected a path"),
         ({"file": "x" * 300}, "expected a plain file name without a folder"),
         ({"schema": "harness-test/1"}, "here: schema 'harness-test/1', expected 'harness-test/2'"),
         ({"schema": None}, "here: schema None, expected 'harness-test/2'"),
@@ -97,8 +97,6 @@ def test_what_is_no_json_of_the_shape_is_refused(content: str) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("share = nan", "a.toml: share = nan: expected a finite number"),
-        ("[a]\nb = [1.0, -inf]", "a.toml: a: b = -inf: expected a finite number"),
         ("share", "a.toml: not valid TOML"),
         ("\xff", "a.toml: not valid TOML"),
         pytest.param("a = " + "[" * 100_000, "a.toml: nested too deeply", id="deep"),
@@ -109,6 +107,18 @@ def test_a_settings_file_that_cannot_be_read_is_refused(content: str, expected: 
     path = tmp_path / "a.toml"
     path.write_bytes(content.encode("latin-1"))
     assert expected in refusal(lambda: shapes.read_toml(path))
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"share": float("nan")}, "a.toml: share = nan: expected a finite number"),
+        ({"a": {"b": [1.0, -float("inf")]}}, "a.toml: a: b = -inf: expected a finite number"),
+        ({"share": (0.0, float("inf"))}, "a.toml: share = inf: expected a finite number"),
+    ],
+)
+def test_nan_and_infinity_are_rejected(table: dict[str, Any], expected: str) -> None:
+    assert expected in refusal(lambda: shapes.convert(table, Part, "a.toml"))
 
 
 def test_a_missing_file_and_one_too_large_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

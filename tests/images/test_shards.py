@@ -7,13 +7,13 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow
 import pytest
+from msgspec.structs import replace
 from pyarrow import parquet
 
 from harness.core.errors import SetupError

@@ -13,13 +13,14 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from msgspec import structs
+from msgspec.structs import replace
 from PIL import Image
 
 from harness.core.errors import SetupError
@@ -94,7 +95,7 @@ def test_a_flag_that_is_no_number_is_refused(flag: str, capsys: pytest.CaptureFi
     """In one line."""
     assert main(flag.split()) == 2
     error = capsys.readouterr().err
-    assert "expected finite numbers" in error
+    assert "expected a finite number" in error
     assert error.count("\n") == 1
 
 
@@ -116,7 +117,7 @@ def test_every_setting_has_a_flag_that_wins(tmp_path: Path) -> None:
     assert (settings.epochs, settings.save, settings.tensorboard, settings.init) == (9, "best", False, Path("a.keras"))
     assert settings.augmentation == Augmentation(enabled=False, zoom=(0.7, 1.3))
     assert settings.model == ModelSpec((24, 32), 3, ("cat", "dog"), (-1.0, 1.0))
-    names = {f.name for kind in (config.TrainConfig, ModelSpec, Augmentation) for f in fields(kind)}
+    names = {f.name for kind in (config.TrainConfig, ModelSpec, Augmentation) for f in structs.fields(kind)}
     names -= {"model", "augmentation"}
     assert names == set(vars(parser.parse_args([])))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from harness.cli import main
 from harness.images import dataset
