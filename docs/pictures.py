@@ -3,7 +3,7 @@
 python docs/pictures.py          # runs `harness check` and draws what it printed
 python docs/pictures.py --stored # draws the stored run again
 
-Needs the variants (`tox -e convert`), the dependency group `docs` and Chromium.
+Needs the variants (`tox -e convert`) and Chromium.
 """
 
 from __future__ import annotations

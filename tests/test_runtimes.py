@@ -15,7 +15,7 @@ from harness.cli import main
 from harness.records import record
 from tests.conftest import ROOT, SHIPPED
 
-BASE = ["tflite-runtime==2.14.0", "numpy<2", "pillow", "scipy", "tabulate", "tqdm"]
+BASE = ["tflite-runtime==2.14.0", "numpy<2", "pillow", "scipy", "tabulate"]
 
 
 @pytest.fixture(scope="module")

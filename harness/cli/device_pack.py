@@ -21,15 +21,16 @@ def run(options: argparse.Namespace) -> int:
     from harness.core.files import check_writable
     from harness.judge import policy
     from harness.output import terminal
+    from harness.output.formats.figures import size
 
     limits = policy.load(options.policy)
     check_writable(options.file.parent)
     with terminal.Bars() as bars:
         subject = flags.subject(options, limits, bars)
     pack.write(subject, limits, options.file)
-    size = options.file.stat().st_size
     print(
-        f"{options.file}: {len(subject.variants)} variants, {len(subject.data)} images, {size / 1e6:.1f} MB\n"
+        f"{options.file}: {len(subject.variants)} variants, {len(subject.data)} images, "
+        f"{size(options.file.stat().st_size)}\n"
         f"there: python3 {options.file.name}"
     )
     return Exit.PASS

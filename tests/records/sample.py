@@ -52,7 +52,9 @@ def a_run(changes: dict[str, Any] | None = None, *, broken: int = 1) -> Record:
     cells = []
     for cell in answered.cells:
         judged = predictions.judge(cell, answered, limits)
-        cells.append(CellRecord(variant=cell.variant, sha256="aa", size_bytes=1000, **vars(judged)))
+        cells.append(
+            CellRecord(variant=cell.variant, accelerator=cell.accelerator, sha256="aa", size_bytes=1000, **vars(judged))
+        )
     return Record(
         outcome=overall(cell.verdict for cell in cells),
         cells=tuple(cells),

@@ -33,7 +33,7 @@ class Figures:
 
 def of(cell: CellRecord, record: Record) -> Figures:
     """All figures of one cell of a record."""
-    found = {"size": megabytes(cell.size_bytes)}
+    found = {"size": size(cell.size_bytes)}
     if parity := cell.parity:
         changes = parity.changes
         found |= {
@@ -48,12 +48,12 @@ def of(cell: CellRecord, record: Record) -> Figures:
             "drop_interval": f"{points(proven.drop_interval.low)} to {points(proven.drop_interval.high)}",
         }
     if times := cell.latency:
-        found |= {"median": milliseconds(times.median), "p90": milliseconds(times.p90)}
+        found |= {"median": duration(times.median), "p90": duration(times.p90)}
         if times.median_interval:
             low, high = times.median_interval.low, times.median_interval.high
-            found["median_interval"] = f"{low * 1e3:.2f} to {milliseconds(high)}"
+            found["median_interval"] = f"{duration(low, high).partition(' ')[0]} to {duration(high)}"
         if times.memory:
-            found["memory"] = megabytes(times.memory.peak_bytes)
+            found["memory"] = size(times.memory.peak_bytes)
     if faster := speedup(cell.name, record):
         ratio, interval = faster
         found["speedup"] = f"{ratio:.2f}x"
@@ -78,9 +78,17 @@ def percent(share: float | None) -> str:
     return NONE if share is None else f"{share:.2%}"
 
 
-def milliseconds(seconds: float | None) -> str:
-    return NONE if seconds is None else f"{seconds * 1e3:.2f} ms"
+def duration(seconds: float | None, unit_of: float | None = None) -> str:
+    """3.72 ms, or 37.2 µs if it is, or `unit_of` is, shorter than a tenth of a millisecond."""
+    if seconds is None:
+        return NONE
+    return f"{seconds * 1e6:.1f} µs" if (unit_of or seconds) < 1e-4 else f"{seconds * 1e3:.2f} ms"
 
 
-def megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.2f} MB"
+def size(size_bytes: float) -> str:
+    """812 B, 3.42 KB, 20.5 KB, 653 KB, 1.79 MB: three digits in the unit that fits."""
+    for unit in ("B", "KB", "MB"):
+        if size_bytes < 999.5:
+            return f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1e3
+    return f"{size_bytes:.3g} GB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.core.outcome import Outcome
 from harness.output.formats.runs import Runs
+from harness.run.job import Ran
 
 MARKS = {Outcome.PASS: "\N{WHITE HEAVY CHECK MARK}", Outcome.FAIL: "\N{CROSS MARK}", Outcome.INCONCLUSIVE: "\u2754"}
 
@@ -28,6 +29,19 @@ def sentence(runs: Runs) -> str:
     subjects = {1: "The variant answers", 2: "Both variants answer"}
     subject = subjects.get(len(runs.cells), f"All {len(runs.cells)} variants answer")
     return f"{subject} like the Keras model, within the policy's limits ({images}, {where})."
+
+
+def what_ran(ran: Ran) -> str:
+    """What ran a cell, for a person: runtime, adapter, driver, precision, and how much of the model it took."""
+    parts = [part for part in (ran.runtime, ran.adapter, ran.driver, ran.precision) if part]
+    if ran.software:
+        parts.append("in software (its answers count, its time is not measured)")
+    if ran.taken is not None:
+        rest = f" (not {', '.join(ran.not_taken)})" if ran.not_taken else ""
+        parts.append(f"{ran.taken} of {ran.operations} operations{rest}")
+    if ran.fell_back:
+        parts.append("fell back to the CPU")
+    return f"ran on {', '.join([*parts, *ran.warnings, *([ran.problem] if ran.problem else [])])}"
 
 
 def next_step(runs: Runs) -> tuple[str, str] | None:

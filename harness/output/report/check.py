@@ -90,7 +90,7 @@ def _latency(runs: Runs) -> Any:
     if not any(cell.latency for _, _, cell in runs.rows()):
         return None
     alt = "Distribution of the time of one inference. " + "; ".join(
-        f"{charts.label(runs, device, v.name)} median {figures.milliseconds(v.latency.median)}"
+        f"{charts.label(runs, device, v.name)} median {figures.duration(v.latency.median)}"
         for device, _, v in runs.rows()
         if v.latency
     )

@@ -31,7 +31,7 @@ def fill(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": figures.percent, "milliseconds": figures.milliseconds}
+    environment.filters |= {"percent": figures.percent, "duration": figures.duration, "size": figures.size}
     return environment.get_template(template).render(harness_version=versions.of("tflite-harness"), **values)
 
 

@@ -1,17 +1,20 @@
-"""What a person reads of runs: a check's table and verdict, two runs beside each other, the flips."""
+"""What a person reads of runs: a check's tables and verdict, two runs beside each other, the changed images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.core.outcome import Verdict
+from harness.core.cell import Accelerator
+from harness.core.outcome import Outcome, Verdict
 from harness.judge import stages
 from harness.judge.rules import points
 from harness.output.formats import figures
 from harness.output.formats.runs import device_name
-from harness.output.terminal.style import coloured, grid
+from harness.output.formats.words import what_ran
+from harness.output.terminal.style import coloured, fit, grid
 from harness.records.flips import flipped_images
-from harness.records.record import Record
+from harness.records.record import CellRecord, Record
 
 if TYPE_CHECKING:
     from harness.output.formats.runs import Runs
@@ -19,37 +22,26 @@ if TYPE_CHECKING:
 
 ANSWERS = ("variant", "verdict", "accuracy", "drop", "interval", "flips", "max |dp|")
 SPEED = ("variant", "size", "median", "p90", "speed-up", "interval", "memory")
+MAX_PASSES_EXPLAINED = 4  # cells; of more, the reasons of those that pass are left to the page
 
 
 def table(record: Record) -> str:
     """The record for a person: what was answered, what it costs, the reasons, the verdict last."""
-    shown = [(cell, figures.of(cell, record)) for cell in record.cells]
-    answers = [
-        (
-            cell.name,
-            coloured(cell.verdict.outcome),
-            *(found.accuracy, found.drop, found.drop_interval, found.flips, found.largest),
-        )
-        for cell, found in shown
-    ]
-    speed = [
-        (cell.name, *(found.size, found.median, found.p90, found.speedup, found.speedup_interval, found.memory))
-        for cell, found in shown
-    ]
-    lines = [grid(answers, ANSWERS, left=2), "", grid(speed, SPEED), ""]
+    accelerators = list(dict.fromkeys(cell.accelerator for cell in record.cells))
+    lines = _overview(record, accelerators) if len(accelerators) > 1 else []
+    for accelerator in accelerators:
+        lines += [f"on {accelerator}"] * (len(accelerators) > 1)
+        cells = [cell for cell in record.cells if cell.accelerator == accelerator]
+        lines += [_answers(record, cells), ""]
+        if accelerator == accelerators[0] or any(cell.latency for cell in cells):
+            lines += [_speed(record, cells), ""]
     for cell in record.cells:
-        lines += _reasons(cell.name, cell.verdict)
-        if worst := stages.lost_most(cell.stages):
-            flipped = f"{worst.flips} flip{'' if worst.flips == 1 else 's'}"
-            lines.append(
-                f"  lost most at {worst.source} -> {worst.target}: {flipped}, "
-                f"mean |dp| {worst.mean_probability_difference:.4f}"
-            )
+        if len(record.cells) <= MAX_PASSES_EXPLAINED or cell.verdict.outcome is not Outcome.PASS:
+            lines += _explained(cell)
     if record.timing:
-        counts = "" if record.timing.gated else " (no limit set: it does not count)"
+        counts = "" if record.timing.gated else " (the policy does not limit it)"
         lines += _reasons(f"latency{counts}", record.timing.verdict)
-    lines += _test_set(record)
-    lines += record.notes
+    lines += [*_test_set(record), *record.notes]
     data, machine = record.data, record.machine
     threads = record.plan.threads if record.plan else 1
     timed = f", {threads} thread{'s' if threads > 1 else ''} for latency" if record.timing else ""
@@ -58,7 +50,7 @@ def table(record: Record) -> str:
         f"{machine.runtime}, {machine.machine}{timed}"
     )
     lines.append(f"verdict: {coloured(record.outcome)}")
-    return "\n".join(lines)
+    return fit("\n".join(lines))
 
 
 def tables(runs: Runs) -> str:
@@ -69,10 +61,10 @@ def tables(runs: Runs) -> str:
     return "\n\n".join([*parts, f"verdict of {len(parts)} devices: {coloured(runs.outcome)}"])
 
 
-def runs(found: Comparison) -> str:
+def runs(comparison: Comparison) -> str:
     """Two runs for a person: the later beside the earlier, cell by cell."""
-    rows = []
-    for cell, judged in found.cells.items():
+    rows, lines = [], []
+    for cell, judged in comparison.cells.items():
         parity, proven = judged.parity, judged.statistics
         shown = ("-",) * 5
         if parity and proven:
@@ -85,13 +77,11 @@ def runs(found: Comparison) -> str:
                 f"{parity.largest_probability_difference:.4f}",
             )
         rows.append((str(cell), coloured(judged.verdict.outcome), *shown))
-    lines = [grid(rows, ("variant", "verdict", "before", "after", "drop", "flips", "max |dp|"), left=2), ""]
-    for cell, judged in found.cells.items():
         lines += _reasons(str(cell), judged.verdict)
-    lines += [f"other {difference}" for difference in found.differences]
-    lines.append(f"{found.after.data.images} images; {found.before.started} and {found.after.started}")
-    lines.append(f"verdict: {coloured(found.outcome)}")
-    return "\n".join(lines)
+    lines += [f"other {difference}" for difference in comparison.differences]
+    lines.append(f"{comparison.after.data.images} images; {comparison.before.started} and {comparison.after.started}")
+    headers = ("variant", "verdict", "before", "after", "drop", "flips", "max |dp|")
+    return fit("\n".join([grid(rows, headers, left=2), "", *lines, f"verdict: {coloured(comparison.outcome)}"]))
 
 
 def flips(runs: Runs) -> str:
@@ -112,8 +102,56 @@ def flips(runs: Runs) -> str:
     ]
     if not rows:
         return "no prediction changed"
-    headers = (*(["device"] if several else []), "variant", "", "image", "truth", "Keras", "variant")
+    headers = (*(["device"] if several else []), "variant", "change", "image", "truth", "Keras", "prediction")
     return grid(rows, headers, left=len(headers))
+
+
+def _answers(record: Record, cells: Sequence[CellRecord]) -> str:
+    rows = []
+    for cell in cells:
+        f = figures.of(cell, record)
+        shown = f.accuracy, f.drop, f.drop_interval, f.flips, f.largest
+        rows.append((cell.variant, coloured(cell.verdict.outcome), *shown))
+    return grid(rows, ANSWERS, left=2)
+
+
+def _speed(record: Record, cells: Sequence[CellRecord]) -> str:
+    rows = []
+    for cell in cells:
+        f = figures.of(cell, record)
+        rows.append((cell.variant, f.size, f.median, f.p90, f.speedup, f.speedup_interval, f.memory))
+    return grid(rows, SPEED)
+
+
+def _overview(record: Record, accelerators: Sequence[Accelerator]) -> list[str]:
+    """Variants down, accelerators across."""
+    by_place = {(cell.variant, cell.accelerator): cell for cell in record.cells}
+    rows = [
+        (variant, *(_place(by_place.get((variant, accelerator))) for accelerator in accelerators))
+        for variant in dict.fromkeys(cell.variant for cell in record.cells)
+    ]
+    return [grid(rows, ("variant", *accelerators), left=len(accelerators) + 1), ""]
+
+
+def _place(cell: CellRecord | None) -> str:
+    if cell is None:
+        return "-"
+    flips = f" {cell.parity.flips} flips" if cell.parity else ""
+    return f"{coloured(cell.verdict.outcome)}{flips}"
+
+
+def _explained(cell: CellRecord) -> list[str]:
+    """A cell's reasons, what ran it, and where along the chain it lost most."""
+    lines = _reasons(cell.name, cell.verdict)
+    if cell.ran and cell.accelerator != "cpu":
+        lines.append(f"  {what_ran(cell.ran)}")
+    if worst := stages.lost_most(cell.stages):
+        flipped = f"{worst.flips} flip{'' if worst.flips == 1 else 's'}"
+        lines.append(
+            f"  most is lost from {worst.source} to {worst.target}: {flipped}, "
+            f"mean |dp| {worst.mean_probability_difference:.4f}"
+        )
+    return lines
 
 
 def _reasons(name: str, verdict: Verdict) -> list[str]:
@@ -122,10 +160,10 @@ def _reasons(name: str, verdict: Verdict) -> list[str]:
 
 def _test_set(record: Record) -> list[str]:
     """What the images can show whatever the variant."""
-    found = next(((v.statistics, v.parity) for v in record.cells if v.statistics and v.parity), None)
-    if not found:
+    shown = next(((v.statistics, v.parity) for v in record.cells if v.statistics and v.parity), None)
+    if not shown:
         return []
-    proven, parity = found
+    proven, parity = shown
     low, high = proven.reference_accuracy.low, proven.reference_accuracy.high
     interval = f"{proven.confidence:.0%} interval {low:.2%} to {high:.2%}"
     return [

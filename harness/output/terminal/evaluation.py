@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.output.formats.figures import megabytes, percent
-from harness.output.terminal.style import grid
+from harness.output.formats.figures import percent, size
+from harness.output.terminal.style import fit, grid
 from harness.tools.evaluate import Evaluation
 from harness.tools.metrics import Scores
 from harness.tools.predict import Predictions
@@ -45,7 +45,7 @@ def evaluation(done: Evaluation) -> str:
         f"{done.model}: accuracy {scores.accuracy:.2%}; "
         f"{len(misses)} of {scores.images} images of {done.folder} misread{skipped}; {done.runtime}"
     )
-    return "\n\n".join(parts)
+    return fit("\n\n".join(parts))
 
 
 def predictions(done: Predictions) -> str:
@@ -56,7 +56,7 @@ def predictions(done: Predictions) -> str:
         (str(one.image), *(cell for name, confidence in one.top for cell in (name, f"{confidence:.2%}")))
         for one in done.images
     ]
-    return "\n".join([grid(rows, headers), *done.notes, f"{done.model.path}: {done.runtime}"])
+    return fit("\n".join([grid(rows, headers), *done.notes, f"{done.model.path}: {done.runtime}"]))
 
 
 def by_class(scores: Scores) -> str:
@@ -71,7 +71,7 @@ def by_class(scores: Scores) -> str:
 def comparison(evaluations: Sequence[Evaluation]) -> str:
     """Several models: one row each."""
     rows = [
-        (str(one.model), percent(one.scores.accuracy), str(len(one.misses)), megabytes(one.model_bytes))
+        (str(one.model), percent(one.scores.accuracy), str(len(one.misses)), size(one.model_bytes))
         for one in evaluations
     ]
     return grid(rows, ("model", "accuracy", "misread", "size"))

@@ -6,10 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tabulate import tabulate
-
 from harness.output.formats.figures import percent
-from harness.output.terminal.style import grid
+from harness.output.terminal.style import fit, grid
 from harness.tools.explain import Explanation, short
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ def explanation(found: Explanation, layers: int) -> str:
     headers = ("layer", "operation", "lost", "signal to noise", "cosine", "clipped", "range used")
     causes = found.causes or ("no cause stands out: no range clips, the input fits, no class is dead",)
     counted = f"{len(found.layers)} layers beside float32's on {found.images} images"
-    return "\n".join([grid(rows, headers, left=2), "", *causes, counted])
+    return fit("\n".join([grid(rows, headers, left=2), "", *causes, counted]))
 
 
 def cases(found: Sequence[Case]) -> str:
@@ -43,5 +41,5 @@ def cases(found: Sequence[Case]) -> str:
         for case in found
     ]
     held = sum(case.held for case in found)
-    shown = tabulate(rows, ("", "case", "expected", "given", "reason"), tablefmt="simple", disable_numparse=True)
+    shown = grid(rows, ("", "case", "expected", "given", "reason"), left=5)
     return f"{shown}\n\n{held} of {len(found)} cases as expected"

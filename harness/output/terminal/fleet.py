@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.core.outcome import EXIT_CODES, Outcome
-from harness.output.formats.figures import milliseconds
-from harness.output.terminal.style import coloured, grid
+from harness.output.formats.figures import duration
+from harness.output.terminal.style import coloured, fit, grid
 from harness.records.record import CellRecord
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ def fleet(done: Sequence[Member]) -> str:
     counted = ", ".join(f"{tally[outcome]} {outcome}" for outcome in EXIT_CODES if tally[outcome])
     worst = max((one.outcome for one in done), key=list(EXIT_CODES).index)
     table = grid(rows, ("device", "verdict", *names), left=2 + len(names))
-    return "\n".join([table, "", *reasons, f"{len(done)} devices: {counted}", f"verdict: {coloured(worst)}"])
+    return fit("\n".join([table, "", *reasons, f"{len(done)} devices: {counted}", f"verdict: {coloured(worst)}"]))
 
 
 def _cell(cell: CellRecord) -> str:
     flips = f", {cell.parity.flips} flips" if cell.parity else ""
-    time = f", {milliseconds(cell.latency.median)}" if cell.latency else ""
+    time = f", {duration(cell.latency.median)}" if cell.latency else ""
     return f"{cell.verdict.outcome}{flips}{time}"

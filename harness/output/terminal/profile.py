@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.output.terminal.style import grid
+from harness.output.formats.figures import size
+from harness.output.terminal.style import fit, grid
 from harness.tools.op_profile import Profile, Step
 
 KERNELS_SHOWN = 8
@@ -24,7 +25,7 @@ def profile(found: Profile, layers: int) -> str:
     parts.append(
         f"{found.latency_s * 1e3:.2f} ms an inference, {found.delegated_share:.1%} of it in the delegate; "
         f"with the profiler on {found.profiled_s * 1e3:.2f} ms, the times above are scaled to the former\n"
-        f"{found.macs / 1e9:.3f} GMAC, at least {found.moved_bytes / 1e6:.1f} MB read and written\n"
+        f"{found.macs / 1e9:.3f} GMAC, at least {size(found.moved_bytes)} read and written\n"
         f"this machine's measured peak: {peak / 1e9:.0f} GMAC/s {'int8' if found.quantized else 'float'}, "
         f"{memory / 1e9:.1f} GB/s from memory\n"
         f"the variant reaches {reached / 1e9:.1f} GMAC/s, {reached / peak:.0%} of the peak; "
@@ -32,7 +33,7 @@ def profile(found: Profile, layers: int) -> str:
     )
     if found.profiled_s < found.latency_s:
         parts.append("slower without the profiler than with it: the machine was busy meanwhile; profile again")
-    return "\n\n".join(parts)
+    return fit("\n\n".join(parts))
 
 
 def _row(step: Step, found: Profile) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from harness.output.formats.figures import milliseconds
-from harness.output.terminal.style import grid
+from harness.output.formats.figures import duration
+from harness.output.terminal.style import fit, grid
 from harness.tools.doctor import Advice
 from harness.tools.litert_benchmark import Comparison
 
@@ -16,7 +16,7 @@ def advice(found: Sequence[Advice]) -> str:
     todo = [one for one in found if one.todo]
     lines = [f"{place}. {one.seen}\n   {one.todo}" for place, one in enumerate(todo, start=1)]
     lines += [f"note: {one.seen}" for one in found if not one.todo]
-    return "\n".join([*lines, "change these from the top, and ask again" if todo else "nothing to change"])
+    return fit("\n".join([*lines, "change these from the top, and ask again" if todo else "nothing to change"]))
 
 
 def benchmark(results: Sequence[Comparison]) -> str:
@@ -24,8 +24,6 @@ def benchmark(results: Sequence[Comparison]) -> str:
     rows = []
     for result in results:
         ratios = sorted(turn.ratio for turn in result.turns)
-        ours, theirs = (
-            milliseconds(median(getattr(turn, side) for turn in result.turns)) for side in ("ours", "theirs")
-        )
+        ours, theirs = (duration(median(getattr(turn, side) for turn in result.turns)) for side in ("ours", "theirs"))
         rows.append((result.kind, ours, theirs, f"{median(ratios):.3f}", f"{ratios[0]:.3f} to {ratios[-1]:.3f}"))
     return grid(rows, ("variant", "ours", "litert-benchmark", "ours / theirs", "range over turns"))

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tabulate import tabulate
-
 from converters.runtimes import Answers
 from harness.artifacts.manifest import Variant
+from harness.output.formats.figures import size
+from harness.output.terminal.style import fit, grid
 from harness.tools.inspection import Inspection, Tensor
 
 
 def converted(variants: Mapping[str, Variant], out: Path) -> str:
     """What was made: a line a variant, then what a person should know of it."""
-    lines = [f"{v.path(out)}  {v.size_bytes / 1e6:.2f} MB  sha256 {v.sha256[:12]}" for v in variants.values()]
+    lines = [f"{v.path(out)}  {size(v.size_bytes)}  sha256 {v.sha256[:12]}" for v in variants.values()]
     notes: dict[str, None] = {}  # each said once
     for kind, variant in variants.items():
         notes |= dict.fromkeys(f"calibration: {warning}" for warning in variant.calibration_warnings)
@@ -33,12 +33,12 @@ def converted(variants: Mapping[str, Variant], out: Path) -> str:
             else:
                 notes[f"{kind}: {loaded.runtime} gives {loaded.same_top1} of {loaded.images} answers alike"] = None
     takes = dict.fromkeys(f"takes {variant.spec}" for variant in variants.values())
-    return "\n".join([*lines, *takes, *notes])
+    return fit("\n".join([*lines, *takes, *notes]))
 
 
 def inspected(found: Inspection) -> str:
     """A file for a person: its ends, its operations, the runtimes, what costs time."""
-    lines = [f"{found.file}: {found.size_bytes / 1e6:.2f} MB, sha256 {found.sha256[:12]}"]
+    lines = [f"{found.file}: {size(found.size_bytes)}, sha256 {found.sha256[:12]}"]
     for what, tensors in (("input", found.inputs), ("output", found.outputs)):
         lines += [f"{what}: {_tensor(tensor)}" for tensor in tensors]
     oldest = f"TensorFlow Lite {found.oldest_runtime}" if found.oldest_runtime else "unavailable"
@@ -47,13 +47,14 @@ def inspected(found: Inspection) -> str:
         lines.append(f"{one.runtime}: {one.problem or 'runs it'}{_alike(one, found.runs[0])}")
     headers = ("operation", "types", "version", "count", "in XNNPACK")
     rows = [
-        (o.name, o.types, o.version, o.count, "-" if o.delegated is None else o.delegated) for o in found.operations
+        (o.name, o.types, str(o.version), str(o.count), "-" if o.delegated is None else str(o.delegated))
+        for o in found.operations
     ]
-    lines += ["", tabulate(rows, headers, tablefmt="simple"), ""]
+    lines += ["", grid(rows, headers, left=2), ""]
     lines += [f"may cost time: {reason}" for reason in found.slow]
     if not found.slow:
-        lines.append("nothing was seen that costs time for no use")
-    return "\n".join(lines)
+        lines.append("no avoidable slowdowns found")
+    return fit("\n".join(lines))
 
 
 def _tensor(tensor: Tensor) -> str:
