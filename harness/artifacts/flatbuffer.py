@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,3 +61,49 @@ def operation(model: Any, operator: Any) -> str:
     if code.customCode:
         return str(code.customCode.decode())
     return str(flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex))
+
+
+def constant(model: Any, index: int) -> bool:
+    """Whether a tensor of the main graph is stored in the file."""
+    return model.buffers[model.subgraphs[0].tensors[index].buffer].data is not None
+
+
+def cut(model: Any, operators: Sequence[Any], inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
+    """A .tflite of some of the main graph's operators, between these of its tensors. The batch is static."""
+    graph = model.subgraphs[0]
+    used = [index for operator in operators for index in (*operator.inputs, *operator.outputs) if index >= 0]
+    kept = {old: new for new, old in enumerate(dict.fromkeys([*inputs, *used]))} | {-1: -1}
+    tensors, buffers = [], [model.buffers[0]]
+    for index in list(kept)[:-1]:
+        tensor = copy.copy(graph.tensors[index])
+        tensor.shapeSignature, tensor.buffer = None, 0
+        if constant(model, index):
+            tensor.buffer = len(buffers)
+            buffers.append(model.buffers[graph.tensors[index].buffer])
+        tensors.append(tensor)
+    part, whole = copy.copy(graph), copy.copy(model)
+    part.operators = [copy.copy(operator) for operator in operators]
+    for operator in part.operators:
+        operator.inputs = [kept[int(index)] for index in operator.inputs]
+        operator.outputs = [kept[int(index)] for index in operator.outputs]
+    part.tensors, part.inputs, part.outputs = tensors, [kept[i] for i in inputs], [kept[i] for i in outputs]
+    whole.subgraphs, whole.buffers = [part], buffers
+    whole.signatureDefs = whole.metadata = whole.metadataBuffer = None
+    return pack(whole)
+
+
+def describe(model: Any, operator: Any) -> str:
+    """Its kind, with weights their size and type, and the strides: CONV_2D 1x1, strides 2x2, int8 weights."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    shown = [operation(model, operator)]
+    tensors = model.subgraphs[0].tensors
+    weights = [tensors[i] for i in operator.inputs[1:2] if i >= 0 and constant(model, i) and len(tensors[i].shape) > 1]
+    if weights and len(weights[0].shape) == 4:
+        shown[0] += " {}x{}".format(*weights[0].shape[1:3])
+    strides = [getattr(operator.builtinOptions, f"stride{side}", None) for side in "HW"]
+    if None not in strides:
+        shown.append("strides {}x{}".format(*strides))
+    types = {number: name.lower() for name, number in vars(schema.TensorType).items()}
+    shown += [f"{types[tensor.type]} weights" for tensor in weights]
+    return ", ".join(shown)

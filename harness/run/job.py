@@ -26,12 +26,15 @@ from harness.images.dataset import Dataset
 from harness.run import worker
 from harness.run.latency_plan import LatencyPlan
 
+Array = npt.NDArray[Any]
+
 SCHEMA = "harness-job/2"
 FILES = "files"
 ALL_CORES = 0  # of the machine that runs the job
 LATENCY = "latency"  # the tasks of it are latency-1, latency-2, ...
 CONTROL_OF = "int8"  # whose file is measured twice, where there is one: the fastest, so that a bias shows most
 ANSWERS = "answers"
+TENSORS = "tensors"
 
 
 def is_latency(task: str) -> bool:
@@ -83,18 +86,26 @@ def write(
     tasks = [_answers(Cell(kind, accelerator), file, parallel) for accelerator in early for kind, file in files.items()]
     if plan:
         tasks += _latency(files, plan, accelerators)
-    return _write(folder, data, tasks)
+    return _write(folder, data.inputs(), tasks)
 
 
 def write_latency(folder: Path, contents: Mapping[str, bytes], data: Dataset, plan: LatencyPlan) -> Job:
     """The same without the answers."""
     files = {kind: _put(folder, content) for kind, content in contents.items()}
-    return _write(folder, data, _latency(files, plan, ("cpu",)))
+    return _write(folder, data.inputs(), _latency(files, plan, ("cpu",)))
 
 
 def write_answers(folder: Path, content: bytes, data: Dataset, parallel: int) -> Job:
     """Fill an empty folder with worker, inputs and one .tflite file: the one task is ANSWERS."""
-    return _write(folder, data, [_answers(Cell(ANSWERS), _put(folder, content), parallel)])
+    return _write(folder, data.inputs(), [_answers(Cell(ANSWERS), _put(folder, content), parallel)])
+
+
+def write_tensors(folder: Path, content: bytes, inputs: Sequence[Array], accelerator: Accelerator) -> Job:
+    """Fill an empty folder with worker, a part of a model and its input tensors, each [N, ...]: the one task is
+    TENSORS."""
+    task = {"name": TENSORS, "do": TENSORS, "accelerator": accelerator, "fresh": True}
+    files = {TENSORS: _put(folder, content)}
+    return _write(folder, {str(n): array for n, array in enumerate(inputs)}, [{**task, "variants": files}])
 
 
 def _latency(
@@ -148,12 +159,15 @@ def _put(folder: Path, content: bytes) -> tuple[str, str]:
     return f"{FILES}/{digest}", digest
 
 
-def _write(folder: Path, data: Dataset, tasks: list[dict[str, Any]]) -> Job:
+def _write(folder: Path, inputs: Array | Mapping[str, Array], tasks: list[dict[str, Any]]) -> Job:
     for task in tasks:
         if Path(task["name"]).name != task["name"]:
             raise SetupError(f"{task['name']!r}: expected a variant's name, not a path")
     buffer = io.BytesIO()
-    np.save(buffer, data.inputs())
+    if isinstance(inputs, Mapping):
+        np.savez(buffer, **inputs)  # type: ignore[arg-type]  # its other keyword is a flag
+    else:
+        np.save(buffer, inputs)
     plan = {
         "schema": SCHEMA,
         "nonce": secrets.token_hex(8),
@@ -248,7 +262,7 @@ class About(Shape):
 class Result:
     """One task's arrays, the machine, and what ran on which accelerator: see `Ran`."""
 
-    arrays: dict[str, npt.NDArray[Any]]
+    arrays: dict[str, Array]
     machine: Machine
     ran: Ran
 

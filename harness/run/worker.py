@@ -87,15 +87,16 @@ class NotCompiledError(Exception):
 class Interpreter:
     """The runtime's interpreter, with XNNPACK where the runtime has it: the accelerator "cpu".
 
-    Every backend: quantize, set, invoke (which ends when the output was read), get, output_quantization, ran.
+    Every backend: quantize, set, invoke (which ends when the outputs were read), get, output_quantization, ran.
+    inputs, outputs: details of the tensors.
     """
 
     def __init__(self, content: bytes, threads: int, accelerator: str = "cpu") -> None:
         self.accelerator = accelerator
         runtime, self.runtime = find_runtime()
         self._interpreter = runtime.Interpreter(model_content=content, num_threads=threads)
-        (self._input,) = self._interpreter.get_input_details()
-        (self._output,) = self._interpreter.get_output_details()
+        self.inputs = self._interpreter.get_input_details()
+        self.outputs = self._interpreter.get_output_details()
         self._load(content, threads)
 
     def _load(self, content: bytes, threads: int) -> None:
@@ -104,24 +105,29 @@ class Interpreter:
 
     def quantize(self, images: Any) -> Any:
         """float32 images as the model's input type, each with a batch axis of its own: [N, 1, H, W, C]."""
-        scale, zero_point = self._input["quantization"]
-        dtype = self._input["dtype"]
+        scale, zero_point = self.inputs[0]["quantization"]
+        dtype = self.inputs[0]["dtype"]
         images = images[:, np.newaxis]
         if not scale:
             return images.astype(dtype)
         limits = np.iinfo(dtype)
         return np.clip(np.round(images / scale + zero_point), limits.min, limits.max).astype(dtype)
 
-    def set(self, image: Any) -> None:
-        self._interpreter.set_tensor(self._input["index"], image)
+    def set(self, *tensors: Any) -> None:
+        for details, tensor in zip(self.inputs, tensors, strict=True):
+            self._interpreter.set_tensor(details["index"], tensor)
 
     def get(self) -> Any:
         """The raw output of the last inference, [classes]."""
-        return self._interpreter.get_tensor(self._output["index"])[0]
+        return self.get_all()[0][0]
+
+    def get_all(self) -> list[Any]:
+        """All raw outputs of the last inference, each with its batch axis."""
+        return [self._interpreter.get_tensor(details["index"]) for details in self.outputs]
 
     @property
     def output_quantization(self) -> tuple[float, int]:
-        scale, zero_point = self._output["quantization"]
+        scale, zero_point = self.outputs[0]["quantization"]
         return float(scale), int(zero_point)
 
     def ran(self) -> dict[str, Any]:
@@ -181,20 +187,21 @@ class CompiledModel(Interpreter):
             try:
                 model = litert.CompiledModel.from_buffer(content, options=options)
                 inputs, outputs = model.create_input_buffers(0), model.create_output_buffers(0)
-                inputs[0].write(np.zeros(inputs[0].get_tensor_details()["shape"], self._input["dtype"]))
+                for buffer, details in zip(inputs, self.inputs, strict=True):
+                    buffer.write(np.zeros(buffer.get_tensor_details()["shape"], details["dtype"]))
                 failure = ""
             except (RuntimeError, ValueError) as error:  # ValueError: int16, for which the buffers have no type
                 failure = str(error) or "no reason given"
         self._lines += log.lines
         if not failure:
-            shape = outputs[0].get_tensor_details()["shape"]
-            size, dtype = math.prod(shape), self._output["dtype"]
+            shapes = [tuple(buffer.get_tensor_details()["shape"]) for buffer in outputs]
+            types = [(math.prod(shape), details["dtype"]) for shape, details in zip(shapes, self.outputs, strict=True)]
 
             def run_and_read() -> None:
                 model.run_by_index(0, inputs, outputs)
-                self._answer = outputs[0].read(size, dtype).reshape(shape)
+                self._read = [buffer.read(*kind) for buffer, kind in zip(outputs, types, strict=True)]
 
-            self.invoke, self._write, self._content = run_and_read, inputs[0].write, content
+            self.invoke, self._buffers, self._shapes, self._content = run_and_read, inputs, shapes, content
         return failure
 
     def _options(self, litert: Any) -> tuple[Any, dict[str, Any]]:
@@ -204,11 +211,12 @@ class CompiledModel(Interpreter):
     def _check_available(self) -> None:
         """Raise NoAcceleratorError where this machine has no accelerator of the kind, by what LiteRT logged."""
 
-    def set(self, image: Any) -> None:
-        self._write(image)
+    def set(self, *tensors: Any) -> None:
+        for buffer, tensor in zip(self._buffers, tensors, strict=True):
+            buffer.write(tensor)
 
-    def get(self) -> Any:
-        return self._answer[0]
+    def get_all(self) -> list[Any]:
+        return [values.reshape(shape) for values, shape in zip(self._read, self._shapes, strict=True)]
 
 
 class Gpu(CompiledModel):
@@ -427,7 +435,7 @@ def run(folder: Path) -> None:
         say(task=task["name"], done=0, total=0)
         contents = {cell: verified(folder / file, digest) for cell, (file, digest) in task["variants"].items()}
         try:
-            arrays = answers(contents, inputs, task) if task["do"] == "answers" else latency(contents, inputs, task)
+            arrays = {"answers": answers, "latency": latency, "tensors": tensors}[task["do"]](contents, inputs, task)
         except NotCompiledError as error:
             arrays = {"ran": error.ran}
         except NoAcceleratorError as error:
@@ -490,6 +498,20 @@ def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
         "input_means": input_means,
         "ran": probe.ran(),
     }
+
+
+def tensors(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> dict[str, Any]:
+    """A part of a model, run on its own input tensors: inputs "0", "1", ..., each [N, ...], and outputs likewise."""
+    (content,) = contents.values()
+    say(task=task["name"], done=0, total=0, doing=f"compiling for {task['accelerator']}")
+    model = load(content, 1, task["accelerator"])
+    say(task=task["name"], done=0, total=0)
+    runs = []
+    for number in range(len(inputs["0"])):
+        model.set(*(inputs[name][number] for name in inputs.files))
+        model.invoke()
+        runs.append(model.get_all())
+    return {str(name): np.stack(values) for name, values in enumerate(zip(*runs, strict=True))} | {"ran": model.ran()}
 
 
 def latency(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def explain(
     """Compare every layer over float images [N, H, W, C]. class_names: numbers unless given.
 
     Raises SetupError where the files share no layers."""
-    before, after = _Kept(float32), _Kept(quantized)
+    before, after = KeptTensors(float32), KeptTensors(quantized)
     factors = {name: factor.astype(np.float64) for name, factor in equalize.factors(quantized).items()}
     shared = [op for op in after.operations if (name := after.name(op)) in before.outputs and name in after.outputs]
     if not shared:
@@ -153,7 +153,7 @@ def explain(
     return Explanation(layers, causes, len(images))
 
 
-class _Kept:
+class KeptTensors:
     """An interpreter that keeps every tensor."""
 
     def __init__(self, content: bytes) -> None:
@@ -187,9 +187,14 @@ class _Kept:
         self._interpreter.set_tensor(self.entry, stored.astype(dtype))
         self._interpreter.invoke()
 
+    def stored(self, index: int) -> npt.NDArray[Any]:
+        """A tensor's values as they are stored."""
+        values: npt.NDArray[Any] = self._interpreter.get_tensor(index)
+        return values
+
     def real(self, index: int) -> Values:
         """A tensor's values as real numbers."""
-        values: Values = self._interpreter.get_tensor(index).astype(np.float64)
+        values: Values = self.stored(index).astype(np.float64)
         scale, zero_point = self.tensors[index]["quantization"]
         return (values - zero_point) * scale if scale else values
 
@@ -202,7 +207,7 @@ class _Kept:
         return (stored.min - zero_point - 0.5) * scale, (stored.max - zero_point + 0.5) * scale
 
 
-def _layers(after: _Kept, shared: list[dict[str, Any]], sums: dict[str, _Sums], entry: _Sums) -> Iterator[Layer]:
+def _layers(after: KeptTensors, shared: list[dict[str, Any]], sums: dict[str, _Sums], entry: _Sums) -> Iterator[Layer]:
     known = {after.entry: entry.snr_db}
     for position, op in enumerate(shared):
         name, output = after.name(op), int(op["outputs"][0])
@@ -226,7 +231,7 @@ def _layers(after: _Kept, shared: list[dict[str, Any]], sums: dict[str, _Sums], 
 
 
 def _causes(
-    after: _Kept,
+    after: KeptTensors,
     layers: tuple[Layer, ...],
     entry: _Sums,
     expected: Values,
