@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -36,16 +36,25 @@ def _int64(x: Any) -> Any:
     return keras.layers.Lambda(lambda t: t + tf.cast(tf.math.argmax(t, axis=-1)[..., tf.newaxis], tf.float32))(x)
 
 
+def _overflowing(x: Any) -> Any:
+    """A sum beyond float16's 65504."""
+    import keras
+
+    large = keras.initializers.Constant(3000.0)
+    return keras.layers.Conv2D(32, 3, padding="same", kernel_initializer=large, name="overflowing")(x)
+
+
 _MIDDLES: dict[str, Callable[[Any], Any]] = {
     "plain": _plain,
     "strided": _strided,
     "flattened": _flattened,
     "int64": _int64,
+    "overflowing": _overflowing,
 }
 
 
 @cache
-def tflite(middle: str, kind: str = "float32", *, batch: int | None = None, deep: int = 1) -> bytes:
+def tflite(middle: str, kind: str = "float32", *, batch: int | None = 1, deep: int = 1) -> bytes:
     """A 3x3 convolution, the middle, `deep` more 3x3 convolutions, and classes by softmax.
 
     kind: float32, dynamic_range, int8 or int16x8. batch: None for a dynamic one.
@@ -55,12 +64,15 @@ def tflite(middle: str, kind: str = "float32", *, batch: int | None = None, deep
 
     keras.utils.set_random_seed(0)
     x = entry = keras.Input((28, 28, 1), batch_size=batch)
-    x = keras.layers.Conv2D(64, 3, padding="same", activation="relu", name="first")(x)
+    convolution = partial(
+        keras.layers.Conv2D, kernel_size=3, padding="same", activation="relu", kernel_initializer="he_normal"
+    )
+    x = convolution(64, name="first")(x)
     x = _MIDDLES[middle](x)
     for number in range(deep):
-        x = keras.layers.Conv2D(32, 3, padding="same", activation="relu", name=f"after{number}")(x)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    wide = keras.initializers.RandomNormal(stddev=10)  # for predictions that differ
+        x = convolution(32, name=f"after{number}")(x)
+    x = keras.layers.Flatten()(x)
+    wide = keras.initializers.RandomNormal(stddev=0.03)  # for predictions that differ
     x = keras.layers.Dense(11, activation="softmax", kernel_initializer=wide, name="classes")(x)
     model = keras.Model(entry, x)
     converter = tf.lite.TFLiteConverter.from_keras_model(model)

@@ -83,8 +83,8 @@ def on_device(accelerator: Accelerator, device: Device | None = None) -> Run:
         if failure := outputs.failures.get(job.TENSORS):
             return failure.reasons[0]
         result = outputs.results[job.TENSORS]
-        if result.ran["fell_back"] and not result.ran["taken"]:
-            return f"not taken by the accelerator: {', '.join(result.ran['not_taken']) or result.ran['problem']}"
+        if result.ran.fell_back and not result.ran.taken:
+            return f"not taken by the accelerator: {', '.join(result.ran.not_taken) or result.ran.problem}"
         return list(result.arrays.values())
 
     return run
@@ -164,23 +164,21 @@ def explain(
         difference, case = search.measure([operator], name(search, operator))
         if difference.departs:
             return _found(search, finding, [operator], difference, case, position)
-    return _together(search, finding, part, ends[low])
+    return _together(search, finding, ends[: high + 1])
 
 
-def _together(search: _Search, finding: Finding, part: list[Any], position: int) -> Finding:
-    """No operation departs alone: the smallest run of them that departs together, if any."""
-    difference, case = search.measure(part, f"{len(part)} operations together")
-    if not difference.departs:
-        return replace(finding, agree=position)
-    for first in (True, False):
-        while len(part) > 1:
-            smaller = part[1:] if first else part[:-1]
-            less, smaller_case = search.measure(smaller, f"{len(smaller)} operations together")
-            if not less.departs:
-                break
-            position += first
-            part, difference, case = smaller, less, smaller_case
-    return _found(search, finding, part, difference, case, position)
+def _together(search: _Search, finding: Finding, ends: list[int]) -> Finding:
+    """No operation departs alone: the shortest run of them, up to the last of some cuts, that departs together."""
+
+    def measure(start: int) -> tuple[Difference, Case]:
+        return search.measure(operators[start : ends[-1]], f"{ends[-1] - start} operations together")
+
+    operators = search.graph.operators
+    departs, agrees = 0, len(ends) - 1
+    while agrees - departs > 1:
+        middle = (departs + agrees) // 2
+        departs, agrees = (middle, agrees) if measure(ends[middle])[0].departs else (departs, middle)
+    return _found(search, finding, operators[ends[departs] : ends[-1]], *measure(ends[departs]), ends[departs])
 
 
 def _found(

@@ -115,7 +115,7 @@ def test_the_library_says_which_convolution_it_may_get_wrong(data: Dataset, tmp_
 @pytest.mark.usefixtures("swiftshader")
 def test_operations_that_are_not_taken_are_named(data: Dataset, tmp_path: Path) -> None:
     """They run on the CPU: right predictions, and no silence over it."""
-    outputs = ran(tmp_path, {"float32": tflite("int64", batch=1)}, data, ("cpu", "gpu"))
+    outputs = ran(tmp_path, {"float32": tflite("int64")}, data, ("cpu", "gpu"))
     result = outputs.results["float32@gpu"]
     assert np.allclose(result.arrays["outputs"], outputs.results["float32"].arrays["outputs"], atol=1e-4)
     assert result.ran.fell_back
@@ -128,7 +128,7 @@ def test_operations_that_are_not_taken_are_named(data: Dataset, tmp_path: Path) 
 @pytest.mark.usefixtures("openvino")
 def test_a_plugin_that_fails_leaves_the_cpu_and_says_so(data: Dataset, tmp_path: Path) -> None:
     """OpenVINO has no SHAPE; LiteRT then runs all on XNNPACK: no operation is counted as taken."""
-    outputs = ran(tmp_path, {"float32": tflite("flattened")}, data, ("npu",))
+    outputs = ran(tmp_path, {"float32": tflite("flattened", batch=None)}, data, ("npu",))
     result = outputs.results["float32@npu"].ran
     assert result.fell_back
     assert result.taken == 0
@@ -139,7 +139,7 @@ def test_a_plugin_that_fails_leaves_the_cpu_and_says_so(data: Dataset, tmp_path:
 @pytest.mark.usefixtures("swiftshader")
 def test_a_model_that_does_not_compile_fails_alone(data: Dataset, tmp_path: Path) -> None:
     """FAIL with the library's reason and what ran known; the next cell is computed."""
-    contents = {"float32": tflite("flattened"), "int8": tflite("plain", "int8")}
+    contents = {"float32": tflite("flattened", batch=None), "int8": tflite("plain", "int8")}
     outputs = ran(tmp_path, contents, data, ("gpu",))
     (failure,) = outputs.failures.values()
     assert failure.outcome is Outcome.FAIL
