@@ -9,9 +9,8 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from converters import keras_model
 from converters.convert import Images, convert
-from harness.artifacts import manifest
+from harness.artifacts import manifest, reference
 from harness.core.errors import SetupError
 from harness.images import dataset
 from harness.images.dataset import Dataset
@@ -26,7 +25,7 @@ VARIANTS = ROOT / "models" / "tflite"
 @pytest.fixture(scope="session")
 def variants() -> dict[str, manifest.Variant]:
     """The shipped model's variants by kind."""
-    source = keras_model.sha256(MODEL)
+    source = reference.model_sha256(MODEL)
     try:
         known = manifest.read(VARIANTS)
         for kind in manifest.KINDS:

@@ -20,9 +20,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.conftest import MODEL, ROOT, VARIANTS
 from converters import calibration
 from converters.convert import CALIBRATION_SIZE
-from harness.artifacts import reference
 from harness.artifacts.manifest import KINDS, Variant
 from harness.artifacts.outputs import FloatArray, dequantize
+from harness.check import references
 from harness.core import cores
 from harness.images import dataset
 from harness.images.dataset import Dataset
@@ -154,7 +154,7 @@ def test_faithfulness(
     def compare() -> dict[str, tuple[int, float]]:
         flips, largest = dict.fromkeys(contents, 0), dict.fromkeys(contents, 0.0)
         for images in (data, further):
-            expected = reference.obtain(MODEL, images, tmp_path, terminal.step).outputs
+            expected = references.obtain(MODEL, images, tmp_path, terminal.step).outputs
             for side, content in contents.items():
                 received = answers(content, images)
                 flips[side] += int((received.argmax(axis=1) != expected.argmax(axis=1)).sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,9 @@ from converters import (
     mixed,
     op_versions,
     quantize,
-    runtimes,
 )
 from converters.keras_process import KerasProcess
-from harness.artifacts import flatbuffer, manifest
+from harness.artifacts import flatbuffer, manifest, reference
 from harness.artifacts.manifest import CALIBRATED, KINDS, KNOWN_KINDS, MIXED, Loaded, Mixed, Quantization, Variant
 from harness.core.errors import SetupError
 from harness.core.files import check_writable, sha256, write_atomic_together
@@ -32,7 +32,8 @@ from harness.images.dataset import Dataset
 from harness.images.spec import ModelSpec
 
 CALIBRATION_SIZE = 220
-TRIED_IMAGES = 55  # given to each runtime
+TRIED_IMAGES = 55
+RUNTIME = "ai-edge-litert"
 
 Step = Callable[[str], AbstractContextManager[None]]
 
@@ -69,18 +70,17 @@ def convert(
     kinds: Sequence[str] = KINDS,
     max_flips: int | None = None,
     imports: Sequence[str] = (),
-    pythons: Sequence[str] = (),
     config: Path | None = None,
 ) -> dict[str, Variant]:
     """Write the variants of the given kinds and the folder's manifest; the manifest's content.
 
     step: called with each step's name; its context spans the step. Images are read only for kinds that need them.
     max_flips: of the mixed variant, made too where this is given; imports: modules that register the model's own
-    layers; pythons: other Pythons, whose runtimes the variants are tried in. config: of the model, if not beside it.
+    layers; config: of the model, if not beside it.
     Raises SetupError; then no file is left half-written, and the manifest names only files that are there.
     """
     kinds = _check_kinds(kinds, max_flips)
-    source_sha256 = keras_model.sha256(source)
+    source_sha256 = reference.model_sha256(source)
     told = spec.config_of(source, config)
     if images.calibration_size < 1:
         raise SetupError(f"--calibration-size {images.calibration_size}: expected at least 1")
@@ -113,20 +113,20 @@ def convert(
                         made[kind] = keras.call(op_versions.declare, choice.content)
                     else:
                         made[kind] = keras.call(quantize.make, kind, balanced, ranges)
-    made = {kind: made[kind] for kind in kinds}
-    with step("loading each variant once"):
-        tried = _try(made, chosen, takes, pythons)
-        origin = {
-            "source_sha256": source_sha256,
-            "spec": takes,
-            "batch_norms_folded": base.batch_norms_folded,
-            "batch_norms_kept": base.batch_norms_kept,
-            "notes": base.notes,
-        }
-        described = {
-            kind: _describe(kind, content, origin, tried[kind], chosen if kind in CALIBRATED else None)
-            for kind, content in made.items()
-        }
+        made = {kind: made[kind] for kind in kinds}
+        with step("running each variant"):
+            run = _run(made, chosen, takes, apart)
+    origin = {
+        "source_sha256": source_sha256,
+        "spec": takes,
+        "batch_norms_folded": base.batch_norms_folded,
+        "batch_norms_kept": base.batch_norms_kept,
+        "notes": base.notes,
+        "runtimes": (run,),
+    }
+    described = {
+        kind: _describe(kind, content, origin, chosen if kind in CALIBRATED else None) for kind, content in made.items()
+    }
     if choice is not None:
         assert chosen is not None
         assert max_flips is not None
@@ -167,36 +167,20 @@ def _load(source: Path | Dataset, takes: ModelSpec, *, skip_bad: bool = False) -
     return source if isinstance(source, Dataset) else dataset.load(source, takes, skip_bad=skip_bad)
 
 
-def _try(
-    made: Mapping[str, bytes], chosen: _Chosen | None, takes: ModelSpec, pythons: Sequence[str]
-) -> dict[str, tuple[Loaded, ...]]:
-    """Each variant in this Python's runtime, which must run it, and in the others'."""
+def _run(made: Mapping[str, bytes], chosen: _Chosen | None, takes: ModelSpec, apart: KerasProcess) -> Loaded:
+    """Each variant in this Python's runtime, in the other process: a file may crash it. Raises SetupError."""
+    pixels = np.random.default_rng(0).integers(0, 256, (TRIED_IMAGES, *takes.shape), np.uint8)
     if chosen is not None:
         pixels = chosen.calibration.images[:: -(-len(chosen.calibration) // TRIED_IMAGES)]
-    else:
-        pixels = np.random.default_rng(0).integers(0, 256, (TRIED_IMAGES, *takes.shape), np.uint8)
-    inputs = takes.to_input(pixels)
-    here = runtimes.answer(made, inputs)
-    found = {kind: [_compare(answers, answers)] for kind, answers in here.items()}
-    for kind, answers in here.items():
-        if answers.problem:
-            raise SetupError(f"{kind}: made, but {answers.runtime} does not run it ({answers.problem}); not written")
-    for python in pythons:
-        for kind, answers in runtimes.answer(made, inputs, python).items():
-            found[kind].append(_compare(answers, here[kind]))
-    return {kind: tuple(loaded) for kind, loaded in found.items()}
+    for kind, content in made.items():
+        try:
+            apart.call(quantize.predict, content, takes.to_input(pixels))
+        except SetupError as error:
+            raise SetupError(f"{kind}: converted, but {RUNTIME} does not run it ({error}); not written") from error
+    return Loaded(f"{RUNTIME} {version(RUNTIME)}", len(pixels), len(pixels), None)
 
 
-def _compare(answers: runtimes.Answers, expected: runtimes.Answers) -> Loaded:
-    if answers.problem:
-        return Loaded(answers.runtime, 0, 0, answers.problem)
-    same = sum(a == b for a, b in zip(answers.top1, expected.top1, strict=True))
-    return Loaded(answers.runtime, len(answers.top1), same, None)
-
-
-def _describe(
-    kind: str, content: bytes, origin: dict[str, Any], loaded: tuple[Loaded, ...], chosen: _Chosen | None
-) -> Variant:
+def _describe(kind: str, content: bytes, origin: dict[str, Any], chosen: _Chosen | None) -> Variant:
     """A variant's manifest entry, read off the file itself."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -216,7 +200,6 @@ def _describe(
         output=_quantization(answer),
         op_versions=op_versions.of_operations(model),
         oldest_runtime=op_versions.oldest_runtime(model),
-        runtimes=loaded,
         **origin,
     )
 

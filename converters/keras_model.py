@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.artifacts import reference
 from harness.artifacts.outputs import are_logits, are_probabilities
-from harness.core import files
 from harness.core.errors import SetupError
 from harness.images.dataset import Dataset
 from harness.images.spec import COLOURS, Ends, ModelSpec
@@ -27,21 +26,6 @@ Outputs = npt.NDArray[np.float32]
 PREDICT_BATCH = 128
 PREDICT_AT_ONCE = 4096  # images held as floats
 PROBED = 8  # random images that show what the outputs are
-HDF5 = b"\x89HDF\r\n\x1a\n"
-
-
-def sha256(path: Path) -> str:
-    """The hash of a model file. Raises SetupError: no such file, neither a .keras archive nor an .h5 file."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SetupError(f"{path}: expected a .keras model; {error.strerror}") from error
-    is_hdf5 = content.startswith(HDF5)
-    if not is_hdf5 and not zipfile.is_zipfile(path):
-        raise SetupError(f"{path}: not a .keras file (expected the archive that Keras 3's model.save writes)")
-    if is_hdf5 != (path.suffix in (".h5", ".hdf5")):
-        raise SetupError(f"{path}: {'an HDF5 file' if is_hdf5 else 'a .keras archive'} by another name; rename it")
-    return files.sha256(content)
 
 
 def load(path: Path, imports: Sequence[str] = ()) -> Any:
@@ -50,7 +34,7 @@ def load(path: Path, imports: Sequence[str] = ()) -> Any:
     imports: modules that register layers or models of the user's own.
     Raises SetupError: not a model, a Lambda or unknown layer, a module that cannot be imported.
     """
-    sha256(path)
+    reference.model_sha256(path)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     import keras
 

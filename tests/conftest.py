@@ -127,11 +127,11 @@ def stored_variants(model: Path, *options: str) -> Path:
 
 def stored_reference(model: Path, images: Path) -> Path:
     """A folder with the model's reference outputs on images, from the store. Read-only."""
-    from harness.artifacts import reference
+    from harness.check import references
     from harness.images import dataset
 
     def make(out: Path) -> None:
-        reference.obtain(model, dataset.load(images, DIGITS), out, quiet_step)
+        references.obtain(model, dataset.load(images, DIGITS), out, quiet_step)
 
     return store.obtain(f"{model.stem}-reference", (*store.CONVERTER_SOURCES, model, images), make)
 

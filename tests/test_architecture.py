@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -21,6 +23,26 @@ def test_the_wheel_holds_harness_and_converters_only(tmp_path: Path) -> None:
         tops = {name.split("/")[0] for name in archive.namelist()}
         assert {"harness/run/worker.py", "harness/output/report/templates/base.html"} <= set(archive.namelist())
     assert {top for top in tops if not top.endswith(".dist-info")} == {"harness", "converters"}
+
+
+def test_each_package_imports_only_those_below_it(tmp_path: Path) -> None:
+    """The layers of pyproject.toml; an import upwards is found."""
+
+    def lint(root: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+        command += ["--no-cache", "--config", str(root / "pyproject.toml")]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ""})
+
+    done = lint(ROOT)
+    assert done.returncode == 0, done.stdout
+    for package in ("harness", "converters"):
+        shutil.copytree(ROOT / package, tmp_path / package)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with (tmp_path / "harness/images/spec.py").open("a") as file:
+        file.write("import converters.fold\n")
+    done = lint(tmp_path)
+    assert done.returncode == 1
+    assert "harness.images.spec -> converters.fold" in done.stdout
 
 
 def test_ci_runs_the_readmes_test_command() -> None:

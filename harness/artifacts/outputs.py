@@ -1,6 +1,8 @@
-"""A model's raw outputs as real numbers and probabilities."""
+"""What a model stores as real numbers and probabilities, and the other way."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,14 @@ def dequantize(raw: npt.NDArray[np.generic], scale: float, zero_point: int) -> F
     if not scale:
         return raw.astype(np.float64)
     return (raw.astype(np.float64) - zero_point) * scale
+
+
+def quantize(values: FloatArray, dtype: type[np.number], scale: float, zero_point: int) -> npt.NDArray[Any]:
+    """Real inputs as a tensor stores them; a scale of 0 means that they are stored as they are."""
+    if not scale:
+        return values.astype(dtype)
+    limits = np.iinfo(np.dtype(dtype))
+    return np.clip(np.round(values / scale + zero_point), limits.min, limits.max).astype(dtype)
 
 
 def are_probabilities(outputs: FloatArray) -> bool:

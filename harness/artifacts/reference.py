@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import numpy.typing as npt
 
-from converters import keras_model
-from harness.core import shapes
+from harness.core import npz, shapes
 from harness.core.errors import SetupError
-from harness.core.files import write_atomic
-from harness.images.dataset import Dataset
+from harness.core.files import sha256, write_atomic
 from harness.images.spec import ModelSpec
 
-if TYPE_CHECKING:
-    from converters.keras_process import KerasProcess
+HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -38,24 +31,18 @@ class Reference:
     folded: npt.NDArray[np.float32] | None = None
 
 
-def obtain(
-    model: Path,
-    data: Dataset,
-    store: Path,
-    step: Callable[[str], AbstractContextManager[None]],
-    imports: Sequence[str] = (),
-) -> Reference:
-    """The stored reference, or a new one where model or dataset changed; stored in the folder for the next time.
-
-    Only computing needs TensorFlow. imports: modules that register the model's own layers. Raises SetupError.
-    """
-    model_sha256 = keras_model.sha256(model)
-    if found := stored(store, model_sha256, data.sha256, len(data), data.spec):
-        return found
-    from converters.keras_process import KerasProcess
-
-    with step(f"reference: {model.name} on {len(data)} images"), KerasProcess() as keras:
-        return compute(model, model_sha256, data, store, keras, imports)
+def model_sha256(path: Path) -> str:
+    """The hash of a model file. Raises SetupError: no such file, neither a .keras archive nor an .h5 file."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SetupError(f"{path}: expected a .keras model; {error.strerror}") from error
+    is_hdf5 = content.startswith(HDF5)
+    if not is_hdf5 and not is_zipfile(path):
+        raise SetupError(f"{path}: not a .keras file (expected the archive that Keras 3's model.save writes)")
+    if is_hdf5 != (path.suffix in (".h5", ".hdf5")):
+        raise SetupError(f"{path}: {'an HDF5 file' if is_hdf5 else 'a .keras archive'} by another name; rename it")
+    return sha256(content)
 
 
 def stored(store: Path, model_sha256: str, data_sha256: str, images: int, takes: ModelSpec) -> Reference | None:
@@ -67,30 +54,17 @@ def stored(store: Path, model_sha256: str, data_sha256: str, images: int, takes:
     return None
 
 
-def compute(
-    model: Path,
-    model_sha256: str,
-    data: Dataset,
-    store: Path,
-    keras: KerasProcess,
-    imports: Sequence[str] = (),
-) -> Reference:
-    """A new reference, stored in the folder. Raises SetupError."""
-    outputs, folded = keras.call(keras_model.predict_folded_too, model, data, tuple(imports))
-    if broken := int((~np.isfinite(outputs)).any(axis=1).sum()):
-        raise SetupError(f"{model}: NaN or infinite outputs on {broken} of {len(data)} images; a reference must answer")
-    computed = Reference(outputs, model_sha256, data.sha256, data.spec, folded)
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        outputs=outputs,
-        folded=folded,
-        model_sha256=np.array(model_sha256),
-        data_sha256=np.array(data.sha256),
-        spec=np.array(shapes.encode(data.spec).decode()),
-    )
-    write_atomic(_path(store, model_sha256, data.sha256), buffer.getvalue())
-    return computed
+def store(reference: Reference, folder: Path) -> None:
+    """Write a reference into the folder. Raises SetupError."""
+    arrays = {
+        "outputs": reference.outputs,
+        "model_sha256": reference.model_sha256,
+        "data_sha256": reference.data_sha256,
+        "spec": shapes.encode(reference.spec).decode(),
+        **({} if reference.folded is None else {"folded": reference.folded}),
+    }
+    path = _path(folder, reference.model_sha256, reference.data_sha256)
+    write_atomic(path, npz.encode(arrays, compress=False))
 
 
 def _path(store: Path, model_sha256: str, data_sha256: str) -> Path:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy.typing as npt
 from msgspec import structs
 
-from converters import keras_model
 from harness.artifacts import manifest, reference
 from harness.artifacts.manifest import Variant
 from harness.artifacts.reference import Reference
+from harness.check import references
 from harness.check.shard_task import state_after
 from harness.core.cell import Cell
 from harness.core.errors import SetupError
@@ -93,13 +93,13 @@ def prepare(
     policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
     takes = spec_of(variants, models, reference_model)
     data = dataset.load(data_folder, takes, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
-    expected = reference.obtain(reference_model, data, models, step)
+    expected = references.obtain(reference_model, data, models, step)
     return Subject(variants, models, data, expected, str(reference_model), str(data_folder))
 
 
 def spec_of(variants: Mapping[str, Variant], models: Path, reference_model: Path) -> ModelSpec:
     """What the variants take and give. Raises SetupError: damaged, stale, or made for other class names or pixels."""
-    source_sha256 = keras_model.sha256(reference_model)
+    source_sha256 = reference.model_sha256(reference_model)
     for variant in variants.values():
         manifest.verify(models, variant, source_sha256)
     takes = manifest.spec_of(variants, models)

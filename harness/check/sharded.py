@@ -19,12 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import structs
 
-from converters import keras_model
 from converters.keras_process import KerasProcess
 from harness.artifacts import manifest, reference
 from harness.artifacts.manifest import Variant
 from harness.artifacts.reference import Reference
-from harness.check import pipeline, shard_task
+from harness.check import pipeline, references, shard_task
 from harness.check.engine import Dispatcher, Engine, Lost
 from harness.check.pipeline import CheckedRun
 from harness.check.shard_task import RefusedError, ShardAnswer, ShardJob
@@ -86,7 +85,7 @@ def subject(
     variants = pipeline.select(manifest.read(models), kinds, models)
     policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
     pipeline.spec_of(variants, models, reference_model)
-    return Subject(models, variants, reference_model, keras_model.sha256(reference_model), limits, plan, baseline)
+    return Subject(models, variants, reference_model, reference.model_sha256(reference_model), limits, plan, baseline)
 
 
 def run(
@@ -156,7 +155,7 @@ class _References:
         if self._keras is None:
             self._keras = self._stack.enter_context(KerasProcess())
         with self._step(f"reference: {what.reference_model.name} on {len(data)} images"):
-            return reference.compute(what.reference_model, what.model_sha256, data, what.models, self._keras)
+            return references.compute(what.reference_model, what.model_sha256, data, what.models, self._keras)
 
 
 @dataclass

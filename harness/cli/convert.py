@@ -58,6 +58,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from converters.convert import Images, convert
     from harness.artifacts.manifest import KINDS
+    from harness.check import runtimes
     from harness.output import terminal
 
     variants = convert(
@@ -73,8 +74,9 @@ def run(options: argparse.Namespace) -> int:
         kinds=options.variants or KINDS,
         max_flips=options.max_flips,
         imports=options.imports,
-        pythons=options.runtime,
         config=options.model_config,
     )
+    if options.runtime:
+        variants = runtimes.compare(options.out, variants, options.calibration, options.runtime)
     print(terminal.converted(variants, options.out))
     return Exit.PASS

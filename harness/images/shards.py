@@ -106,6 +106,7 @@ class Folder:
         self._spec = spec
         self._hidden: Counter[str] = Counter()
         self._keys = sorted(self._list())
+        self.bad.sort()
         self.images = len(self._keys)
         self.left_out = tuple(
             f"{name} ({count} times)" if count > 1 else name for name, count in self._hidden.most_common()

@@ -93,7 +93,7 @@ def _read(model: Path) -> bytes:
     if model.suffix not in (KERAS, *KERAS_2, TFLITE):
         raise SetupError(f"{model}: expected a model's file, named *{KERAS}, *{KERAS_2[0]} or *{TFLITE}")
     if model.suffix != TFLITE:
-        keras_model.sha256(model)
+        reference.model_sha256(model)
     try:
         content = model.read_bytes()
     except OSError as error:

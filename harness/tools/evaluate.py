@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.artifacts import reference
+from harness.check import references
 from harness.core.errors import SetupError
 from harness.core.progress import Progress
 from harness.core.shapes import Count, Shape, Share
@@ -159,7 +159,7 @@ def evaluate(
     opened = classifier.open_model(model, store, config=config, imports=imports)
     data = dataset.load(folder, opened.spec, skip_bad=skip_bad, progress=partial(progress, f"reading {folder}"))
     if opened.is_keras:
-        outputs: npt.NDArray[np.floating] = reference.obtain(model, data, store, step, imports).outputs
+        outputs: npt.NDArray[np.floating] = references.obtain(model, data, store, step, imports).outputs
         runtime = "Keras"
     else:
         outputs, runtime = classifier.ask(opened, data, progress)

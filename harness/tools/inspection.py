@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from converters import op_versions, runtimes
+from converters import op_versions
 from converters.keras_process import KerasProcess
 from harness.artifacts import flatbuffer
 from harness.artifacts.manifest import Quantization
 from harness.core.errors import SetupError
 from harness.core.files import sha256
+from harness.run import runtimes
 
 IDENTIFIER = b"TFL3"  # at byte 4 of every .tflite
 FLOAT_AT_VERSION_1 = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from converters import keras_model
 from harness.artifacts import manifest, reference
 from harness.artifacts.manifest import Variant
 from harness.artifacts.outputs import FloatArray
+from harness.check import references
 from harness.core import files
 from harness.core.cell import Cell
 from harness.core.errors import SetupError
@@ -81,9 +81,9 @@ def run(models: Path, reference_model: Path, data_folder: Path, step: Step, *, s
     kind = next((kind for kind in ("int8", *variants) if kind in variants), None)
     if kind is None:
         raise SetupError(f"{models}: its manifest names no variants; convert again")
-    manifest.verify(models, variants[kind], keras_model.sha256(reference_model))
+    manifest.verify(models, variants[kind], reference.model_sha256(reference_model))
     data = dataset.load(data_folder, variants[kind].spec, skip_bad=skip_bad)
-    expected = reference.obtain(reference_model, data, models, step)
+    expected = references.obtain(reference_model, data, models, step)
     subject = _Subject(models, kind, variants[kind], data, expected)
     cases = []
     for name, outcome, because, attempt in (*_inputs(subject), *_files(subject), *_outputs(subject), *_sets(subject)):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.artifacts.reference import obtain
+from harness.check.references import obtain
 from harness.cli import main
 from harness.core.errors import SetupError
 from harness.images import dataset

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from converters.runtimes import Answers
 from harness.artifacts.manifest import Variant
 from harness.output.formats.figures import size
 from harness.output.terminal.style import fit, grid
+from harness.run.runtimes import Answers
 from harness.tools.inspection import Inspection, Tensor
 
 

@@ -1,6 +1,6 @@
-"""Which runtimes load a .tflite and answer alike: it is run there, each time in a process of its own.
+"""Which runtimes load a .tflite and predict alike: it is run there, each time in a process of its own.
 
-Op versions alone do not tell. Run as a program, in the Python of the runtime to try, this file answers for one file.
+Op versions alone do not tell. Run as a program, in the Python of the runtime to try, this file predicts with one file.
 """
 
 from __future__ import annotations
@@ -41,12 +41,10 @@ def answer(contents: Mapping[str, bytes], inputs: np.ndarray, python: str = sys.
 
 
 def _answer(scratch: Path, kind: str, content: bytes, python: str) -> Answers:
-    from harness.run import worker
-
     folder = scratch / kind
     folder.mkdir()
     (folder / "model.tflite").write_bytes(content)
-    command = [python, __file__, str(Path(worker.__file__).parent), str(folder)]
+    command = [python, __file__, str(folder)]
     name, result = folder / "runtime.txt", folder / "top1.npy"
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=LIMIT_S, check=False)
@@ -71,11 +69,10 @@ def _name(file: Path, python: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Worker's folder, and one with model.tflite, inputs.npy above it: into it runtime.txt and top1.npy."""
-    sys.path[:1] = arguments[:1]  # not this file's own folder
-    import worker  # type: ignore[import-not-found]  # one file, of standard library, NumPy and a runtime
+    """A folder with model.tflite, and inputs.npy above it: writes runtime.txt and top1.npy into it."""
+    import worker  # type: ignore[import-not-found]  # beside this file; needs standard library, NumPy and a runtime
 
-    folder = Path(arguments[1])
+    folder = Path(arguments[0])
     (folder / "runtime.txt").write_text(worker.find_runtime()[1])
     model = worker.load((folder / "model.tflite").read_bytes(), 1)
     top1 = []
