@@ -21,6 +21,7 @@ from harness.artifacts.manifest import Variant
 from harness.images.dataset import Dataset
 from harness.run import execute, job, worker
 from harness.run.latency_plan import LatencyPlan
+from harness.run.latency_run import latency_run
 from harness.timing import timing_verdict
 from harness.timing.figures import Control, Ratio, Timing
 from harness.tools import litert_benchmark
@@ -66,7 +67,7 @@ def measure(
     (folder / "worker.py").write_text(source.replace(LOADING, LOADING + SLOWER.format(planted=PLANTED)))
     outputs = execute.run(written, progress or (lambda *_: None))  # type: ignore[arg-type]
     assert not outputs.failures
-    runs = [result.arrays for result in outputs.results.values()]
+    runs = [latency_run(result.arrays, task) for task, result in outputs.results.items()]
     return timing_verdict.timing(runs, timing_verdict.figures(runs), plan.threads)
 
 

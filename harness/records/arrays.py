@@ -18,6 +18,7 @@ from harness.core.cell import Cell
 from harness.core.errors import SetupError
 from harness.core.npz import Array
 from harness.judge.predictions import Predictions
+from harness.run.latency_run import LatencyRun, latency_run
 
 INDEX, IMAGES = "flipped.index", "flipped.images"
 _LATENCY = "latency"
@@ -43,16 +44,6 @@ _OF_CELL = {
     "input_scale": ("f", 0),
     "input_zero_point": ("iu", 0),
 }
-_OF_PROCESS = {
-    "kinds": ("U", 1),
-    "control": ("U", 0),
-    "order": ("iu", 1),
-    "state": ("f", 3),
-    "memory": ("f", 1),
-    "cores": ("iu", 1),
-    "governor": ("U", 0),
-}
-_OF_TIMES = {"samples": ("f", 2), "warmup": ("f", 1), "settled": ("b", 0), "load": ("f", 0), "first": ("f", 0)}
 
 
 def image_arrays(names: Sequence[str], labels: Any, input_means: FloatArray) -> dict[str, Array]:
@@ -139,18 +130,18 @@ class RecordArrays:
         """Images that some cell answers unlike the reference, by their number: uint8 [H, W, channels]."""
         return dict(zip(self._get(INDEX).tolist(), self._get(IMAGES), strict=False))
 
-    def latency_runs(self) -> list[dict[str, Array]]:
+    def latency_runs(self) -> list[LatencyRun]:
         """What was measured, process by process."""
-        return list(self.latency_by_process().values())
+        return [latency_run(arrays, f"process {number}") for number, arrays in self.latency_by_process().items()]
 
     def latency_by_process(self) -> dict[int, dict[str, Array]]:
-        """What was measured, by the number of the process."""
+        """The arrays of each process, by its number."""
         runs: dict[int, dict[str, Array]] = {}
         for name in self.stored:
             group, _, rest = name.partition(".")
             process, _, key = rest.partition(".")
             if group == _LATENCY and process.isdecimal():
-                runs.setdefault(int(process), {})[key] = self._get(name)
+                runs.setdefault(int(process), {})[key] = self.stored[name]
         return dict(sorted(runs.items()))
 
     def predictions(self) -> Predictions:
@@ -195,9 +186,4 @@ class RecordArrays:
 
 def _expected(name: str) -> tuple[str, int] | None:
     """What an array of a name must be. None if no array is called so."""
-    if name in _OF_IMAGES:
-        return _OF_IMAGES[name]
-    group, _, key = name.rpartition(".")
-    if name.startswith(f"{_LATENCY}."):
-        return (_OF_PROCESS if group.count(".") == 1 else _OF_TIMES).get(key)
-    return _OF_CELL.get(key)
+    return _OF_IMAGES.get(name) or _OF_CELL.get(name.rpartition(".")[2])

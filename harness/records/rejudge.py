@@ -17,10 +17,10 @@ from harness.records.record import CellRecord, Failure, Record
 from harness.run.devices.base import DeviceRecord
 from harness.run.job import Machine
 from harness.run.latency_plan import LatencyPlan
+from harness.run.latency_run import LatencyRun
 from harness.timing import limits as latency_limits
 from harness.timing import timing_verdict
 from harness.timing.figures import Latency, Ratio, Timing
-from harness.timing.timing_verdict import Run
 
 
 def rejudge(path: Path, other_policy: Path | None = None) -> Record:
@@ -61,7 +61,7 @@ def rejudge(path: Path, other_policy: Path | None = None) -> Record:
 
 
 def judge_latency(
-    runs: Sequence[Run],
+    runs: Sequence[LatencyRun],
     figures: Mapping[str, Latency],
     limits: Policy,
     machine: Machine,

@@ -25,6 +25,7 @@ from harness.core.shapes import Shape
 from harness.images.dataset import Dataset
 from harness.run import worker
 from harness.run.latency_plan import LatencyPlan
+from harness.run.latency_run import latency_run
 
 Array = npt.NDArray[Any]
 
@@ -280,6 +281,12 @@ def read_result(job: Job, task: str) -> Result | None:
     (entry,) = (entry for entry in json.loads(job.plan.read_text())["tasks"] if entry["name"] == task)
     if unknown := arrays.keys() - _arrays_of(entry):
         raise SetupError(f"{path}: the result has an array {min(unknown)!r}, which the job did not ask for; run again")
+    if arrays and is_latency(task):
+        latency_run(arrays, str(path))
+    elif arrays and (arrays.keys() != set(worker.ANSWERS) or arrays["outputs"].ndim != 2):
+        raise SetupError(
+            f"{path}: the result has {', '.join(arrays)}, expected outputs of [images, classes]; run again"
+        )
     return Result(arrays, about.machine, about.ran)
 
 

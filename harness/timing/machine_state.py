@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.run.job import UNAVAILABLE
+from harness.run.latency_run import LatencyRun
 from harness.run.worker import STATE
 from harness.timing.figures import MarkedBlock
 
@@ -21,22 +22,22 @@ SHOWN = ("frequency_hz", "temperature_c", "throttled", "throttle_count", "batter
 Array = npt.NDArray[np.float64]
 
 
-def marked(runs: Sequence[Mapping[str, npt.NDArray[Any]]], threads: int) -> tuple[MarkedBlock, ...]:
+def marked(runs: Sequence[LatencyRun], threads: int) -> tuple[MarkedBlock, ...]:
     """The blocks of all processes in which something was seen, and what."""
-    top = max((_highest(_column(run, "frequency_hz")) for run in runs), default=float("nan"))
+    top = max((_highest(run.column("frequency_hz")) for run in runs), default=float("nan"))
     found = []
     for process, run in enumerate(runs, start=1):
-        for block, kind in enumerate(run["order"]):
+        for block, cell in enumerate(run.order):
             if marks := tuple(_marks(run, block, threads, top)):
-                found.append(MarkedBlock(process, block, str(run["kinds"][kind]), marks))
+                found.append(MarkedBlock(process, block, cell, marks))
     return tuple(found)
 
 
-def machine(runs: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict[str, Any]:
+def machine(runs: Sequence[LatencyRun]) -> dict[str, Any]:
     """Each source's lowest, median and highest reading, or "unavailable"; the cores bound to, and their governor."""
     shown: dict[str, Any] = {}
     for name in SHOWN:
-        readings = np.concatenate([_column(run, name).ravel() for run in runs])
+        readings = np.concatenate([run.column(name).ravel() for run in runs])
         readings = readings[np.isfinite(readings)]
         shown[name] = (
             {"lowest": float(readings.min()), "median": float(np.median(readings)), "highest": float(readings.max())}
@@ -50,11 +51,11 @@ def machine(runs: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict[str, Any]:
         if others.size
         else UNAVAILABLE
     )
-    return shown | {"cores": runs[0]["cores"].tolist() or UNAVAILABLE, "governor": str(runs[0]["governor"])}
+    return shown | {"cores": list(runs[0].cores) or UNAVAILABLE, "governor": runs[0].governor}
 
 
-def _marks(run: Mapping[str, npt.NDArray[Any]], block: int, threads: int, top: float) -> list[str]:
-    states = dict(zip(STATE, run["state"][block].T, strict=True))
+def _marks(run: LatencyRun, block: int, threads: int, top: float) -> list[str]:
+    states = dict(zip(STATE, run.state[block].T, strict=True))
     wall = states["clock_s"][-1] - states["clock_s"][0]
     found = []
     if (lowest := _lowest(states["frequency_hz"])) < FREQUENCY_FALL * top:
@@ -72,16 +73,12 @@ def _marks(run: Mapping[str, npt.NDArray[Any]], block: int, threads: int, top: f
     return found
 
 
-def _others(run: Mapping[str, npt.NDArray[Any]]) -> Array:
+def _others(run: LatencyRun) -> Array:
     """The share of its cores' time that others took, from the block before each to the one after it."""
-    clock, others = _column(run, "clock_s"), _column(run, "others_s")
+    clock, others = run.column("clock_s"), run.column("others_s")
     last = len(clock) - 1
     before, after = np.maximum(np.arange(last + 1) - 1, 0), np.minimum(np.arange(last + 1) + 1, last)
     return np.asarray((others[after, -1] - others[before, 0]) / (clock[after, -1] - clock[before, 0]))
-
-
-def _column(run: Mapping[str, npt.NDArray[Any]], name: str) -> Array:
-    return np.asarray(run["state"][:, :, STATE.index(name)])
 
 
 def _highest(readings: Array) -> float:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.core import outcome
 from harness.core.outcome import Interval, Outcome, Verdict
 from harness.judge.policy import LatencyRule
 from harness.run.devices.base import DeviceRecord, hindrances
+from harness.run.latency_run import LatencyRun
 from harness.run.worker import CONTROL
 from harness.timing import bootstrap, limits, machine_state
 from harness.timing.figures import SAMPLES_FOR, Control, Latency, MarkedBlock, Memory, Ratio, Timing
@@ -22,27 +21,26 @@ UNEVEN = 0.01  # the control may be off by this much, however narrow its interva
 WIDEST_CONTROL = 0.10  # its interval, high / low - 1
 MOST_MARKED = 0.2  # of the blocks
 
-Run = Mapping[str, npt.NDArray[Any]]
+
+def figures(runs: Sequence[LatencyRun]) -> dict[str, Latency]:
+    """Of every cell that was measured in any process."""
+    cells = dict.fromkeys(cell for run in runs for cell in run.cells)
+    return {cell: _figures(cell, [run for run in runs if cell in run.times]) for cell in cells}
 
 
-def figures(found: Sequence[Run]) -> dict[str, Latency]:
-    """Of every kind that was measured in any process."""
-    kinds = dict.fromkeys(str(kind) for run in found for kind in run["kinds"] if kind != CONTROL)
-    return {kind: _figures(kind, [run for run in found if kind in run["kinds"]]) for kind in kinds}
-
-
-def _figures(kind: str, found: Sequence[Run]) -> Latency:
-    samples = [run[f"{kind}.samples"] for run in found]
+def _figures(cell: str, runs: Sequence[LatencyRun]) -> Latency:
+    samples = [run.times[cell].samples for run in runs]
     size = sum(part.size for part in samples)
     tail = {share: bootstrap.quantile(samples, share) for share, least in SAMPLES_FOR.items() if size >= least}
     none = (None, None)
     median, median_interval = bootstrap.quantile(samples, 0.5)
     remarks = bootstrap.remarks(samples)
-    if unsettled := sum(not run[f"{kind}.settled"] for run in found):
-        remarks = (f"unsettled after the warm-up in {unsettled} of {len(found)} processes", *remarks)
-    starts = [(run, name) for run in found if (name := str(run["kinds"][0])) == kind or _is_control(run, name, kind)]
-    memory = [run["memory"] for run, _ in starts if np.isfinite(run["memory"]).all()]
-    starts = starts or [(run, kind) for run in found]  # never the first to be loaded: others had warmed the runtime
+    if unsettled := sum(not run.times[cell].settled for run in runs):
+        remarks = (f"unsettled after the warm-up in {unsettled} of {len(runs)} processes", *remarks)
+    began = [run for run in runs if run.first_loaded == cell]
+    memory = [run.memory for run in began if np.isfinite(run.memory).all()]
+    starts = [next(iter(run.times.values())) for run in began]
+    starts = starts or [run.times[cell] for run in runs]  # never loaded first: others had warmed the runtime
     return Latency(
         median=median,
         median_interval=median_interval,
@@ -50,21 +48,17 @@ def _figures(kind: str, found: Sequence[Run]) -> Latency:
         p90_interval=tail.get(0.9, none)[1],
         p95=tail.get(0.95, none)[0],
         p99=tail.get(0.99, none)[0],
-        load=float(np.median([run[f"{name}.load"] for run, name in starts])),
-        first=float(np.median([run[f"{name}.first"] for run, name in starts])),
+        load=float(np.median([times.load for times in starts])),
+        first=float(np.median([times.first for times in starts])),
         samples=size,
-        processes=len(found),
+        processes=len(runs),
         memory=Memory(*(int(part) for part in np.median(memory, axis=0))) if memory else None,
         remarks=remarks,
     )
 
 
-def _is_control(run: Run, name: str, kind: str) -> bool:
-    return name == CONTROL and str(run["control"]) == kind
-
-
 def timing(
-    found: Sequence[Run],
+    runs: Sequence[LatencyRun],
     measured: Mapping[str, Latency],
     threads: int,
     rules: Sequence[LatencyRule] = (),
@@ -76,9 +70,9 @@ def timing(
 
     failures: of tasks or kinds that were not measured. device: the record's, for its states before and after.
     """
-    marked = machine_state.marked(found, threads)
-    blocks = sum(len(run["order"]) for run in found)
-    control = _control(found)
+    marked = machine_state.marked(runs, threads)
+    blocks = sum(len(run.order) for run in runs)
+    control = _control(runs)
     judged = list(limits.judge(rules, measured, changes))
     if rules and not measured:
         failures = (*failures, Verdict(Outcome.INCONCLUSIVE, ("latency was not measured",)))
@@ -88,11 +82,11 @@ def timing(
         verdict=trusted,
         gated=bool(rules) or trusted.outcome is Outcome.FAIL,
         control=control,
-        ratios=tuple(_ratios(found, list(measured))),
-        processes=len(found),
+        ratios=tuple(_ratios(runs, list(measured))),
+        processes=len(runs),
         blocks=blocks,
         marked=marked,
-        machine=machine_state.machine(found) if found else {},
+        machine=machine_state.machine(runs) if runs else {},
         changes=tuple(changes),
     )
 
@@ -138,13 +132,13 @@ def described(control: Control) -> str:
     return shown + (f" ({control.interval.low:.3f} to {control.interval.high:.3f})" if control.interval else "")
 
 
-def _control(found: Sequence[Run]) -> Control | None:
-    both = [run for run in found if CONTROL in run["kinds"] and str(run["control"]) in run["kinds"]]
+def _control(runs: Sequence[LatencyRun]) -> Control | None:
+    both = [run for run in runs if CONTROL in run.times and run.control in run.times]
     if not both:
         return None
-    kind = str(both[0]["control"])
-    ratio, interval = bootstrap.ratio([(run[f"{CONTROL}.samples"], run[f"{kind}.samples"]) for run in both])
-    return Control(kind, ratio, interval, even(ratio, interval))
+    cell = both[0].control
+    ratio, interval = bootstrap.ratio([(run.times[CONTROL].samples, run.times[cell].samples) for run in both])
+    return Control(cell, ratio, interval, even(ratio, interval))
 
 
 def even(ratio: float, interval: Interval | None) -> bool:
@@ -154,13 +148,13 @@ def even(ratio: float, interval: Interval | None) -> bool:
     return interval.low <= 1 <= interval.high or abs(ratio - 1) < UNEVEN
 
 
-def _ratios(found: Sequence[Run], kinds: Sequence[str]) -> list[Ratio]:
-    """Every other kind against float32, or against the first where there is none."""
-    base = BASE if BASE in kinds else next(iter(kinds), "")
+def _ratios(runs: Sequence[LatencyRun], cells: Sequence[str]) -> list[Ratio]:
+    """Every other cell against float32, or against the first if there is no float32."""
+    base = BASE if BASE in cells else next(iter(cells), "")
     ratios = []
-    for kind in kinds:
-        both = [run for run in found if kind in run["kinds"] and base in run["kinds"]]
-        if kind != base and both:
-            pairs = [(run[f"{kind}.samples"], run[f"{base}.samples"]) for run in both]
-            ratios.append(Ratio(kind, base, *bootstrap.ratio(pairs)))
+    for cell in cells:
+        both = [run for run in runs if cell in run.times and base in run.times]
+        if cell != base and both:
+            pairs = [(run.times[cell].samples, run.times[base].samples) for run in both]
+            ratios.append(Ratio(cell, base, *bootstrap.ratio(pairs)))
     return ratios

@@ -21,6 +21,7 @@ from harness.images import dataset
 from harness.images.dataset import Dataset
 from harness.run import execute, job, worker
 from harness.run.latency_plan import LatencyPlan
+from harness.run.latency_run import latency_run
 
 RUNS, WARM_UP_RUNS, WARM_UP_S = 300, 100, 0.5
 TIMEOUT_S = 600
@@ -106,7 +107,7 @@ def _ours(models: Path, variant: Variant, data: Dataset, threads: int) -> float:
     for failure in outputs.failures.values():
         raise SetupError(f"{variant.file}: {failure.reasons[0]}")
     (result,) = outputs.results.values()
-    return float(np.median(result.arrays[f"{variant.kind}.samples"]))
+    return float(np.median(latency_run(result.arrays, variant.kind).times[variant.kind].samples))
 
 
 def _theirs(path: Path, threads: int) -> float:

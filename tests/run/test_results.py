@@ -15,6 +15,7 @@ from harness.images import dataset
 from harness.run import job, worker
 from harness.run.job import Job
 from harness.run.latency_plan import QUICK
+from harness.run.latency_run import latency_run
 from models.config import DIGITS
 
 ANSWERS = {
@@ -22,6 +23,21 @@ ANSWERS = {
     "scale": np.float64(1 / 256),
     "zero_point": np.int64(-128),
     "input_means": np.zeros(2),
+}
+
+
+TIMED = {
+    "kinds": np.array(["int8", "control"]),
+    "control": np.array("int8"),
+    "order": np.array([0, 1]),
+    "state": np.zeros((2, 3, len(worker.STATE))),
+    "memory": np.array([3e6, 2e6]),
+    "cores": np.array([0]),
+    "governor": np.array("unavailable"),
+    **{f"{kind}.samples": np.ones((1, 3)) for kind in ("int8", "control")},
+    **{f"{kind}.warmup": np.ones(3) for kind in ("int8", "control")},
+    **{f"{kind}.{name}": np.float64(1) for kind in ("int8", "control") for name in ("load", "first")},
+    **{f"{kind}.settled": np.array(True) for kind in ("int8", "control")},
 }
 
 
@@ -47,9 +63,36 @@ def test_what_was_asked_for_is_taken(written: Job) -> None:
     assert result is not None
     assert set(result.arrays) == set(ANSWERS)
     assert result.machine.numpy == np.__version__
-    timed = {f"{kind}.samples": np.ones((2, 3)) for kind in ("int8", worker.CONTROL)}
-    answer(written, "latency-1", timed | {"order": np.array([0, 1])})
-    assert job.read_result(written, "latency-1") is not None
+    answer(written, "latency-1", TIMED)
+    result = job.read_result(written, "latency-1")
+    assert result is not None
+    run = latency_run(result.arrays, "latency-1")
+    assert (run.cells, run.control, run.first_loaded, run.order) == (("int8",), "int8", "int8", ("int8", "control"))
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "says"),
+    [
+        ("int8", {"outputs": np.zeros(2)}, "expected outputs of"),
+        ("int8", {"zero_point": None}, "has outputs, scale, input_means, expected"),
+        ("latency-1", {"order": np.array([0, 7])}, "damaged latency"),
+        ("latency-1", {"order": np.array([0, 0])}, "int8: 1 blocks of samples for 2"),
+        ("latency-1", {"state": np.zeros((2, 3, 4))}, "states of shape"),
+        ("latency-1", {"int8.samples": np.zeros((1, 3))}, "int8: 1 blocks"),
+        ("latency-1", {"int8.samples": np.full((1, 3), np.nan)}, "int8: 1 blocks"),
+        ("latency-1", {"int8.samples": np.array(["x"])}, "int8.samples: <U1"),
+        ("latency-1", {"memory": None}, "damaged latency"),
+        ("latency-1", {"int8.load": np.zeros(2)}, "damaged latency"),
+    ],
+)
+def test_arrays_that_do_not_fit_together_are_refused(
+    task: str, changes: dict[str, Any], says: str, written: Job
+) -> None:
+    arrays = (TIMED if job.is_latency(task) else ANSWERS) | changes
+    answer(written, task, {name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(SetupError, match=says) as caught:
+        job.read_result(written, task)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["input_scale", "input_zero_point", "host_outputs", "labels", "reference", "samples"])

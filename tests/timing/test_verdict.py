@@ -19,6 +19,7 @@ from harness.records import record
 from harness.records.baseline import Baseline, load_baseline
 from harness.run.job import Machine
 from harness.run.latency_plan import LatencyPlan
+from harness.run.latency_run import latency_run
 from harness.run.worker import CONTROL, STATE
 from harness.timing import limits, timing_verdict
 from harness.timing.figures import Control, Latency, MarkedBlock, Memory, Ratio, Timing
@@ -56,8 +57,9 @@ def process(
 def judged(
     runs: Sequence[dict[str, Any]], rules: Sequence[LatencyRule] = (), **more: Any
 ) -> tuple[dict[str, Latency], Timing]:
-    figures = timing_verdict.figures(runs)
-    return figures, timing_verdict.timing(runs, figures, 1, rules, **more)
+    measured = [latency_run(arrays, "a test") for arrays in runs]
+    figures = timing_verdict.figures(measured)
+    return figures, timing_verdict.timing(measured, figures, 1, rules, **more)
 
 
 def test_figures_of_five_processes() -> None:
@@ -132,7 +134,7 @@ def test_throttling_and_lost_frequency_are_marked() -> None:
 def test_the_budget_gates(p90_s: float | None, outcome: Outcome) -> None:
     """Kept or broken where the whole interval is; a budget within the interval is not decided."""
     runs = [process(number) for number in range(5)]
-    budget = p90_s or timing_verdict.figures(runs)["int8"].p90
+    budget = p90_s or judged(runs)[0]["int8"].p90
     assert budget is not None
     _, timing = judged(runs, [LatencyRule(kind="int8", p90_s=budget)])
     assert (timing.verdict.outcome, timing.gated) == (outcome, True)
@@ -178,7 +180,7 @@ def test_a_baseline_of_this_host_gates_the_change(tmp_path: Path) -> None:
     assert baseline is not None
     baseline.check(HERE, threads=1)
     runs = [process(number, speed=1 / 1.07) for number in range(5)]
-    changes = baseline.changes(timing_verdict.figures(runs))
+    changes = baseline.changes(judged(runs)[0])
     assert {change.kind for change in changes} == {"float32", "int8"}
     _, slower = judged(runs, rules, changes=changes)
     assert slower.verdict.outcome is Outcome.FAIL

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from harness.output.formats.runs import Runs
 from harness.output.report.style import OUTCOMES, SERIES, bare, cells, fade
 from harness.records.record import Record
-from harness.run.worker import CONTROL, STATE
-from harness.timing import timing_verdict
+from harness.run.latency_run import LatencyRun
+from harness.run.worker import CONTROL
 
 WIDTH = 5.4  # inches
 SHOWN_UP_TO = 0.99  # of the samples; a rare outlier would flatten all else
@@ -127,7 +127,7 @@ def over_time(record: Record) -> Figure:
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.95), max(high, 1.05))
     axes.set_ylabel("relative time")
-    ends = np.cumsum([len(run["order"]) for run in found])
+    ends = np.cumsum([len(run.order) for run in found])
     if record.timing and record.timing.marked:
         begins = [0, *ends]
         marked = [begins[block.process - 1] + block.block for block in record.timing.marked]
@@ -147,24 +147,23 @@ def over_time(record: Record) -> Figure:
     return figure
 
 
-def blocks_of(found: Sequence[timing_verdict.Run]) -> dict[str, list[tuple[int, float]]]:
+def blocks_of(found: Sequence[LatencyRun]) -> dict[str, list[tuple[int, float]]]:
     """By kind, (place in the order of all processes, median seconds) of every block; the control left out."""
     blocks: dict[str, list[tuple[int, float]]] = {}
     place = 0
     for run in found:
         seen: Counter[str] = Counter()
-        for index in run["order"]:
-            kind = str(run["kinds"][index])
-            if kind != CONTROL:
-                blocks.setdefault(kind, []).append((place, float(np.median(run[f"{kind}.samples"][seen[kind]]))))
-            seen[kind] += 1
+        for cell in run.order:
+            if cell != CONTROL:
+                blocks.setdefault(cell, []).append((place, float(np.median(run.times[cell].samples[seen[cell]]))))
+            seen[cell] += 1
             place += 1
     return blocks
 
 
-def _state(found: Sequence[timing_verdict.Run], name: str) -> Array:
+def _state(found: Sequence[LatencyRun], name: str) -> Array:
     """A source's reading in the middle of every block; nan: unavailable."""
-    return np.concatenate([run["state"][:, 1, STATE.index(name)] for run in found])
+    return np.concatenate([run.column(name)[:, 1] for run in found])
 
 
 def label(runs: Runs, device: str, kind: str) -> str:
@@ -176,7 +175,7 @@ def label(runs: Runs, device: str, kind: str) -> str:
 
 def samples(record: Record, kind: str) -> Array | None:
     """Every timed inference of a variant, in seconds; none where none was timed."""
-    found = [run[f"{kind}.samples"].ravel() for run in record.arrays.latency_runs() if kind in run["kinds"]]
+    found = [run.times[kind].samples.ravel() for run in record.arrays.latency_runs() if kind in run.times]
     return np.concatenate(found) if found else None
 
 
