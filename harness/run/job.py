@@ -36,6 +36,7 @@ LATENCY = "latency"  # the tasks of it are latency-1, latency-2, ...
 CONTROL_OF = "int8"  # whose file is measured twice, where there is one: the fastest, so that a bias shows most
 ANSWERS = "answers"
 TENSORS = "tensors"
+MAX_TENSORS = 256  # that a part of a model gives
 
 
 def is_latency(task: str) -> bool:
@@ -292,6 +293,8 @@ def read_result(job: Job, task: str) -> Result | None:
 
 def _arrays_of(entry: Mapping[str, Any]) -> set[str]:
     """What the arrays of a task's result may be called."""
+    if entry["do"] == TENSORS:
+        return set(map(str, range(MAX_TENSORS)))
     if entry["do"] != LATENCY:
         return set(worker.ANSWERS)
     return {*worker.PROCESS, *(f"{kind}.{name}" for kind in entry["order"] for name in worker.TIMES)}
