@@ -282,9 +282,9 @@ def read_result(job: Job, task: str) -> Result | None:
     (entry,) = (entry for entry in json.loads(job.plan.read_text())["tasks"] if entry["name"] == task)
     if unknown := arrays.keys() - _arrays_of(entry):
         raise SetupError(f"{path}: the result has an array {min(unknown)!r}, which the job did not ask for; run again")
-    if arrays and is_latency(task):
+    if arrays and entry["do"] == LATENCY:
         latency_run(arrays, str(path))
-    elif arrays and (arrays.keys() != set(worker.ANSWERS) or arrays["outputs"].ndim != 2):
+    if arrays and entry["do"] == ANSWERS and (arrays.keys() != set(worker.ANSWERS) or arrays["outputs"].ndim != 2):
         raise SetupError(
             f"{path}: the result has {', '.join(arrays)}, expected outputs of [images, classes]; run again"
         )

@@ -39,7 +39,7 @@ def first(written: Job, statement: str, before: str) -> None:
 def signals_itself(written: Job, kind: str, number: signal.Signals) -> None:
     """Have the job's worker meet a signal before it answers with this variant."""
     meets = f'task["variants"].get("{kind}") and task["do"] == "answers" and os.kill(os.getpid(), {int(number)})'
-    first(written, meets, "arrays = answers(contents")
+    first(written, meets, 'arrays = {"answers": answers')
 
 
 def test_a_killed_worker_leaves_one_variant_inconclusive(tiny_job: Job) -> None:
