@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tabulate import tabulate
 
 from harness.core.outcome import Outcome
 from harness.output.formats import figures, words
-from harness.output.formats.runs import Runs
+from harness.output.formats.runs import Runs, overview
+from harness.records.record import CellRecord
 
 HEADERS = ("variant", "device", "", "accuracy", "drop (interval)", "flips", "size", "median", "speed-up")
 
@@ -36,7 +39,8 @@ def render(runs: Runs) -> str:
         "",
         _text(words.sentence(runs)),
         "",
-        tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=["left"] * len(headers)),
+        *_overview(runs),
+        _table(rows, headers),
         "",
     ]
     lines += [
@@ -56,12 +60,35 @@ def render(runs: Runs) -> str:
         lines += [f"- {_text(device)}: {_text(note)}" for note in record.notes]
     first = runs.records[0]
     lines += [
+        *(f"- {_text(sentence)}" for sentence in words.to_ship(runs)),
         "",
         f"<sub>model `{first.model.sha256[:12]}`, images `{first.data.sha256[:12]}`, "
         f"{_text(first.machine.runtime)}, {first.started}. Drop: points of accuracy "
         "below the Keras model. Flips: answers unlike its (-broken +fixed).</sub>",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _overview(runs: Runs) -> list[str]:
+    """Of each device with several accelerators: variants down, accelerators across."""
+    lines = []
+    for device, record in runs.each():
+        accelerators, places = overview(record)
+        if len(accelerators) > 1:
+            rows = [(f"**{variant}**", *map(_place, cells)) for variant, cells in places.items()]
+            lines += [_text(device), "", _table(rows, ("variant", *accelerators)), ""]
+    return lines
+
+
+def _place(cell: CellRecord | None) -> str:
+    if cell is None:
+        return figures.NONE
+    flips = f", {cell.parity.flips} flips" if cell.parity else ""
+    return f"{words.MARKS[cell.verdict.outcome]} {cell.verdict.outcome}{flips}"
+
+
+def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=["left"] * len(headers))
 
 
 def _text(text: str) -> str:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from harness.core.cell import Cell
+from harness.core.cell import Accelerator, Cell
 from harness.core.errors import SetupError
 from harness.core.outcome import SEVERITY, Outcome
 from harness.records.record import FILE, CellRecord, Record
 from harness.records.rejudge import rejudge
 
+Preference = Literal["fastest", "smallest", "least-changed"]
+
 
 @dataclass(frozen=True)
 class Runs:
-    """Records and, in the same order, the names of their devices, each another."""
+    """Records and, in the same order, their devices' names, all different. prefer: of variants that pass."""
 
     records: tuple[Record, ...]
     devices: tuple[str, ...]
+    prefer: Preference = "fastest"
 
     @property
     def outcome(self) -> Outcome:
@@ -62,13 +66,21 @@ def of(records: Sequence[Record]) -> Runs:
     return Runs(tuple(records), tuple(names))
 
 
-def read(paths: Sequence[Path], policy: Path | None = None) -> Runs:
+def read(paths: Sequence[Path], policy: Path | None = None, prefer: Preference = "fastest") -> Runs:
     """Stored runs, judged anew from their arrays. A folder stands for all records in it.
 
     Raises SetupError as `rejudge` and `of` do.
     """
     files = [file for path in paths for file in (_in(path) if path.is_dir() else [path])]
-    return of([rejudge(file, policy) for file in files])
+    return replace(of([rejudge(file, policy) for file in files]), prefer=prefer)
+
+
+def overview(record: Record) -> tuple[list[Accelerator], dict[str, list[CellRecord | None]]]:
+    """Accelerators across, variants down, the cell of each place. None for a place that was not checked."""
+    places = {(cell.variant, cell.accelerator): cell for cell in record.cells}
+    across = list(dict.fromkeys(cell.accelerator for cell in record.cells))
+    down = dict.fromkeys(cell.variant for cell in record.cells)
+    return across, {variant: [places.get((variant, accelerator)) for accelerator in across] for variant in down}
 
 
 def device_name(record: Record) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.core.outcome import Outcome
+from harness.output.formats.recommend import recommend
 from harness.output.formats.runs import Runs
 from harness.run.job import Ran
 
@@ -29,6 +30,15 @@ def sentence(runs: Runs) -> str:
     subjects = {1: "The variant answers", 2: "Both variants answer"}
     subject = subjects.get(len(runs.cells), f"All {len(runs.cells)} variants answer")
     return f"{subject} like the Keras model, within the policy's limits ({images}, {where})."
+
+
+def to_ship(runs: Runs) -> list[str]:
+    """A sentence for each device and accelerator: which variant to ship, and why."""
+    several = len(runs.devices) > 1
+    return [
+        f"{f'{best.device}, ' if several else ''}{best.accelerator}: ship {best.variant or 'none'}, {best.reason}"
+        for best in recommend(runs)
+    ]
 
 
 def what_ran(ran: Ran) -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.core.cell import Accelerator
 from harness.core.outcome import Outcome, Verdict
 from harness.judge import stages
 from harness.judge.rules import points
-from harness.output.formats import figures
-from harness.output.formats.runs import device_name
-from harness.output.formats.words import what_ran
+from harness.output.formats import figures, words
+from harness.output.formats.runs import device_name, overview
 from harness.output.terminal.style import coloured, fit, grid
 from harness.records.flips import flipped_images
 from harness.records.record import CellRecord, Record
@@ -27,10 +25,13 @@ MAX_PASSES_EXPLAINED = 4  # cells; of more, the reasons of those that pass are l
 
 def table(record: Record) -> str:
     """The record for a person: what was answered, what it costs, the reasons, the verdict last."""
-    accelerators = list(dict.fromkeys(cell.accelerator for cell in record.cells))
-    lines = _overview(record, accelerators) if len(accelerators) > 1 else []
+    accelerators, places = overview(record)
+    several, lines = len(accelerators) > 1, []
+    if several:
+        rows = [(variant, *map(_place, cells)) for variant, cells in places.items()]
+        lines += [grid(rows, ("variant", *accelerators), left=len(accelerators) + 1), ""]
     for accelerator in accelerators:
-        lines += [f"on {accelerator}"] * (len(accelerators) > 1)
+        lines += [f"on {accelerator}"] * several
         cells = [cell for cell in record.cells if cell.accelerator == accelerator]
         lines += [_answers(record, cells), ""]
         if accelerator == accelerators[0] or any(cell.latency for cell in cells):
@@ -54,11 +55,12 @@ def table(record: Record) -> str:
 
 
 def tables(runs: Runs) -> str:
-    """Several devices' records, one below the other, and the verdict of all."""
-    if len(runs.records) == 1:
-        return table(runs.records[0])
-    parts = [f"{device}\n\n{table(record)}" for device, record in runs.each()]
-    return "\n\n".join([*parts, f"verdict of {len(parts)} devices: {coloured(runs.outcome)}"])
+    """Each device's record, the verdict of all, and which variant to ship."""
+    several = len(runs.devices) > 1
+    parts = [f"{device}\n\n{table(record)}" if several else table(record) for device, record in runs.each()]
+    if several:
+        parts.append(f"verdict of {len(parts)} devices: {coloured(runs.outcome)}")
+    return "\n\n".join([*parts, fit("\n".join(words.to_ship(runs)))])
 
 
 def runs(comparison: Comparison) -> str:
@@ -123,16 +125,6 @@ def _speed(record: Record, cells: Sequence[CellRecord]) -> str:
     return grid(rows, SPEED)
 
 
-def _overview(record: Record, accelerators: Sequence[Accelerator]) -> list[str]:
-    """Variants down, accelerators across."""
-    by_place = {(cell.variant, cell.accelerator): cell for cell in record.cells}
-    rows = [
-        (variant, *(_place(by_place.get((variant, accelerator))) for accelerator in accelerators))
-        for variant in dict.fromkeys(cell.variant for cell in record.cells)
-    ]
-    return [grid(rows, ("variant", *accelerators), left=len(accelerators) + 1), ""]
-
-
 def _place(cell: CellRecord | None) -> str:
     if cell is None:
         return "-"
@@ -144,7 +136,7 @@ def _explained(cell: CellRecord) -> list[str]:
     """A cell's reasons, what ran it, and where along the chain it lost most."""
     lines = _reasons(cell.name, cell.verdict)
     if cell.ran and cell.accelerator != "cpu":
-        lines.append(f"  {what_ran(cell.ran)}")
+        lines.append(f"  {words.what_ran(cell.ran)}")
     if worst := stages.lost_most(cell.stages):
         flipped = f"{worst.flips} flip{'' if worst.flips == 1 else 's'}"
         lines.append(
