@@ -1,9 +1,9 @@
-"""What is known of each variant: manifest.json beside the .tflite files. Reads without TensorFlow.
+"""manifest.json beside the .tflite files describes each variant. It is read without TensorFlow.
 
 A variant's kind names its file, its entry and its row in every table: ARITHMETIC[_mixed][_float_io], where ARITHMETIC
-is float32, float16 (weights; computes in float32), dynamic_range (int8 weights, activations quantized while running),
-int8, or int16x8 (activations x weights); _mixed leaves the layers that quantization hurts most in float32, _float_io
-takes and gives float32.
+is float32, float16 (weights; it computes in float32), dynamic_range (int8 weights, activations are quantized at run
+time), int8, or int16x8 (activations x weights). _mixed keeps the layers that quantization hurts most in float32;
+_float_io has float32 inputs and outputs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.images.spec import ModelSpec
 SCHEMA = "harness-manifest/3"
 FILE = "manifest.json"
 MAX_VARIANTS = 1000
-KINDS = ("float32", "dynamic_range", "int8")  # made unless others are asked for
+KINDS = ("float32", "dynamic_range", "int8")  # converted unless others are asked for
 MIXED = "int8_mixed_float_io"
 KNOWN_KINDS = (*KINDS, "float16", "int8_float_io", "int16x8", "int16x8_float_io", MIXED)
 Kind = Annotated[
@@ -33,7 +33,7 @@ CALIBRATED = tuple(kind for kind in KNOWN_KINDS if kind.startswith("int"))
 
 
 class Quantization(Shape):
-    """real = (stored - zero_point) * scale; scale 0.0 where the tensor is float."""
+    """real = (stored - zero_point) * scale; the scale is 0.0 if the tensor is float."""
 
     dtype: str
     scale: float
@@ -41,18 +41,18 @@ class Quantization(Shape):
 
 
 class Loaded(Shape):
-    """A runtime that was given the file: of `images` inputs, `same_top1` were answered as by the first runtime."""
+    """A runtime that was given the file: for `same_top1` of `images` inputs it predicts what the first runtime does."""
 
     runtime: str  # name and version
     images: int
     same_top1: int
-    problem: str | None  # why it did not run there
+    problem: str | None  # why the file did not run
 
 
 class Mixed(Shape):
-    """What a mixed variant leaves in float32, and what that was chosen by."""
+    """Which layers of a mixed variant stay in float32, and how they were chosen."""
 
-    float_layers: tuple[str, ...]  # tensors that the layers give
+    float_layers: tuple[str, ...]  # by the tensors that they output
     layers: int
     max_flips: int
     flips: int  # against float32, on the images below
@@ -72,8 +72,8 @@ class Variant(Shape):
     spec: ModelSpec
     batch_norms_folded: int
     batch_norms_kept: Mapping[str, str]  # layer -> why it could not be folded exactly
-    notes: tuple[str, ...]  # what a person should know of how it was made
-    calibration_sha256: str | None  # of the calibration set, where one was used
+    notes: tuple[str, ...]  # what a person should know about the conversion
+    calibration_sha256: str | None  # None if no calibration set was used
     calibration_size: int | None
     calibration_warnings: tuple[str, ...]
     mixed: Mixed | None
@@ -81,7 +81,7 @@ class Variant(Shape):
     output: Quantization
     op_versions: Mapping[str, int]
     oldest_runtime: str | None  # the first TensorFlow Lite version that has these op versions
-    runtimes: tuple[Loaded, ...]  # what was seen to load it when it was made; the first is the converter's own
+    runtimes: tuple[Loaded, ...]  # that were tried when it was converted; the first is the converter's own
 
     def path(self, folder: Path) -> Path:
         return folder / self.file
@@ -93,7 +93,7 @@ class Manifest(Shape, tag_field="schema", tag=SCHEMA):
     def __post_init__(self) -> None:
         kinds = [variant.kind for variant in self.variants]
         if repeated := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
-            raise ValueError(f"{repeated[0]} stands in it twice")
+            raise ValueError(f"{repeated[0]} is in it twice")
 
 
 def read(folder: Path) -> dict[str, Variant]:
@@ -120,18 +120,18 @@ def encode(variants: Mapping[str, Variant]) -> bytes:
 
 
 def spec_of(variants: Mapping[str, Variant], folder: Path) -> ModelSpec:
-    """What all of them take and give. Raises SetupError where there are none, or they were made for different ones."""
-    found: dict[ModelSpec, str] = {}
+    """The model spec that all of them share. Raises SetupError if there are none, or if their specs differ."""
+    specs: dict[ModelSpec, str] = {}
     for kind, variant in variants.items():
-        found.setdefault(variant.spec, kind)
-    if not found:
+        specs.setdefault(variant.spec, kind)
+    if not specs:
         raise SetupError(f"{folder}: its manifest names no variants; convert again")
-    if len(found) > 1:
-        first, second = list(found.values())[:2]
+    if len(specs) > 1:
+        first, second = list(specs.values())[:2]
         raise SetupError(
-            f"{folder}: {first} and {second} were made for other class names, sizes or pixels; convert all again"
+            f"{folder}: {first} and {second} were converted for other class names, sizes or pixels; convert all again"
         )
-    return next(iter(found))
+    return next(iter(specs))
 
 
 def contents(folder: Path, variants: Mapping[str, Variant]) -> dict[str, bytes]:

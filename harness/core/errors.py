@@ -1,4 +1,4 @@
-"""What stops a command, and with which exit code."""
+"""Exit codes, and the error for what a user can mend."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ class Exit(IntEnum):
 
 
 class SetupError(Exception):
-    """A command cannot be done: one line saying what was received, what was expected and what to do."""
+    """The command cannot run: one line says what was received, what was expected and what to do."""

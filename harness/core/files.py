@@ -17,12 +17,12 @@ def sha256(content: bytes) -> str:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file under its final name only when it is complete. Raises SetupError where that fails."""
+    """Write a file atomically. Raises SetupError if it cannot be written."""
     write_atomic_together({path: content})
 
 
 def write_atomic_together(contents: Mapping[Path, bytes]) -> None:
-    """Write files under their final names only when all are complete; renamed in order. Raises SetupError."""
+    """Write files completely under other names, then rename them in order. Raises SetupError."""
     partials: dict[Path, Path] = {}
     try:
         for path, content in contents.items():
@@ -64,7 +64,7 @@ def read_capped(path: Path, max_bytes: int, expected: str) -> bytes:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise SetupError, before any work is done, where files could not be written into a folder."""
+    """Raise SetupError, before any work is done, if files cannot be written into a folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -1,4 +1,4 @@
-"""How long work says what it is doing."""
+"""How long-running work reports its progress."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_a_file_outside_the_folder_is_refused(file: object, tmp_path: Path) -> N
         (lambda content: content["variants"][0]["input"].update(scale=float("nan")), "not valid JSON"),
         (lambda content: content["variants"][0]["spec"].update(class_names=["a"]), "variants[0].spec: 1 classes"),
         (lambda content: content["variants"][0]["spec"].update(std=[0]), "std = [0.0]: expected numbers above 0"),
-        (lambda content: content["variants"].append(content["variants"][0]), "int8 stands in it twice"),
+        (lambda content: content["variants"].append(content["variants"][0]), "int8 is in it twice"),
         (lambda content: content.update(variants={}), "variants = {}: expected a list"),
         (lambda content: content.update(variants=content["variants"] * 1001), "of length <= 1000"),
         (lambda content: content.update(variants=[{}] * 1_000_000), "variants[0]: expected the key 'kind'"),
@@ -110,5 +110,5 @@ def test_a_manifest_of_another_size_is_refused_unread(tmp_path: Path, monkeypatc
 
 def test_variants_of_different_models_do_not_go_together(tmp_path: Path) -> None:
     other = replace(a_variant(), spec=replace(DIGITS, pixel_range=(-1.0, 1.0)))
-    with pytest.raises(SetupError, match="int8 and float32 were made for other class names"):
+    with pytest.raises(SetupError, match="int8 and float32 were converted for other class names"):
         manifest.spec_of({"int8": a_variant(), "float32": other}, tmp_path)
