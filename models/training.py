@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -101,8 +103,8 @@ def train(settings: TrainConfig) -> keras.Model:
 
 def compile_model(settings: TrainConfig, steps: int) -> keras.Model:
     """The network to train, its optimizer built. steps: in an epoch."""
-    keras.mixed_precision.set_dtype_policy(settings.precision)
-    model = _build(settings, batch_norm=FusedBatchNormalization)
+    with _precision(settings.precision):
+        model = _build(settings, batch_norm=FusedBatchNormalization)
     rate = learning_rate_schedule(settings, steps) if settings.schedule == "cosine" else settings.learning_rate
     optimizer = NesterovSGD(rate, momentum=settings.momentum, l2=settings.weight_decay)
     optimizer.build(model.trainable_variables)
@@ -130,15 +132,21 @@ def learning_rate_schedule(settings: TrainConfig, steps: int) -> Any:
 
 def plain_model(trained: keras.Model, settings: TrainConfig) -> keras.Model:
     """The same weights in a float32 model of Keras's own layers: what ships."""
+    with _precision("float32"), alone():
+        model = _build(settings)
+        model.set_weights(trained.get_weights())
+    return model
+
+
+@contextmanager
+def _precision(name: str) -> Iterator[None]:
+    """Layers built inside compute with this precision; the process's own setting stays as it was."""
     policy = keras.mixed_precision.dtype_policy()
-    keras.mixed_precision.set_dtype_policy("float32")
+    keras.mixed_precision.set_dtype_policy(name)
     try:
-        with alone():
-            model = _build(settings)
-            model.set_weights(trained.get_weights())
+        yield
     finally:
         keras.mixed_precision.set_dtype_policy(policy)
-    return model
 
 
 def scales(model: keras.Model) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -62,6 +63,17 @@ def forked_keras() -> Iterator[None]:
 def real_keras_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keras processes are started as users start them."""
     monkeypatch.setattr(KerasProcess, "launch", staticmethod(LAUNCH))
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """As on a full disk, writing beyond fails, for this process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ CONVERTER_SOURCES = (
     ROOT / "harness" / "artifacts",
     ROOT / "harness" / "core",
     ROOT / "harness" / "images",
+    ROOT / "harness" / "run" / "runtimes.py",
     ROOT / "harness" / "run" / "worker.py",
 )
 PACKAGES = ("ai-edge-litert", "keras", "litert-quantizer", "numpy", "pillow", "tensorflow-cpu", "tensorflow")

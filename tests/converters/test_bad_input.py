@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +22,7 @@ from harness.core.errors import SetupError
 from harness.core.files import write_atomic_together
 from harness.images import dataset
 from harness.images.spec import ModelSpec
-from tests.conftest import CALIBRATION, DIGITS, TEST_IMAGES
+from tests.conftest import CALIBRATION, DIGITS, TEST_IMAGES, files_no_larger_than
 
 KERAS_2 = Path(__file__).parent / "keras2.h5"  # written by Keras 2.15: convolution, batch norm, ReLU, pooling, dense
 
@@ -260,17 +259,6 @@ def test_arrays_that_do_not_fit_are_refused(tiny_model: Path, tmp_path: Path) ->
         with pytest.raises(SetupError, match=says):
             conversion.convert(tiny_model, tmp_path / "out", Images(spoilt))
     assert not (tmp_path / "out").exists()
-
-
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """As on a full disk, writing beyond fails, for this process."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
