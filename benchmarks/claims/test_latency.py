@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.claims.conftest import Claim
 from benchmarks.conftest import VARIANTS
 from harness.artifacts import manifest
 from harness.artifacts.manifest import Variant
@@ -73,21 +74,19 @@ def measure(
 
 @pytest.mark.parametrize("kind", ["float32", KIND])
 def test_beside_litert_benchmark(
-    kind: str, variants: dict[str, Variant], data: Dataset, benchmark: BenchmarkFixture
+    kind: str, variants: dict[str, Variant], data: Dataset, benchmark: BenchmarkFixture, claim: Claim
 ) -> None:
     """Ours / litert-benchmark's median on the same file and thread, turn by turn: 0.97 to 1.03 in the median of 10."""
-    low, high = 0.97, 1.03
     turns = benchmark.pedantic(lambda: list(litert_benchmark.compare(VARIANTS, variants[kind], data, 1, 10)), rounds=1)
     ratio = median(turn.ratio for turn in turns)
-    benchmark.extra_info |= {"ratio": ratio, "target": [low, high], "turns": [turn.ratio for turn in turns]}
-    assert low <= ratio <= high
+    what = f"latency: {kind}'s median / litert-benchmark's"
+    claim(what, ratio, at_least=0.97, at_most=1.03, turns=[turn.ratio for turn in turns])
 
 
 def test_controls_and_planted_slowdowns(
-    variants: dict[str, Variant], data: Dataset, tmp_path: Path, benchmark: BenchmarkFixture
+    variants: dict[str, Variant], data: Dataset, tmp_path: Path, benchmark: BenchmarkFixture, claim: Claim
 ) -> None:
     """Of 40 intervals of the same file twice at least 36 hold 1, the median 4 % wide at most; 36 call a planted 5 %."""
-    widest = 0.04
 
     def repetitions() -> list[Repetition]:
         found = []
@@ -101,24 +100,17 @@ def test_controls_and_planted_slowdowns(
     called = sum(one.slower.interval is not None and one.slower.interval.low > 1 for one in found)
     held = sum(interval.low <= 1 <= interval.high for interval in controls)
     width = median(interval.high - interval.low for interval in controls)
-    benchmark.extra_info |= {
-        "held": held,
-        "called": called,
-        "of": REPETITIONS,
-        "median_width": width,
-        "planted": PLANTED,
-        "median_ratio": median(one.slower.ratio for one in found),
-    }
-    assert held >= AT_LEAST
-    assert width <= widest
-    assert called >= AT_LEAST
+    claim(f"latency: of {REPETITIONS} intervals of a file beside itself, those that hold 1", held, at_least=AT_LEAST)
+    claim("latency: the median width of these intervals", width, at_most=0.04)
+    slower = median(one.slower.ratio for one in found)
+    what = f"latency: of {REPETITIONS} planted slow-downs of {PLANTED - 1:.0%}, those that are called"
+    claim(what, called, at_least=AT_LEAST, median_ratio=slower)
 
 
 def test_a_load_on_its_core_is_flagged(
-    variants: dict[str, Variant], data: Dataset, tmp_path: Path, benchmark: BenchmarkFixture
+    variants: dict[str, Variant], data: Dataset, tmp_path: Path, benchmark: BenchmarkFixture, claim: Claim
 ) -> None:
     """A busy program on each core while the third of five processes measures: most of that one's blocks are marked."""
-    least = 0.8
     busy: list[subprocess.Popen[bytes]] = []
 
     def plant(task: str, done: int, total: int) -> None:
@@ -140,14 +132,15 @@ def test_a_load_on_its_core_is_flagged(
             process.wait()
     own = timing.blocks / timing.processes
     marked = [sum(block.process == process for block in timing.marked) / own for process in range(1, 6)]
-    benchmark.extra_info |= {"marked_by_process": marked, "reasons": timing.verdict.reasons}
-    assert marked[2] >= least
+    others = {"marked_by_process": marked, "reasons": timing.verdict.reasons}
+    claim("latency: blocks beside a load on their core that are marked", marked[2], at_least=0.8, **others)
     assert "other programs" in str([block.marks for block in timing.marked if block.process == 3])
 
 
-def test_the_workers_own_overhead(variants: dict[str, Variant], data: Dataset, benchmark: BenchmarkFixture) -> None:
+def test_the_workers_own_overhead(
+    variants: dict[str, Variant], data: Dataset, benchmark: BenchmarkFixture, claim: Claim
+) -> None:
     """A block's time per inference as the worker reports it is within 1 % of a bare loop's of nothing but invokes."""
-    target = 0.01
     model = worker.load(variants[KIND].path(VARIANTS).read_bytes(), 1)
     prepared = model.quantize(data.inputs()[::10])
     warmup, _ = worker.warm_up(model, prepared, {"warmup_s": 0.5, "block_s": 0.04})
@@ -169,5 +162,4 @@ def test_the_workers_own_overhead(variants: dict[str, Variant], data: Dataset, b
         return median(quotients) - 1
 
     overhead = benchmark.pedantic(turns, rounds=1)
-    benchmark.extra_info |= {"overhead": overhead, "target": target}
-    assert abs(overhead) < target
+    claim("latency: a block's time beside a bare loop's, difference", abs(overhead), at_most=0.01)
