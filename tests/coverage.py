@@ -23,10 +23,10 @@ def outcomes(images: int, drop: float, fixed: float, sets: int = SETS, seed: int
     rng = np.random.default_rng([seed, images, round(drop * 1e6), round(fixed * 1e6)])
     drawn = rng.multinomial(images, [fixed + drop, fixed, 1 - 2 * fixed - drop], sets)
     found: Counter[str] = Counter()
-    for (broken, mended), count in Counter(map(tuple, drawn[:, :2].tolist())).items():
-        if paired_tests.largest_drop(broken, mended, images, ALPHA) <= MARGIN:
+    for (regressions, improvements), count in Counter(map(tuple, drawn[:, :2].tolist())).items():
+        if paired_tests.max_drop(regressions, improvements, images, ALPHA) <= MARGIN:
             found["PASS"] += count
-        elif paired_tests.smallest_drop(broken, mended, images, ALPHA) > MARGIN:
+        elif paired_tests.min_drop(regressions, improvements, images, ALPHA) > MARGIN:
             found["FAIL"] += count
         else:
             found["INCONCLUSIVE"] += count

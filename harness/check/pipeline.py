@@ -90,7 +90,7 @@ def prepare(
 ) -> Subject:
     """A folder's variants, the images, and the reference. Raises SetupError."""
     variants = select(manifest.read(models), kinds, models)
-    policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
+    policy.check_variants(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
     takes = spec_of(variants, models, reference_model)
     data = dataset.load(data_folder, takes, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
     expected = references.obtain(reference_model, data, models, step)

@@ -83,7 +83,7 @@ def subject(
 ) -> Subject:
     """Raises SetupError: no such variants, stale or damaged ones, limits of an unknown kind."""
     variants = pipeline.select(manifest.read(models), kinds, models)
-    policy.check_kinds(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
+    policy.check_variants(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
     pipeline.spec_of(variants, models, reference_model)
     return Subject(models, variants, reference_model, reference.model_sha256(reference_model), limits, plan, baseline)
 
@@ -364,7 +364,7 @@ class _Total:
 
     def _count(self, cell: Cell, answered: Predictions) -> None:
         try:
-            counted = predictions.count(cell, answered, self.images)
+            counted = predictions.count(cell, answered, self._what.limits, self.images)
         except ValueError as error:
             self._wrong.setdefault(str(cell), str(error))
             return

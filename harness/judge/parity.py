@@ -3,56 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.artifacts.outputs import FloatArray
+from harness.core.shapes import Shape
 from harness.images.spec import numbers
 from harness.judge import tally
-from harness.judge.tally import CHANGES, LEAST_PROBABILITY, Tally
+from harness.judge.tally import CHANGES, Moments, Tally
+
+SUM_TOLERANCE = 0.1  # of the sum of an image's probabilities, and how far below 0 one may be
 
 
-@dataclass(frozen=True)
-class Changes:
-    """Images where only the reference is right (broken) or only the variant is (fixed).
+class Changes(Shape):
+    """Images where only the reference is right (regressions) or only the variant is (improvements).
 
     As answered, where a tie goes to the lower class; at best and at worst, where it goes for or against the variant.
     """
 
-    broken: int
-    fixed: int
-    broken_best: int
-    fixed_best: int
-    broken_worst: int
-    fixed_worst: int
+    regressions: int
+    improvements: int
+    regressions_best: int
+    improvements_best: int
+    regressions_worst: int
+    improvements_worst: int
 
 
-@dataclass(frozen=True)
-class ClassParity:
-    """One class: its images, how many of them are read rightly, and how many images are answered with it."""
+class ClassParity(Shape):
+    """One class: its images, how many of them the variant answers rightly, and how many images it answers with it.
+
+    Best and worst count ties for and against the variant.
+    """
 
     label: int
     name: str
     images: int
-    recall: float | None  # none without images
+    recall: float | None  # None if it has no images
     reference_recall: float | None
+    right_best: int
+    right_worst: int
     answers: int
     reference_answers: int
     changes: Changes
 
 
-@dataclass(frozen=True)
-class Parity:
+class Mean(Shape):
+    """Of a value of each image; variance: of one image's, unbiased (0 for one image)."""
+
+    mean: float
+    variance: float
+
+
+class Parity(Shape):
     """A variant against the reference. Shares are 0..1 of all images; flips and ties are counts.
 
     A flip is another top-1 class than the reference's. A tie is an image whose largest output two classes
     share (int8 outputs have 256 steps): top-1 is then the lower class. Best and worst count ties for and against the
     variant; a tie between the same classes as the reference's is no change.
-    The probability difference is each image's largest; the divergence is Kullback-Leibler's, of the variant's
-    outputs from the reference's, in nats; ece is the expected calibration error of the largest probability.
+    The probability difference is each image's largest over the classes. `far` images have more than `cap`, the
+    policy's max_probability_difference. For the capped means an image counts as at most the cap (see rules). The
+    divergence is Kullback-Leibler's, of the variant's outputs from the reference's, and the log loss the negative
+    logarithm of the label's probability, both in nats and per image.
     """
 
     images: int
@@ -65,24 +77,32 @@ class Parity:
     flips_best: int
     flips_worst: int
     ties: int
-    largest_probability_difference: float
+    max_probability_difference: float
     mean_probability_difference: float
     divergence: float
-    ece: float
-    reference_ece: float
+    log_loss: float
+    reference_log_loss: float
+    cap: float
+    far: int
+    capped_probability_difference: Mean
+    capped_log_loss_rise: Mean
     changes: Changes
     classes: tuple[ClassParity, ...]
 
 
 def compare(
-    outputs: FloatArray, reference: FloatArray, labels: npt.NDArray[np.int64], class_names: Sequence[str] = ()
+    outputs: FloatArray,
+    reference: FloatArray,
+    labels: npt.NDArray[np.int64],
+    class_names: Sequence[str] = (),
+    cap: float = 1.0,
 ) -> Parity:
     """Figures for outputs [N, classes] beside the reference's, and labels [N]. class_names: numbers unless given.
 
     Raises ValueError: nothing to compare, unequal shapes, NaN or infinite values, the same answer to every image,
     no probabilities where the reference gives probabilities.
     """
-    return figures(tally.count(outputs, reference, labels), class_names)
+    return figures(tally.count(outputs, reference, labels, cap=cap), class_names)
 
 
 def figures(counted: Tally, class_names: Sequence[str] = ()) -> Parity:
@@ -102,35 +122,39 @@ def figures(counted: Tally, class_names: Sequence[str] = ()) -> Parity:
         flips_best=totals["flips_best"],
         flips_worst=totals["flips_worst"],
         ties=totals["ties"],
-        largest_probability_difference=counted.largest_difference,
+        max_probability_difference=counted.max_difference,
         mean_probability_difference=float(counted.difference / images),
         divergence=max(0.0, float(counted.divergence / images)),
-        ece=_ece(counted.gaps, images),
-        reference_ece=_ece(counted.reference_gaps, images),
+        log_loss=float(counted.log_loss / images),
+        reference_log_loss=float(counted.reference_log_loss / images),
+        cap=counted.cap,
+        far=counted.far,
+        capped_probability_difference=_mean(counted.capped_difference, images),
+        capped_log_loss_rise=_mean(counted.capped_rise, images),
         changes=Changes(**{name: totals[name] for name in CHANGES}),
         classes=_classes(counted, class_names or numbers(len(counted.confusion))),
     )
 
 
 def _check(counted: Tally) -> None:
-    """Raise ValueError where outputs cannot be compared with the reference's."""
-    for whose, broken in (("", counted.broken), ("the reference's ", counted.reference_broken)):
-        if broken:
-            raise ValueError(f"{whose}NaN or infinite outputs on {broken} of {counted.images} images")
-    if counted.same.holds and not counted.reference_same.holds:
+    """Raise ValueError if outputs cannot be compared with the reference's."""
+    for whose, not_finite in (("", counted.not_finite), ("the reference's ", counted.reference_not_finite)):
+        if not_finite:
+            raise ValueError(f"{whose}NaN or infinite outputs on {not_finite} of {counted.images} images")
+    if counted.constant.holds and not counted.reference_constant.holds:
         raise ValueError(f"constant: the same outputs for all {counted.images} images")
-    tolerance = 0.1 + len(counted.confusion) * LEAST_PROBABILITY
-    if counted.reference_off <= tolerance < max(counted.off_sum.value, -counted.lowest):
+    if counted.reference_off <= SUM_TOLERANCE < max(counted.sum_beyond.value, -counted.lowest):
         raise ValueError(
             f"outputs from {counted.lowest:g} to {counted.highest:g}, on one image adding up to "
-            f"{counted.off_sum.about[0]:g}: no probabilities as the reference's are; not dequantized, or by "
+            f"{counted.sum_beyond.about[0]:g}: no probabilities as the reference's are; not dequantized, or by "
             "the wrong scale and zero point"
         )
 
 
-def _ece(gaps: tuple[Fraction, ...], images: int) -> float:
-    """The mean distance of confidence and accuracy over bins of equal width, by their share of images."""
-    return float(sum(map(abs, gaps), Fraction(0)) / images)
+def _mean(moments: Moments, images: int) -> Mean:
+    mean = moments.total / images
+    variance = (moments.squares - images * mean**2) / max(1, images - 1)
+    return Mean(float(mean), max(0.0, float(variance)))
 
 
 def _classes(counted: Tally, class_names: Sequence[str]) -> tuple[ClassParity, ...]:
@@ -143,6 +167,8 @@ def _classes(counted: Tally, class_names: Sequence[str]) -> tuple[ClassParity, .
             images=images,
             recall=counts["right"][label] / images if images else None,
             reference_recall=counts["reference_right"][label] / images if images else None,
+            right_best=counts["right_best"][label],
+            right_worst=counts["right_worst"][label],
             answers=answers[label],
             reference_answers=reference_answers[label],
             changes=Changes(**{name: counts[name][label] for name in CHANGES}),

@@ -3,120 +3,129 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from harness.core import settings
-from harness.core.cell import Cell
-from harness.core.errors import SetupError
+from msgspec import Meta, field
+
+from harness.core import shapes
+from harness.core.cell import ACCELERATORS, Cell
+from harness.core.shapes import Shape
 
 DEFAULTS = Path(__file__).with_name("policy.toml")
+ANY = "*"
+
+Alpha = Annotated[float, Meta(ge=0.0005, le=0.25)]
+# No number of images can show that a share is 0 or 1.
+Max = Annotated[float, Meta(gt=0, le=1, description="more than 0, such as 0.005, up to 1, which is no limit")]
+Min = Annotated[float, Meta(ge=0, lt=1, description="less than 1, such as 0.99, down to 0, which is no limit")]
+Positive = Annotated[float, Meta(gt=0)]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """One kind's limits, shares of 1; see policy.toml."""
+class Limits(Shape, kw_only=True):
+    """The limits of a cell; see policy.toml."""
 
-    largest_drop: float
-    least_ratio: float
-    largest_flip_share: float
-    largest_class_drop: float
-    least_recall: float
-    largest_probability_difference: float
-    largest_mean_probability_difference: float
-    largest_ece_rise: float
-
-
-@dataclass(frozen=True)
-class LatencyRule:
-    """Limits of the devices and kinds whose names fit the patterns; 0: none. See policy.toml."""
-
-    device: str = "*"
-    kind: str = "*"
-    p90_s: float = 0.0
-    largest_ratio: float = 0.0
+    max_accuracy_drop: Max
+    min_accuracy_ratio: Min
+    max_flip_share: Max
+    max_class_drop: Max
+    min_recall: Min
+    max_probability_difference: Max
+    max_far_share: Max
+    max_mean_probability_difference: Max
+    max_log_loss_rise: Max
+    require_full_acceleration: bool
 
 
-@dataclass(frozen=True)
-class Policy:
-    """alpha: of each end of an interval. quantized: of every kind that has no limits of its own. latency: all apply."""
+class LatencyRule(Shape):
+    """Limits of the cells and devices whose names fit the patterns. None: no limit. See policy.toml."""
 
-    alpha: float
-    quantized: Limits
-    kinds: Mapping[str, Limits] = field(default_factory=dict)
+    device: str = ANY
+    variant: str = ANY
+    accelerator: str = ANY
+    max_p90_s: Positive | None = None
+    max_ratio: Positive | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_p90_s is None and self.max_ratio is None:
+            raise ValueError("limits nothing: expected max_p90_s, in seconds, or max_ratio, such as 1.05")
+
+    def fits(self, cell: Cell) -> bool:
+        return fnmatchcase(cell.variant, self.variant) and fnmatchcase(cell.accelerator, self.accelerator)
+
+
+class Policy(Shape):
+    """alpha: of each end of an interval. tables: limits by cell, where * is any variant. latency: every rule that fits
+    applies."""
+
+    alpha: Alpha
+    tables: Mapping[str, Limits]
     latency: tuple[LatencyRule, ...] = ()
 
+    def __post_init__(self) -> None:
+        if ANY not in self.tables:
+            raise ValueError(f"expected limits for {ANY!r}, any variant")
+
     def limits(self, cell: Cell) -> Limits:
-        """Those of the cell, or else of its variant, or else of every quantized one."""
-        return self.kinds.get(str(cell), self.kinds.get(cell.variant, self.quantized))
+        """Those of the most specific table for a cell."""
+        names = (str(cell), str(Cell(ANY, cell.accelerator)), cell.variant, ANY)
+        return next(self.tables[name] for name in names if name in self.tables)
+
+
+Keys = Mapping[str, Any]  # some of Limits
+
+
+class _File(Shape):
+    """A policy file. An accelerator's table holds keys of Limits, and such tables by variant under `variant`."""
+
+    alpha: Alpha | None = None
+    limits: Keys = field(default_factory=dict)
+    variant: Mapping[str, Keys] = field(default_factory=dict)
+    accelerator: Mapping[str, Keys] = field(default_factory=dict)
+    latency: tuple[LatencyRule, ...] = ()
+
+    def by_cell(self, where: str) -> dict[str, Keys]:
+        """Its tables by cell; * is any variant, on any accelerator if none is named."""
+        tables = {ANY: self.limits, **self.variant}
+        for accelerator, keys in self.accelerator.items():
+            shapes.check_name(accelerator, ACCELERATORS[1:], where, "accelerator")
+            of_variants = shapes.convert(keys.get("variant", {}), dict[str, Keys], f"{where}: {accelerator}.variant")
+            if of_all := {key: value for key, value in keys.items() if key != "variant"}:
+                tables[f"{ANY}@{accelerator}"] = of_all
+            tables |= {f"{variant}@{accelerator}": table for variant, table in of_variants.items()}
+        return tables
 
 
 def load(path: Path | None = None) -> Policy:
     """The defaults, changed by a file's tables. Raises SetupError: unknown keys, impossible values."""
-    default = settings.read(DEFAULTS)
-    if path is None:
-        return _policy(default, str(DEFAULTS))
-    own = settings.read(path)
-    for key, value in own.items():
-        settings.check_name(key, (*default, "latency"), str(path), "key")
-        if key == "latency" and isinstance(value, list) and all(isinstance(table, dict) for table in value):
-            continue
-        tables = [value] if key == "quantized" else value.values() if key == "kinds" and isinstance(value, dict) else []
-        if key != "alpha" and not (isinstance(value, dict) and all(isinstance(table, dict) for table in tables)):
-            expected = "tables, [[latency]]" if key == "latency" else "a table"
-            raise SetupError(f"{path}: {key} = {value!r}: expected {expected}")
-    kinds = {
-        kind: {**default["kinds"].get(kind, {}), **own.get("kinds", {}).get(kind, {})}
-        for kind in (*default["kinds"], *own.get("kinds", {}))
-    }
-    quantized = {**default["quantized"], **own.get("quantized", {})}
-    alpha = own.get("alpha", default["alpha"])
-    whole = {"alpha": alpha, "quantized": quantized, "kinds": kinds, "latency": own.get("latency", [])}
-    return _policy(whole, str(path))
+    default = shapes.convert(shapes.read_toml(DEFAULTS), _File, str(DEFAULTS))
+    file, where = default, str(path or DEFAULTS)
+    if path:
+        file = shapes.convert(shapes.read_toml(path), _File, where)
+    layers: dict[str, dict[str, Any]] = {}
+    for tables in (default.by_cell(where), file.by_cell(where)):
+        for name, keys in tables.items():
+            layers[name] = {**layers.get(name, {}), **keys}
+    variants = [name for name in layers if "@" not in name]
+    for name in [name for name in layers if name.startswith(f"{ANY}@")]:
+        layers |= {combined: layers.get(combined, {}) for variant in variants if (combined := variant + name[1:])}
+    limits = {name: _limits(name, layers, where) for name in layers}
+    return Policy(file.alpha or default.alpha or 0, limits, file.latency)
 
 
-def check_kinds(policy: Policy, known: Iterable[str], where: str) -> None:
-    """Raise SetupError where a kind has limits that no variant bears: a misspelt one would be judged by others."""
+def _limits(name: str, layers: Mapping[str, Keys], where: str) -> Limits:
+    """The keys of all tables that hold for a cell; the more specific one counts."""
+    cell = Cell.parse(name)
+    names = dict.fromkeys((ANY, cell.variant, str(Cell(ANY, cell.accelerator)), name))
+    keys = {key: value for layer in names for key, value in layers.get(layer, {}).items()}
+    return shapes.convert(keys, Limits, f"{where}: {'limits' if name == ANY else name}")
+
+
+def check_variants(policy: Policy, known: Iterable[str], where: str) -> None:
+    """Raise SetupError if limits are for a variant that there is not: a misspelt one would be judged by others."""
     known = list(known)
-    for kind in policy.kinds:
-        settings.check_name(kind, known, where, "kind")
-    for rule in policy.latency:
-        if not any(fnmatchcase(kind, rule.kind) for kind in known):
-            settings.check_name(rule.kind, known, where, "kind")
-
-
-def _policy(table: Mapping[str, Any], where: str) -> Policy:
-    alpha = settings.build(_Alpha, {"alpha": table["alpha"]}, where).alpha
-    if not 0.0005 <= alpha <= 0.25:
-        raise SetupError(f"{where}: alpha = {alpha}: expected 0.0005 to 0.25")
-    quantized = table["quantized"]
-    kinds = {kind: _limits({**quantized, **own}, f"{where}: kinds.{kind}") for kind, own in table["kinds"].items()}
-    rules = tuple(_rule(dict(own), f"{where}: latency") for own in table.get("latency", ()))
-    return Policy(alpha, _limits(quantized, f"{where}: quantized"), kinds, rules)
-
-
-def _rule(table: dict[str, Any], where: str) -> LatencyRule:
-    rule = settings.build(LatencyRule, table, where)
-    for key in ("p90_s", "largest_ratio"):
-        if (value := getattr(rule, key)) < 0:
-            raise SetupError(f"{where}: {key} = {value}: expected more than 0, or 0 for none")
-    if not rule.p90_s and not rule.largest_ratio:
-        raise SetupError(f"{where}: limits nothing: expected p90_s, in seconds, or largest_ratio, such as 1.05")
-    return rule
-
-
-@dataclass(frozen=True)
-class _Alpha:
-    alpha: float
-
-
-def _limits(table: Mapping[str, Any], where: str) -> Limits:
-    limits = settings.build(Limits, dict(table), where)
-    for key, value in asdict(limits).items():
-        if not 0 <= value <= 1:
-            raise SetupError(f"{where}: {key} = {value}: expected a share, 0 to 1")
-    if limits.largest_drop == 0:
-        raise SetupError(f"{where}: largest_drop = 0: no number of images can show that; expected more, such as 0.005")
-    return limits
+    names = [Cell.parse(name).variant for name in policy.tables] + [rule.variant for rule in policy.latency]
+    for name in names:
+        if not any(fnmatchcase(variant, name) for variant in known):
+            shapes.check_name(name, known, where, "variant")

@@ -16,7 +16,7 @@ from harness.judge.agreement import Agreement
 from harness.judge.parity import Parity
 from harness.judge.policy import Policy
 from harness.judge.rules import Check, Statistics
-from harness.judge.stages import Chain, Hop
+from harness.judge.stages import Chain, StageDiff
 from harness.judge.tally import Extreme, Mergeable, Tally
 
 FLOAT = Cell("float32")  # the variant that the others are made from
@@ -30,7 +30,7 @@ class Judged:
     verdict: Verdict
     parity: Parity | None = None
     statistics: Statistics | None = None
-    stages: tuple[Hop, ...] = ()
+    stages: tuple[StageDiff, ...] = ()
     checks: tuple[Check, ...] = ()
     host: Agreement | None = None
 
@@ -73,17 +73,18 @@ class Counted(Mergeable):
     chain: Chain
 
 
-def count(cell: Cell, predictions: Predictions, start: int = 0) -> Counted:
-    """One cell's answers to the images from number `start` on. Raises ValueError where they do not pair."""
+def count(cell: Cell, predictions: Predictions, policy: Policy, start: int = 0) -> Counted:
+    """One cell's answers to the images from number `start` on. Raises ValueError if they do not pair."""
+    cap = policy.limits(cell).max_probability_difference
     wrong = _wrong_inputs(cell, predictions, start)
-    answers = tally.count(predictions.cells[cell], predictions.reference, predictions.labels, start)
+    answers = tally.count(predictions.cells[cell], predictions.reference, predictions.labels, start, cap)
     return Counted(wrong, answers, stages.chain(_stages(cell, predictions), predictions.labels))
 
 
 def judge(cell: Cell, predictions: Predictions, policy: Policy) -> Judged:
     """One cell's verdict; outputs that cannot be compared FAIL."""
     try:
-        counted = count(cell, predictions)
+        counted = count(cell, predictions, policy)
     except ValueError as error:
         return Judged(Verdict(Outcome.FAIL, (str(error),)))
     return replace(conclude(cell, counted, policy, predictions.class_names), host=_host(cell, predictions))
@@ -98,10 +99,12 @@ def conclude(cell: Cell, counted: Counted, policy: Policy, class_names: Sequence
         return Judged(Verdict(Outcome.FAIL, (str(error),)))
     judgement = rules.judge(cell, figures, policy)
     verdict = judgement.verdict
-    if verdict.outcome is Outcome.FAIL:
+    if swapped := tuple(diagnosis.swaps(counted.answers)):
+        verdict = Verdict(Outcome.FAIL, (*swapped, *(verdict.reasons if verdict.outcome is Outcome.FAIL else ())))
+    elif verdict.outcome is Outcome.FAIL:
         patterns = diagnosis.patterns(counted.answers, [part.name for part in figures.classes])
         verdict = Verdict(verdict.outcome, (*verdict.reasons, *patterns))
-    return Judged(verdict, figures, judgement.statistics, counted.chain.hops, judgement.checks)
+    return Judged(verdict, figures, judgement.statistics, counted.chain.diffs, judgement.checks)
 
 
 def not_passed(judged: Judged, incomplete: str) -> Judged:

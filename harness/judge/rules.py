@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from harness.core.cell import Cell
 from harness.core.outcome import SEVERITY, Interval, Outcome, Verdict, within
-from harness.judge import paired_tests
-from harness.judge.parity import Changes, ClassParity, Parity
+from harness.core.shapes import Shape
+from harness.judge import intervals, paired_tests
+from harness.judge.parity import ClassParity, Parity
 from harness.judge.policy import Limits, Policy
 
 NO_SCIPY = (
     "not judged: SciPy is missing; pip install scipy (on a 32-bit Raspberry Pi: apt install python3-scipy), "
     "or copy the record and its .npz to another machine: harness verdict RECORD.json"
 )
+MAX_CLASSES_NAMED = 3
+Ruled = tuple[Outcome, list[str]]  # and what it rests on
+
+HEADLINES = ("max_accuracy_drop", "max_flip_share")  # the reasons of a PASS
 
 
-@dataclass(frozen=True)
-class Statistics:
+class Statistics(Shape):
     """What a variant's figures prove. Intervals of `confidence`, their ends with ties at best and at worst.
 
-    smallest_certifiable_drop: what these images could certify had no answer changed.
+    margin: the largest drop that the policy allows. min_margin: the smallest one that these images could certify if no
+    answer had changed. The means are the capped ones of Parity.
     """
 
     confidence: float
@@ -30,75 +34,65 @@ class Statistics:
     reference_accuracy: Interval
     drop: float
     drop_interval: Interval
-    largest_drop_allowed: float
-    smallest_certifiable_drop: float
+    margin: float
+    min_margin: float
     flip_share: Interval
+    far_share: Interval
+    mean_probability_difference: Interval
+    log_loss_rise: Interval
     mcnemar_p: float
 
 
-@dataclass(frozen=True)
-class Check:
-    """One group of rules: the worst of its findings, and what they say; nothing said, nothing found."""
+class Check(Shape):
+    """The outcome of one rule, which is named by its key in the policy."""
 
-    name: str
+    rule: str
     outcome: Outcome
     reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict, and the statistics that it rests on; none where they could not be had."""
+    """A verdict, and the statistics that it rests on. None if they could not be had."""
 
     verdict: Verdict
     statistics: Statistics | None
     checks: tuple[Check, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Finding:
-    """One rule's outcome; images: how many would decide it, where these do not and some would."""
-
-    outcome: Outcome
-    text: str
-    images: int | None = None
-
-
 def judge(cell: Cell, parity: Parity, policy: Policy) -> Judgement:
-    """A variant's verdict: the worst finding of the rules, and the findings of that severity as reasons."""
+    """A cell's verdict: the worst outcome of all rules, and what the rules of that outcome say."""
     limits = policy.limits(cell)
     try:
-        found = _statistics(parity, limits, policy.alpha)
-        groups = {
-            "accuracy": [_drop(parity, found, policy.alpha)],
-            "flips": [_flips(parity, found, limits, policy.alpha)],
-            "classes": list(_classes(parity, limits, policy.alpha)),
-            "probabilities": list(_measured(parity, limits)),
-        }
+        statistics = _statistics(parity, limits, policy.alpha)
+        checks = tuple(_check(rule, parity, limits, policy.alpha) for rule in RULES)
     except ModuleNotFoundError:
         return Judgement(Verdict(Outcome.INCONCLUSIVE, (NO_SCIPY,)), None)
-    checks = tuple(_check(name, group) for name, group in groups.items())
-    findings = [finding for group in groups.values() for finding in group]
-    outcome = _worst(findings)
-    reasons = [finding.text for finding in findings if finding.outcome is outcome]
+    outcome = max((check.outcome for check in checks), key=SEVERITY.index)
+    worst = [check for check in checks if check.outcome is outcome]
+    if outcome is Outcome.PASS:
+        worst = [check for check in checks if check.rule in HEADLINES]
+    reasons = [reason for check in worst for reason in check.reasons]
     if outcome is Outcome.INCONCLUSIVE:
-        reasons.append(_advice(findings, parity.images))
-    return Judgement(Verdict(outcome, tuple(reasons)), found, checks)
+        needed = [_images_needed(check.rule, parity, limits, policy.alpha) for check in worst]
+        reasons.append(_advice(needed, parity.images))
+    return Judgement(Verdict(outcome, tuple(reasons)), statistics, checks)
 
 
-def _worst(findings: list[_Finding]) -> Outcome:
-    return max((finding.outcome for finding in findings), key=SEVERITY.index, default=Outcome.PASS)
+def _check(rule: str, parity: Parity, limits: Limits, alpha: float) -> Check:
+    outcome, reasons = RULES[rule](parity, limits, alpha)
+    return Check(rule, outcome, tuple(reasons))
 
 
-def _check(name: str, findings: list[_Finding]) -> Check:
-    return Check(name, _worst(findings), tuple(finding.text for finding in findings))
+def _images_needed(rule: str, parity: Parity, limits: Limits, alpha: float) -> int | None:
+    """About how many images would decide what a rule leaves open. None if no number would."""
 
+    def decided(factor: float) -> bool:
+        return RULES[rule](intervals.scaled(parity, factor), limits, alpha)[0] is not Outcome.INCONCLUSIVE
 
-def drop_interval(changes: Changes, images: int, alpha: float) -> Interval:
-    """The drop's interval: the low end with ties for the variant, the high end with ties against it."""
-    return Interval(
-        paired_tests.smallest_drop(changes.broken_best, changes.fixed_best, images, alpha),
-        paired_tests.largest_drop(changes.broken_worst, changes.fixed_worst, images, alpha),
-    )
+    if rule in OF_CLASSES and not all(part.images for part in parity.classes):
+        return None
+    return paired_tests.images_to_decide(parity.images, decided)
 
 
 def _statistics(parity: Parity, limits: Limits, alpha: float) -> Statistics:
@@ -107,121 +101,148 @@ def _statistics(parity: Parity, limits: Limits, alpha: float) -> Statistics:
         confidence=1 - 2 * alpha,
         accuracy=paired_tests.wilson(round(parity.accuracy * images), images, alpha),
         reference_accuracy=paired_tests.wilson(round(parity.reference_accuracy * images), images, alpha),
-        drop=(changes.broken - changes.fixed) / images,
-        drop_interval=drop_interval(changes, images, alpha),
-        largest_drop_allowed=min(limits.largest_drop, (1 - limits.least_ratio) * parity.reference_accuracy),
-        smallest_certifiable_drop=paired_tests.largest_drop(0, 0, images, alpha),
-        flip_share=_flip_share(parity, 1, alpha),
-        mcnemar_p=paired_tests.mcnemar(changes.broken, changes.fixed),
+        drop=(changes.regressions - changes.improvements) / images,
+        drop_interval=intervals.drop(changes, images, alpha),
+        margin=_margin(parity, limits),
+        min_margin=paired_tests.max_drop(0, 0, images, alpha),
+        flip_share=intervals.flip_share(parity, alpha),
+        far_share=intervals.far_share(parity, alpha),
+        mean_probability_difference=intervals.mean_difference(parity, alpha),
+        log_loss_rise=intervals.log_loss_rise(parity, alpha),
+        mcnemar_p=paired_tests.mcnemar(changes.regressions, changes.improvements),
     )
 
 
-def _finding(text: str, images: int, rule: Callable[[float], Outcome]) -> _Finding:
-    """rule: the outcome were there more images by a factor, and all counts with them."""
-    outcome = rule(1)
-    needed = None
-    if outcome is Outcome.INCONCLUSIVE:
-        needed = paired_tests.images_to_decide(images, lambda factor: rule(factor) is not Outcome.INCONCLUSIVE)
-    return _Finding(outcome, text, needed)
+def _margin(parity: Parity, limits: Limits) -> float:
+    """The non-inferiority margin: the largest drop in accuracy that is allowed."""
+    if not limits.min_accuracy_ratio:
+        return limits.max_accuracy_drop
+    return min(limits.max_accuracy_drop, (1 - limits.min_accuracy_ratio) * parity.reference_accuracy)
 
 
-def _drop(parity: Parity, found: Statistics, alpha: float) -> _Finding:
-    limit = found.largest_drop_allowed
-
-    def rule(factor: float) -> Outcome:
-        return within(drop_interval(_scaled(parity.changes, factor), round(parity.images * factor), alpha), limit)
-
-    low, high = found.drop_interval.low, found.drop_interval.high
-    text = f"accuracy drop {points(found.drop)} points, {found.confidence:.0%} interval {points(low)} to {points(high)}"
-    return _finding(f"{text}, {points(limit)} allowed", parity.images, rule)
+def _max_accuracy_drop(parity: Parity, limits: Limits, alpha: float) -> Ruled:
+    interval, margin = intervals.drop(parity.changes, parity.images, alpha), _margin(parity, limits)
+    drop = (parity.changes.regressions - parity.changes.improvements) / parity.images
+    text = f"accuracy drop {points(drop)} points, {_shown(interval, points, alpha)}, {points(margin)} allowed"
+    return within(interval, margin), [text]
 
 
-def _flips(parity: Parity, found: Statistics, limits: Limits, alpha: float) -> _Finding:
-    limit = limits.largest_flip_share
+def _max_flip_share(parity: Parity, limits: Limits, alpha: float) -> Ruled:
+    interval, limit = intervals.flip_share(parity, alpha), limits.max_flip_share
     text = f"{parity.flips} of {parity.images} answers differ from the reference"
-    if limit == 0:
-        return _Finding(Outcome.FAIL if parity.flips else Outcome.PASS, f"{text}, none may")
-    low, high = found.flip_share.low, found.flip_share.high
-    text += f", {found.confidence:.0%} interval {low:.2%} to {high:.2%}, {limit:.2%} allowed"
-    return _finding(text, parity.images, lambda factor: within(_flip_share(parity, factor, alpha), limit))
+    return within(interval, limit), [f"{text}, {_shown(interval, percent, alpha)}, {percent(limit)} allowed"]
 
 
-def _flip_share(parity: Parity, factor: float, alpha: float) -> Interval:
-    images = round(parity.images * factor)
-    best, worst = (min(images, round(flips * factor)) for flips in (parity.flips_best, parity.flips_worst))
-    return Interval(
-        paired_tests.clopper_pearson(best, images, alpha).low, paired_tests.clopper_pearson(worst, images, alpha).high
-    )
+def _max_far_share(parity: Parity, limits: Limits, alpha: float) -> Ruled:
+    interval, limit = intervals.far_share(parity, alpha), limits.max_far_share
+    text = f"probabilities differ by more than {parity.cap:g} on {parity.far} of {parity.images} images"
+    return within(interval, limit), [f"{text}, {_shown(interval, percent, alpha)}, {percent(limit)} allowed"]
 
 
-def _classes(parity: Parity, limits: Limits, alpha: float) -> Iterator[_Finding]:
-    """What speaks against a PASS, class by class."""
-    if limits.largest_class_drop == 1 and limits.least_recall == 0:
-        return
-    strict = alpha / len(parity.classes)  # any class can fail a variant; all must hold to pass it
+def _max_mean_difference(parity: Parity, limits: Limits, alpha: float) -> Ruled:
+    interval, limit = intervals.mean_difference(parity, alpha), limits.max_mean_probability_difference
+    text = f"mean probability difference {number(parity.capped_probability_difference.mean)}"
+    return within(interval, limit), [f"{text}, {_shown(interval, number, alpha)}, {limit:g} allowed"]
+
+
+def _max_log_loss_rise(parity: Parity, limits: Limits, alpha: float) -> Ruled:
+    interval, limit = intervals.log_loss_rise(parity, alpha), limits.max_log_loss_rise
+    text = f"rise of the log loss {number(parity.capped_log_loss_rise.mean)}"
+    return within(interval, limit), [f"{text}, {_shown(interval, number, alpha)}, {limit:g} allowed"]
+
+
+def _max_class_drop(parity: Parity, limits: Limits, alpha: float) -> Ruled:
+    limit, shared = limits.max_class_drop, _shared(parity, alpha)
+
+    def outcome(part: ClassParity) -> Outcome:
+        return within(intervals.drop(part.changes, part.images, alpha, shared), limit)
+
+    def text(part: ClassParity) -> str:
+        return f"{_recall(part)}, the reference's {percent(part.reference_recall or 0)}, {points(limit)} points allowed"
+
+    return _of_classes(parity, "max_class_drop", outcome, text) if limit < 1 else (Outcome.PASS, [])
+
+
+def _min_recall(parity: Parity, limits: Limits, alpha: float) -> Ruled:
+    limit, shared = limits.min_recall, _shared(parity, alpha)
+
+    def outcome(part: ClassParity) -> Outcome:
+        best, worst = part.images - part.right_best, part.images - part.right_worst
+        return within(intervals.share(best, worst, part.images, alpha, shared), 1 - limit)
+
+    def text(part: ClassParity) -> str:
+        return f"{_recall(part)}, at least {percent(limit)} asked"
+
+    return _of_classes(parity, "min_recall", outcome, text) if limit > 0 else (Outcome.PASS, [])
+
+
+RULES: dict[str, Callable[[Parity, Limits, float], Ruled]] = {
+    "max_accuracy_drop": _max_accuracy_drop,
+    "max_flip_share": _max_flip_share,
+    "max_class_drop": _max_class_drop,
+    "min_recall": _min_recall,
+    "max_far_share": _max_far_share,
+    "max_mean_probability_difference": _max_mean_difference,
+    "max_log_loss_rise": _max_log_loss_rise,
+}
+OF_CLASSES = ("max_class_drop", "min_recall")
+
+
+def _shared(parity: Parity, alpha: float) -> float:
+    """alpha shared out over the classes, any of which can fail a variant. Not to pass it: for that all must hold."""
+    return alpha / max(1, sum(part.images > 0 for part in parity.classes))
+
+
+def _of_classes(
+    parity: Parity, rule: str, outcome: Callable[[ClassParity], Outcome], text: Callable[[ClassParity], str]
+) -> Ruled:
+    """The classes that fail; if none does, in one line how many lack images. The worst few are named."""
+    by_outcome: dict[Outcome, list[ClassParity]] = {Outcome.FAIL: [], Outcome.INCONCLUSIVE: [], Outcome.PASS: []}
     for part in parity.classes:
-        if part.recall is None:
-            yield _Finding(Outcome.INCONCLUSIVE, f"class {part.name}: no images")
-            continue
-        text = f"class {part.name}: recall {part.recall:.2%} of {part.images} images"
-        if part.reference_answers and not part.answers:
-            text += " and never answered"
-        for what, rule in (
-            (
-                f", the reference's {part.reference_recall:.2%}, {points(limits.largest_class_drop)} points allowed",
-                partial(_class_drop, part, limits.largest_class_drop, alpha, strict),
-            ),
-            (f", at least {limits.least_recall:.2%} asked", partial(_class_recall, part, limits.least_recall, alpha)),
-        ):
-            finding = _finding(text + what, parity.images, rule)
-            if finding.outcome is not Outcome.PASS:
-                yield finding
+        if part.images:
+            by_outcome[outcome(part)].append(part)
+    if failing := sorted(by_outcome[Outcome.FAIL], key=lambda part: part.recall or 0):
+        others = [f"and {more} more classes"] if (more := len(failing) - MAX_CLASSES_NAMED) > 0 else []
+        return Outcome.FAIL, [text(part) for part in failing[:MAX_CLASSES_NAMED]] + others
+    of = f"of {len(parity.classes)} classes"
+    reasons = []
+    if empty := [part.name for part in parity.classes if not part.images]:
+        reasons.append(f"{len(empty)} {of} without images: {_first(empty)}")
+    if few := sorted(by_outcome[Outcome.INCONCLUSIVE], key=lambda part: (part.images, part.recall)):
+        names = [f"{part.name} (recall {percent(part.recall or 0)} of {part.images} images)" for part in few]
+        reasons.append(f"{len(few)} {of} with too few images for {rule}: {_first(names)}")
+    return (Outcome.INCONCLUSIVE, ["; ".join(reasons)]) if reasons else (Outcome.PASS, [f"holds for each {of}"])
 
 
-def _class_drop(part: ClassParity, limit: float, alpha: float, strict: float, factor: float) -> Outcome:
-    changes, images = _scaled(part.changes, factor), round(part.images * factor)
-    return within(
-        Interval(
-            paired_tests.smallest_drop(changes.broken_best, changes.fixed_best, images, strict),
-            paired_tests.largest_drop(changes.broken_worst, changes.fixed_worst, images, alpha),
-        ),
-        limit,
-    )
+def _first(names: list[str]) -> str:
+    more = len(names) - MAX_CLASSES_NAMED
+    return ", ".join(names[:MAX_CLASSES_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _class_recall(part: ClassParity, floor: float, alpha: float, factor: float) -> Outcome:
-    images = round(part.images * factor)
-    recall = paired_tests.clopper_pearson(round((part.recall or 0) * images), images, alpha)
-    return within(Interval(1 - recall.high, 1 - recall.low), 1 - floor)
+def _recall(part: ClassParity) -> str:
+    never = " and never answered" if part.reference_answers and not part.answers else ""
+    return f"class {part.name}: recall {percent(part.recall or 0)} of {part.images} images{never}"
 
 
-def _measured(parity: Parity, limits: Limits) -> Iterator[_Finding]:
-    rise = parity.ece - parity.reference_ece
-    for what, value, limit in (
-        (
-            "largest probability difference",
-            parity.largest_probability_difference,
-            limits.largest_probability_difference,
-        ),
-        ("mean probability difference", parity.mean_probability_difference, limits.largest_mean_probability_difference),
-        ("rise of the calibration error", rise, limits.largest_ece_rise),
-    ):
-        if value > limit:
-            yield _Finding(Outcome.FAIL, f"{what} {value:.4f}, {limit:g} allowed")
-
-
-def _advice(findings: list[_Finding], images: int) -> str:
-    undecided = [finding for finding in findings if finding.outcome is Outcome.INCONCLUSIVE]
-    if any(finding.images is None for finding in undecided):
+def _advice(needed: list[int | None], images: int) -> str:
+    if None in needed:
         return f"{images} images do not decide; at these rates no number of images would, or a class has none"
-    needed = max(finding.images or 0 for finding in undecided)
-    return f"{images} images do not decide; about {needed:,} like them would"
+    return f"{images} images do not decide; about {max(count or 0 for count in needed):,} like them would"
 
 
-def _scaled(changes: Changes, factor: float) -> Changes:
-    return Changes(*(round(count * factor) for count in vars(changes).values()))
+def _shown(interval: Interval, form: Callable[[float], str], alpha: float) -> str:
+    return f"{1 - 2 * alpha:.0%} interval {form(interval.low)} to {form(interval.high)}"
 
 
 def points(share: float) -> str:
     """A share of 1 in percentage points."""
     return f"{share * 100:.2f}"
+
+
+def percent(share: float) -> str:
+    return f"{share:.2%}"
+
+
+def number(value: float) -> str:
+    """To four decimals, or two digits of a small one."""
+    return f"{value:.4f}" if abs(value) >= 0.001 or not value else f"{value:.2g}"

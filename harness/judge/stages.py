@@ -1,4 +1,4 @@
-"""Where answers were lost: flips and probability error at each step from the Keras model to the variant."""
+"""Where answers were lost: flips and probability error from stage to stage, from the Keras model to the variant."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.artifacts.outputs import FloatArray
+from harness.core.shapes import Shape
 from harness.judge.tally import Mergeable, exact_sum
 
 Stage = tuple[str, FloatArray]  # name, outputs [N, classes]
@@ -19,16 +20,15 @@ Stage = tuple[str, FloatArray]  # name, outputs [N, classes]
 NOISE = 1e-5  # a mean probability difference that float32 arithmetic alone makes
 
 
-@dataclass(frozen=True)
-class Hop:
+class StageDiff(Shape):
     """From one stage to the next on the same images: counts of images, and probability differences as in Parity."""
 
     source: str
     target: str
     flips: int
-    broken: int
-    fixed: int
-    largest_probability_difference: float
+    regressions: int
+    improvements: int
+    max_probability_difference: float
     mean_probability_difference: float
 
 
@@ -38,20 +38,20 @@ class Pair(Mergeable):
 
     images: int
     flips: int
-    broken: int
-    fixed: int
-    largest: Annotated[float, max]
+    regressions: int
+    improvements: int
+    max_difference: Annotated[float, max]
     difference: Fraction
 
 
-def _common(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(stage for stage in one if stage in other)
+def _common(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(stage for stage in left if stage in right)
 
 
 def _common_pairs(
-    one: Mapping[tuple[str, str], Pair], other: Mapping[tuple[str, str], Pair]
+    left: Mapping[tuple[str, str], Pair], right: Mapping[tuple[str, str], Pair]
 ) -> dict[tuple[str, str], Pair]:
-    return {names: pair + other[names] for names, pair in one.items() if names in other}
+    return {names: pair + right[names] for names, pair in left.items() if names in right}
 
 
 @dataclass(frozen=True)
@@ -62,22 +62,22 @@ class Chain(Mergeable):
     pairs: Annotated[Mapping[tuple[str, str], Pair], _common_pairs]
 
     @property
-    def hops(self) -> tuple[Hop, ...]:
+    def diffs(self) -> tuple[StageDiff, ...]:
         """Each pair of neighbouring stages."""
-        return tuple(_hop(names, self.pairs[names]) for names in pairwise(self.stages))
+        return tuple(_diff(names, self.pairs[names]) for names in pairwise(self.stages))
 
 
 def chain(stages: Sequence[Stage], labels: npt.NDArray[np.int64]) -> Chain:
     """Stages on the images of one shard."""
     return Chain(
         tuple(name for name, _ in stages),
-        {(one[0], other[0]): _pair(one[1], other[1], labels) for one, other in combinations(stages, 2)},
+        {(a, b): _pair(before, after, labels) for (a, before), (b, after) in combinations(stages, 2)},
     )
 
 
-def lost_most(hops: Sequence[Hop]) -> Hop | None:
-    """The hop that flipped most answers, or else moved probabilities most; none where nothing but noise was lost."""
-    worst = max(hops, key=lambda hop: (hop.flips, hop.mean_probability_difference), default=None)
+def lost_most(diffs: Sequence[StageDiff]) -> StageDiff | None:
+    """The step that flipped most answers, or else moved probabilities most. None if nothing but noise was lost."""
+    worst = max(diffs, key=lambda diff: (diff.flips, diff.mean_probability_difference), default=None)
     if worst is None or (not worst.flips and worst.mean_probability_difference < NOISE):
         return None
     return worst
@@ -89,13 +89,13 @@ def _pair(before: FloatArray, after: FloatArray, labels: npt.NDArray[np.int64]) 
     return Pair(
         images=len(labels),
         flips=int((was != now).sum()),
-        broken=int(((was == labels) & (now != labels)).sum()),
-        fixed=int(((was != labels) & (now == labels)).sum()),
-        largest=float(difference.max()),
+        regressions=int(((was == labels) & (now != labels)).sum()),
+        improvements=int(((was != labels) & (now == labels)).sum()),
+        max_difference=float(difference.max()),
         difference=exact_sum(difference),
     )
 
 
-def _hop(names: tuple[str, str], pair: Pair) -> Hop:
+def _diff(names: tuple[str, str], pair: Pair) -> StageDiff:
     mean = float(pair.difference / pair.images)
-    return Hop(*names, pair.flips, pair.broken, pair.fixed, pair.largest, mean)
+    return StageDiff(*names, pair.flips, pair.regressions, pair.improvements, pair.max_difference, mean)

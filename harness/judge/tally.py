@@ -1,4 +1,4 @@
-"""What is counted of a variant's answers, shard by shard: the same sums in whatever order and number of shards.
+"""Counts of a variant's predictions, shard by shard: the same sums in any order and number of shards.
 
 Counts are integers and sums of real numbers are exact (`exact_sum`), so that adding up shards loses nothing.
 """
@@ -19,9 +19,9 @@ Floats = npt.NDArray[np.floating]
 Counts = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-LEAST_PROBABILITY = 1 / 512  # half a step of int8 outputs; smaller ones count as that in the divergence
-ECE_BINS = 15  # Guo et al., arXiv:1706.04599
-MOST_SUSPECTS = 20  # images furthest off, kept with their outputs
+HALF_STEP = 1 / 512  # of int8 outputs; smaller probabilities count as that in logarithms
+MAX_GAINED = 0.85  # by rounding, of a sum that is 1
+MAX_SUSPECTS = 20  # images furthest off, kept with their outputs
 FAR_OFF = 0.5  # of a probability: a suspect
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ def exact_sum(values: Floats) -> Fraction:
 
 
 def total(parts: Iterable[T]) -> T:
-    """All parts added up. Raises TypeError where there is none."""
+    """All parts added up. Raises TypeError if there is none."""
     return reduce(add, parts)
 
 
@@ -58,17 +58,25 @@ def _merges(kind: type) -> dict[str, Callable[[Any, Any], Any]]:
     return {name: hint.__metadata__[0] if hasattr(hint, "__metadata__") else add for name, hint in hints.items()}
 
 
-def by_key(one: Mapping[str, T], other: Mapping[str, T]) -> dict[str, T]:
-    return {key: one[key] + other[key] for key in one}  # type: ignore[operator]
+def by_key(left: Mapping[str, T], right: Mapping[str, T]) -> dict[str, T]:
+    return {key: left[key] + right[key] for key in left}  # type: ignore[operator]
 
 
-def elementwise(one: tuple[Fraction, ...], other: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
-    return tuple(a + b for a, b in zip(one, other, strict=True))
+@dataclass(frozen=True)
+class Moments(Mergeable):
+    """Exact sums of some values and of their squares."""
+
+    total: Fraction
+    squares: Fraction
+
+    @classmethod
+    def of(cls, values: Floats) -> Moments:
+        return cls(exact_sum(values), exact_sum(values**2))
 
 
 @dataclass(frozen=True)
 class Extreme:
-    """The largest of some values, the first image that has it, and what else is to be said of that image."""
+    """The largest of some values, the first image that has it, and other values of that image."""
 
     value: float
     image: int = -1
@@ -81,30 +89,30 @@ class Extreme:
             return cls(-np.inf)
         ranked = np.nan_to_num(values, nan=np.inf)
         at = int(ranked.argmax())
-        return cls(float(ranked[at]), start + at, tuple(float(one[at]) for one in about))
+        return cls(float(ranked[at]), start + at, tuple(float(values[at]) for values in about))
 
     def __add__(self, other: Extreme) -> Extreme:
-        return min(self, other, key=lambda one: (-one.value, one.image))
+        return min(self, other, key=lambda extreme: (-extreme.value, extreme.image))
 
 
 @dataclass(frozen=True)
-class Same:
-    """Whether all rows of an array were the same one. row: none where there was none, and where they differ."""
+class Constant:
+    """Whether all rows of an array are equal. row: that row; None if there is no row, or they differ."""
 
     holds: bool
     row: tuple[float, ...] | None
 
     @classmethod
-    def of(cls, rows: Floats) -> Same:
+    def of(cls, rows: Floats) -> Constant:
         if not len(rows):
             return cls(True, None)
         holds = bool((rows == rows[0]).all())
         return cls(holds, tuple(rows[0].tolist()) if holds else None)
 
-    def __add__(self, other: Same) -> Same:
+    def __add__(self, other: Constant) -> Constant:
         if self.holds and other.holds and (None in (self.row, other.row) or self.row == other.row):
-            return Same(True, self.row or other.row)
-        return Same(False, None)
+            return Constant(True, self.row or other.row)
+        return Constant(False, None)
 
 
 @dataclass(frozen=True)
@@ -117,41 +125,53 @@ class Suspect:
     reference: tuple[float, ...]
 
 
-def _furthest(one: tuple[Suspect, ...], other: tuple[Suspect, ...]) -> tuple[Suspect, ...]:
-    return tuple(sorted((*one, *other), key=lambda suspect: (-suspect.off, suspect.image))[:MOST_SUSPECTS])
+def _furthest(left: tuple[Suspect, ...], right: tuple[Suspect, ...]) -> tuple[Suspect, ...]:
+    return tuple(sorted((*left, *right), key=lambda suspect: (-suspect.off, suspect.image))[:MAX_SUSPECTS])
 
 
 @dataclass(frozen=True)
 class Tally(Mergeable):
-    """Of outputs beside the reference's; images with NaN or infinity are counted and otherwise left out.
+    """Outputs beside the reference's; images with NaN or infinity are counted and otherwise left out. Sums are exact.
 
-    counts: by name of a case (`CASES`), images of each class [classes]. confusion: images by the reference's and by the
-    variant's answer. gaps: confidence less right answers, summed up in each of ECE_BINS. Sums are exact.
+    counts: by name of a case (`_cases`), images of each class [classes]. confusion: images by the reference's and by
+    the variant's answer. cap: the most that an image counts in `capped_difference` and, up or down, in
+    `capped_rise`, of the log loss; an image whose probability difference is larger is far.
     """
 
     images: int
-    broken: int  # with NaN or infinite outputs
-    reference_broken: int
+    not_finite: int  # images with NaN or infinite outputs
+    reference_not_finite: int
     counts: Annotated[Mapping[str, Counts], by_key]
     confusion: Counts
-    difference: Fraction  # each image's largest
+    cap: Annotated[float, min]
+    far: int
+    difference: Fraction  # each image's largest over the classes
+    capped_difference: Moments
     divergence: Fraction
-    gaps: Annotated[tuple[Fraction, ...], elementwise]
-    reference_gaps: Annotated[tuple[Fraction, ...], elementwise]
-    largest_difference: Annotated[float, max]
+    log_loss: Fraction
+    reference_log_loss: Fraction
+    capped_rise: Moments
+    max_difference: Annotated[float, max]
     lowest: Annotated[float, min]
     highest: Annotated[float, max]
-    off_sum: Extreme  # of the outputs' sums from 1
+    sum_beyond: Extreme  # how far the sum of an image's outputs is beyond what rounding explains, and that sum
     reference_off: Annotated[float, max]  # from a distribution, at worst
-    same: Same
-    reference_same: Same
+    constant: Constant
+    reference_constant: Constant
     suspects: Annotated[tuple[Suspect, ...], _furthest]
 
 
-CHANGES = ("broken", "fixed", "broken_best", "fixed_best", "broken_worst", "fixed_worst")
+CHANGES = (
+    "regressions",
+    "improvements",
+    "regressions_best",
+    "improvements_best",
+    "regressions_worst",
+    "improvements_worst",
+)
 
 
-def count(outputs: Floats, reference: Floats, labels: Counts, start: int = 0) -> Tally:
+def count(outputs: Floats, reference: Floats, labels: Counts, start: int = 0, cap: float = 1.0) -> Tally:
     """Tally outputs [N, classes], the reference's, and labels [N]; start: the number of the first image.
 
     Raises ValueError: unequal shapes, no images, labels beyond the classes.
@@ -178,28 +198,33 @@ def count(outputs: Floats, reference: Floats, labels: Counts, start: int = 0) ->
     answer, expected = outputs.argmax(axis=1), reference.argmax(axis=1)
     cases = _cases(outputs, reference, labels)
     off = np.abs(outputs - reference).max(axis=1, initial=0.0)
+    loss, reference_loss = _log_losses(outputs, labels), _log_losses(reference, labels)
     sums = outputs.sum(axis=1)
-    worst_sum = Extreme.of(np.abs(sums - 1), 0, sums)
+    worst_sum = Extreme.of(_beyond_rounding(sums, reference), 0, sums)
     return Tally(
         images=len(usable),
-        broken=int((~finite).sum()),
-        reference_broken=int((~reference_finite).sum()),
+        not_finite=int((~finite).sum()),
+        reference_not_finite=int((~reference_finite).sum()),
         counts={name: np.bincount(labels[case], minlength=classes) for name, case in cases.items()},
         confusion=np.bincount(expected * classes + answer, minlength=classes**2).reshape(classes, classes),
+        cap=cap,
+        far=int((off > cap).sum()),
         difference=exact_sum(off),
+        capped_difference=Moments.of(np.minimum(off, cap)),
         divergence=exact_sum(_divergences(reference, outputs)),
-        gaps=_gaps(outputs, cases["right"]),
-        reference_gaps=_gaps(reference, cases["reference_right"]),
-        largest_difference=float(off.max(initial=0.0)),
+        log_loss=exact_sum(loss),
+        reference_log_loss=exact_sum(reference_loss),
+        capped_rise=Moments.of(np.clip(loss - reference_loss, -cap, cap)),
+        max_difference=float(off.max(initial=0.0)),
         lowest=float(outputs.min(initial=np.inf)),
         highest=float(outputs.max(initial=-np.inf)),
-        off_sum=Extreme(worst_sum.value, int(numbers[worst_sum.image]) if len(numbers) else -1, worst_sum.about),
+        sum_beyond=Extreme(worst_sum.value, int(numbers[worst_sum.image]) if len(numbers) else -1, worst_sum.about),
         reference_off=float(max(np.abs(reference.sum(axis=1) - 1).max(initial=0), -reference.min(initial=0))),
-        same=Same.of(outputs),
-        reference_same=Same.of(reference),
+        constant=Constant.of(outputs),
+        reference_constant=Constant.of(reference),
         suspects=tuple(
             Suspect(float(off[i]), int(numbers[i]), tuple(outputs[i].tolist()), tuple(reference[i].tolist()))
-            for i in np.argsort(-off, kind="stable")[:MOST_SUSPECTS]
+            for i in np.argsort(-off, kind="stable")[:MAX_SUSPECTS]
             if off[i] > FAR_OFF
         ),
     )
@@ -242,13 +267,27 @@ def _top(outputs: Floats) -> Flags:
 
 
 def _divergences(reference: Floats, outputs: Floats) -> Floats:
-    p, q = np.maximum(reference, LEAST_PROBABILITY), np.maximum(outputs, LEAST_PROBABILITY)
-    p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
+    p, q = _floored(reference), _floored(outputs)
     return np.asarray((p * np.log(p / q)).sum(axis=1))
 
 
-def _gaps(outputs: Floats, right: Flags) -> tuple[Fraction, ...]:
-    confidence = outputs.max(axis=1, initial=-np.inf)
-    bins = np.clip((confidence * ECE_BINS).astype(np.int64), 0, ECE_BINS - 1)
-    gaps = confidence - right
-    return tuple(exact_sum(gaps[bins == one]) for one in range(ECE_BINS))
+def _log_losses(outputs: Floats, labels: Counts) -> Floats:
+    """The negative logarithm of each label's probability [N]: a strictly proper score (Gneiting and Raftery 2007)."""
+    return np.asarray(-np.log(_floored(outputs)[np.arange(len(labels)), labels]))
+
+
+def _floored(outputs: Floats) -> Floats:
+    """Distributions [N, classes] that are nowhere 0."""
+    raised = np.clip(outputs, HALF_STEP, 1)
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+
+def _beyond_rounding(sums: Floats, reference: Floats) -> Floats:
+    """How far sums of int8 probabilities are from 1 beyond what rounding to 256 steps explains [N]; negative: within.
+
+    Rounding takes up to half a step from every class, but no more than it has, and adds up to half a step to those
+    that have as much. So 1,000 classes may well sum to 0, but never to 2, which a wrong scale makes of 1.
+    """
+    lost = np.minimum(reference, HALF_STEP).sum(axis=1)
+    gained = np.minimum(HALF_STEP * (reference >= HALF_STEP).sum(axis=1), MAX_GAINED)
+    return np.asarray(np.maximum(sums - 1 - gained, 1 - sums - lost))

@@ -50,9 +50,9 @@ class Baseline:
 def load_baseline(path: Path | None, rules: Sequence[LatencyRule]) -> Baseline | None:
     """A baseline, where one is named. Raises SetupError: none where a rule asks for one, damaged, without latency."""
     if path is None:
-        if any(rule.largest_ratio for rule in rules):
+        if any(rule.max_ratio for rule in rules):
             raise SetupError(
-                "the policy's largest_ratio needs a baseline: expected --baseline RECORD.json, a record of this host "
+                "the policy's max_ratio needs a baseline: expected --baseline RECORD.json, a record of this host "
                 "that harness check --json RECORD.json wrote without that rule"
             )
         return None

@@ -20,7 +20,7 @@ from harness.judge.agreement import Agreement
 from harness.judge.parity import Parity
 from harness.judge.policy import Policy
 from harness.judge.rules import Check, Statistics
-from harness.judge.stages import Hop
+from harness.judge.stages import StageDiff
 from harness.records.arrays import RecordArrays
 from harness.records.sharded_arrays import ShardedArrays, ShardFile
 from harness.run.devices.base import DeviceRecord
@@ -74,8 +74,8 @@ class CellRecord(Shape, kw_only=True):
     verdict: Verdict
     parity: Parity | None = None
     statistics: Statistics | None = None
-    stages: tuple[Hop, ...] = ()  # from the Keras model to this cell
-    checks: tuple[Check, ...] = ()  # by group of rules; empty for outputs that could not be compared
+    stages: tuple[StageDiff, ...] = ()  # from the Keras model to this cell
+    checks: tuple[Check, ...] = ()  # by rule; empty for outputs that could not be compared
     host: Agreement | None = None  # None if the device was this machine
     latency: Latency | None = None  # in seconds
     ran: Ran | None = None

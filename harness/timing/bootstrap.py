@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +19,12 @@ from harness.core.outcome import Interval
 
 REPLICATES = 1000
 ENDS = (0.025, 0.975)
-T = (math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's, by degrees of freedom
-NORMAL = 1.960
+NORMAL = NormalDist().inv_cdf(ENDS[1])
 CHUNK = 2_000_000  # weights held at once
 
-LARGEST_DRIFT = 0.03
-LARGEST_SPREAD = 0.05
-LEAST_MODE_SHARE, LEAST_MODE_GAP, LEAST_MODE_DISTANCE = 0.1, 0.05, 4.0
+MAX_DRIFT = 0.03
+MAX_SPREAD = 0.05
+MIN_MODE_SHARE, MIN_MODE_GAP, MIN_MODE_DISTANCE = 0.1, 0.05, 4.0
 OUTLIER = 1.5  # times the median, as pyperf has it
 
 Array = npt.NDArray[np.float64]
@@ -75,7 +76,7 @@ def remarks(processes: Sequence[Array]) -> tuple[str, ...]:
     found = []
     if change := _drift(processes):
         found.append(f"drifts: {abs(change):.1%} {'slower' if change > 0 else 'faster'} at the end of a process")
-    if max(medians) > (1 + LARGEST_SPREAD) * min(medians):
+    if max(medians) > (1 + MAX_SPREAD) * min(medians):
         found.append(f"processes differ: medians of {_ms(min(medians))} to {_ms(max(medians))}")
     if modes := _modes(values):
         low, high, share = modes
@@ -99,11 +100,31 @@ def _draw(counts: Sequence[int]) -> npt.NDArray[np.int64]:
 def _interval(estimate: float, found: Array, processes: int) -> Interval:
     wider = 1.0
     if processes > 1:
-        freedom = processes - 1
-        student = T[freedom] if freedom < len(T) else NORMAL
-        wider = math.sqrt(processes / freedom) * student / NORMAL
+        wider = math.sqrt(processes / (processes - 1)) * student(processes - 1) / NORMAL
     low, high = (estimate * (float(end) / estimate) ** wider for end in np.quantile(found, ENDS))
     return Interval(low, high)
+
+
+@cache
+def student(freedom: int) -> float:
+    """The upper end of Student's t, by degrees of freedom. In plain Python: a 32-bit Raspberry Pi has no SciPy."""
+    low, high = NORMAL, 13.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (low, middle) if _student_within(middle, freedom) > ENDS[1] - ENDS[0] else (middle, high)
+    return high
+
+
+def _student_within(t: float, freedom: int) -> float:
+    """The probability that Student's |t| is smaller (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    angle, odd = math.atan(t / math.sqrt(freedom)), freedom % 2
+    term = math.cos(angle) if odd else 1.0
+    terms = 0.0
+    for step in range(1, freedom // 2 + 1):
+        terms += term
+        term *= math.cos(angle) ** 2 * (2 * step - 1 + odd) / (2 * step + odd)
+    inside = math.sin(angle) * terms
+    return 2 / math.pi * (angle + inside) if odd else inside
 
 
 def _round_logs(samples: Array) -> Array:
@@ -122,7 +143,7 @@ def _drift(processes: Sequence[Array]) -> float | None:
         changes.append(float(np.median(samples[-third:]) / np.median(samples[:third])) - 1)
     change = float(np.median(changes))
     agreed = len({value > 0 for value in changes}) == 1
-    return change if agreed and abs(change) > LARGEST_DRIFT else None
+    return change if agreed and abs(change) > MAX_DRIFT else None
 
 
 def _modes(values: Array) -> tuple[float, float, float] | None:
@@ -133,7 +154,7 @@ def _modes(values: Array) -> tuple[float, float, float] | None:
     total, squares = logs.cumsum(), (logs**2).cumsum()
     below, above = total[:-1] / count, (total[-1] - total[:-1]) / (len(logs) - count)
     within = squares[-1] - count * below**2 - (len(logs) - count) * above**2
-    least = max(2, math.ceil(LEAST_MODE_SHARE * len(logs)))
+    least = max(2, math.ceil(MIN_MODE_SHARE * len(logs)))
     candidates = slice(least - 1, len(logs) - least)
     if not within[candidates].size:
         return None
@@ -141,7 +162,7 @@ def _modes(values: Array) -> tuple[float, float, float] | None:
     low, high = logs[:cut], logs[cut:]
     gap = float(np.median(high) - np.median(low))
     spread = math.sqrt((_spread(low) ** 2 + _spread(high) ** 2) / 2)
-    if gap < LEAST_MODE_GAP or gap < LEAST_MODE_DISTANCE * spread:
+    if gap < MIN_MODE_GAP or gap < MIN_MODE_DISTANCE * spread:
         return None
     return math.exp(float(np.median(low))), math.exp(float(np.median(high))), len(high) / len(logs)
 

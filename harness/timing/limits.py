@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from harness.core.outcome import Interval, Outcome, Verdict, within
+from harness.core.cell import Cell
+from harness.core.outcome import Outcome, Verdict, within
 from harness.judge.policy import LatencyRule
 from harness.run.job import Machine
 from harness.timing.figures import Latency, Ratio
@@ -21,33 +22,41 @@ def fitting(rules: Sequence[LatencyRule], names: Sequence[str]) -> list[LatencyR
     return [rule for rule in rules if any(fnmatchcase(name, rule.device) for name in names)]
 
 
-def judge(rules: Sequence[LatencyRule], figures: Mapping[str, Latency], found: Sequence[Ratio]) -> Iterator[Verdict]:
-    """What each rule says of each kind that it fits; a figure that is missing is INCONCLUSIVE."""
-    against = {change.kind: change for change in found}
+def judge(rules: Sequence[LatencyRule], figures: Mapping[str, Latency], changes: Sequence[Ratio]) -> Iterator[Verdict]:
+    """What each rule says of each cell that it fits. INCONCLUSIVE if a figure or its interval is missing."""
+    against = {change.kind: change for change in changes}
     for rule in rules:
-        for kind, times in figures.items():
-            if not fnmatchcase(kind, rule.kind):
+        for name, latency in figures.items():
+            if not rule.fits(Cell.parse(name)):
                 continue
-            if rule.p90_s:
-                yield _budget(kind, times, rule.p90_s)
-            if rule.largest_ratio:
-                yield _change(kind, against.get(kind), rule.largest_ratio)
+            if rule.max_p90_s:
+                yield _p90(name, latency, rule.max_p90_s)
+            if rule.max_ratio:
+                yield _ratio(name, against.get(name), rule.max_ratio)
 
 
-def _budget(kind: str, times: Latency, limit: float) -> Verdict:
-    if times.p90 is None:
-        return Verdict(Outcome.INCONCLUSIVE, (f"{kind}: {times.samples} samples bear no p90; measure for longer",))
-    interval = times.p90_interval or Interval(times.p90, times.p90)
-    text = f"{kind}: p90 {_ms(times.p90)} ({_ms(interval.low)} to {_ms(interval.high)}), {_ms(limit)} allowed"
-    return Verdict(within(interval, limit), (text,))
+def _p90(name: str, latency: Latency, limit: float) -> Verdict:
+    if latency.p90 is None:
+        return _undecided(f"{name}: {latency.samples} samples are too few for a p90")
+    if latency.p90_interval is None:
+        return _undecided(f"{name}: p90 {_ms(latency.p90)} of one block, which gives no interval")
+    low, high = _ms(latency.p90_interval.low), _ms(latency.p90_interval.high)
+    text = f"{name}: p90 {_ms(latency.p90)} ({low} to {high}), {_ms(limit)} allowed"
+    return Verdict(within(latency.p90_interval, limit), (text,))
 
 
-def _change(kind: str, change: Ratio | None, limit: float) -> Verdict:
+def _ratio(name: str, change: Ratio | None, limit: float) -> Verdict:
     if change is None:
-        return Verdict(Outcome.INCONCLUSIVE, (f"{kind}: has no figure in the baseline to be held against",))
-    interval = change.interval or Interval(change.ratio, change.ratio)
-    text = f"{kind}: {change.ratio:.3f} times the baseline ({interval.low:.3f} to {interval.high:.3f})"
-    return Verdict(within(interval, limit), (f"{text}, {limit:g} allowed",))
+        return Verdict(Outcome.INCONCLUSIVE, (f"{name}: the baseline has no latency of it",))
+    text = f"{name}: {change.ratio:.3f} times the baseline"
+    if change.interval is None:
+        return _undecided(f"{text}, one of the two measured in one block, which gives no interval")
+    text += f" ({change.interval.low:.3f} to {change.interval.high:.3f}), {limit:g} allowed"
+    return Verdict(within(change.interval, limit), (text,))
+
+
+def _undecided(reason: str) -> Verdict:
+    return Verdict(Outcome.INCONCLUSIVE, (f"{reason}; measure for longer",))
 
 
 def _ms(seconds: float) -> str:

@@ -94,7 +94,7 @@ def test_a_faithful_conversion_passes(
 def test_a_latency_limit_counts(tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path: Path) -> None:
     """A budget of a nanosecond: FAIL, or INCONCLUSIVE on a machine too noisy to say so; without it, PASS."""
     policy, record = tmp_path / "policy.toml", tmp_path / "c.json"
-    policy.write_text(FEW_IMAGES_POLICY.read_text() + '[[latency]]\nkind = "float32"\np90_s = 1e-9\n')
+    policy.write_text(FEW_IMAGES_POLICY.read_text() + '[[latency]]\nvariant = "float32"\nmax_p90_s = 1e-9\n')
     only = ("--variants", "float32", "--quick", "--processes", "2")
     assert check(tiny_variants, tiny_model, few_images, record, *only, "--policy", str(policy)) in (1, 3)
     assert read(record)["timing"]["gated"]

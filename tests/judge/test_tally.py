@@ -45,7 +45,7 @@ def answered(seed: int, part: slice = slice(None)) -> Predictions:
 def in_shards(seed: int, cuts: list[int], order: Random) -> Counted:
     """The int8 variant's answers counted shard by shard, added up in a random order and grouping."""
     ends = sorted({0, *cuts, IMAGES})
-    parts = [predictions.count(INT8, answered(seed, slice(a, b)), a) for a, b in pairwise(ends)]
+    parts = [predictions.count(INT8, answered(seed, slice(a, b)), policy.load(), a) for a, b in pairwise(ends)]
     while len(parts) > 1:
         order.shuffle(parts)
         parts.append(parts.pop() + parts.pop())
@@ -55,7 +55,7 @@ def in_shards(seed: int, cuts: list[int], order: Random) -> Counted:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 5), st.lists(st.integers(1, IMAGES - 1), max_size=20), st.randoms(use_true_random=False))
 def test_any_shards_in_any_order_give_the_same_verdict(seed: int, cuts: list[int], order: Random) -> None:
-    """Every figure, interval, hop and reason is equal, not nearly equal."""
+    """Every figure, interval, stage and reason is equal, not nearly equal."""
     whole = predictions.judge(INT8, answered(seed), policy.load())
     assert whole.parity is not None
     assert whole.parity.ties > 0
@@ -96,6 +96,7 @@ def test_refusals_and_diagnoses_are_the_same_in_shards(broken: str) -> None:
                     np.zeros(b - a),
                     {INT8: (fed[a:b], 0.01)},
                 ),
+                policy.load(),
                 a,
             )
             for a, b in pairwise(cuts)
@@ -111,8 +112,10 @@ def test_a_stage_that_one_shard_lacks_is_left_out_of_the_chain() -> None:
     """float32 with NaN in one shard is no stage of int8's chain, in shards as in one."""
     first, second = answered(0, slice(0, 100)), answered(0, slice(100, IMAGES))
     second.cells[FLOAT][0] = np.nan
-    hops = (predictions.count(INT8, first) + predictions.count(INT8, second, 100)).chain.hops
-    assert [hop.target for hop in hops] == ["folded Keras", "int8"]
+    diffs = (
+        predictions.count(INT8, first, policy.load()) + predictions.count(INT8, second, policy.load(), 100)
+    ).chain.diffs
+    assert [diff.target for diff in diffs] == ["folded Keras", "int8"]
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=64), max_size=50))

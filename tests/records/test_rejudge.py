@@ -47,8 +47,8 @@ def test_another_policy_judges_the_same_answers(tmp_path: Path) -> None:
     path = stored(tmp_path, broken=12)
     assert main(["verdict", str(path)]) == 3
     own = tmp_path / "own.toml"
-    own.write_text("[quantized]\nlargest_drop = 0.02\nleast_ratio = 0.9\nlargest_flip_share = 0.02\n")
-    own.write_text(own.read_text() + "largest_class_drop = 0.2\n")
+    own.write_text("[limits]\nmax_accuracy_drop = 0.02\nmin_accuracy_ratio = 0.9\nmax_flip_share = 0.02\n")
+    own.write_text(own.read_text() + "max_class_drop = 0.2\n")
     assert main(["verdict", str(path), "--policy", str(own)]) == 0
 
 
@@ -136,7 +136,7 @@ def test_files_that_are_no_record_are_refused(content: str, tmp_path: Path, caps
     ],
 )
 def test_predictions_that_cannot_be_compared_fail(outputs: np.ndarray, said: str) -> None:
-    """NaN, another length, another class count, constants: FAIL, and the chain of hops does without them."""
+    """NaN, another length, another class count, constants: FAIL, and the chain of stages does without them."""
     run = a_run({"float32.outputs": outputs})
     float32, int8 = run.cells
     assert float32.verdict.outcome is Outcome.FAIL
@@ -148,7 +148,7 @@ def test_the_hop_that_lost_most_is_named(tmp_path: Path) -> None:
     """Answers change between float32 and int8, not before."""
     run = a_run(broken=3)
     chain = run.cells[1].stages
-    assert [(hop.source, hop.target, hop.flips) for hop in chain] == [
+    assert [(diff.source, diff.target, diff.flips) for diff in chain] == [
         ("Keras", "folded Keras", 0),
         ("folded Keras", "float32", 0),
         ("float32", "int8", 3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy import stats
 
 from harness.core.outcome import Interval
 from harness.timing import bootstrap
@@ -66,6 +67,20 @@ def test_the_ratios_interval_holds_the_truth(slower: float) -> None:
         called += interval.low > 1
     assert held >= 36
     assert called >= 36 if slower > 1 else called <= 4
+
+
+@pytest.mark.parametrize("processes", [2, 5, 10, 11, 30, 101])
+def test_intervals_are_as_wide_as_students_t_whatever_the_processes(processes: int) -> None:
+    """Also of more than nine, where a table would end."""
+    assert bootstrap.student(processes - 1) == pytest.approx(stats.t.ppf(0.975, processes - 1), abs=1e-6)
+    _, interval = bootstrap.quantile([process(np.random.default_rng(n)) for n in range(processes)], 0.5)
+    wider = np.sqrt(processes / (processes - 1)) * stats.t.ppf(0.975, processes - 1) / stats.norm.ppf(0.975)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "student", lambda _: bootstrap.NORMAL * np.sqrt((processes - 1) / processes))
+        _, narrow = bootstrap.quantile([process(np.random.default_rng(n)) for n in range(processes)], 0.5)
+    assert interval is not None
+    assert narrow is not None
+    assert np.log(interval.high / interval.low) == pytest.approx(wider * np.log(narrow.high / narrow.low))
 
 
 def test_drift_modes_outliers_and_differing_processes_are_named() -> None:

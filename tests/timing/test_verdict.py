@@ -95,7 +95,7 @@ def test_percentiles_need_samples(blocks: int, given: tuple[bool, ...]) -> None:
 
 def test_an_uneven_control_is_inconclusive_and_says_why() -> None:
     """The same file 5 % slower the second time: no figure of this run can be trusted, whatever the limits say."""
-    rules = [LatencyRule(p90_s=1.0)]
+    rules = [LatencyRule(max_p90_s=1.0)]
     _, timing = judged([process(number, control=1.05) for number in range(5)], rules)
     assert timing.verdict.outcome is Outcome.INCONCLUSIVE
     assert "does not measure evenly: int8's file twice: ratio 1.05" in timing.verdict.reasons[0]
@@ -136,15 +136,53 @@ def test_the_budget_gates(p90_s: float | None, outcome: Outcome) -> None:
     runs = [process(number) for number in range(5)]
     budget = p90_s or judged(runs)[0]["int8"].p90
     assert budget is not None
-    _, timing = judged(runs, [LatencyRule(kind="int8", p90_s=budget)])
+    _, timing = judged(runs, [LatencyRule(variant="int8", max_p90_s=budget)])
     assert (timing.verdict.outcome, timing.gated) == (outcome, True)
     assert "int8: p90 2" in timing.verdict.reasons[0]
     assert timing_verdict.overall([Verdict(Outcome.PASS, ())], timing) is outcome
 
 
+def test_a_figure_without_an_interval_decides_nothing() -> None:
+    """One block of 100 inferences, or a baseline that had one: within the limit or beyond it, INCONCLUSIVE."""
+    one_block, measured = figures_of_one_block(2e-3), Interval(0.9, 1.1)
+    for limit in (1e-3, 3e-3):
+        (verdict,) = limits.judge([LatencyRule(max_p90_s=limit)], {"int8": one_block}, [])
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert "no interval; measure for longer" in verdict.reasons[0]
+    for ratio in (0.5, 2.0):
+        change = Ratio("int8", "baseline.json", ratio, None)
+        (verdict,) = limits.judge([LatencyRule(max_ratio=1.05)], {"int8": one_block}, [change])
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert "no interval; measure for longer" in verdict.reasons[0]
+    (verdict,) = limits.judge(
+        [LatencyRule(max_ratio=1.2)], {"int8": one_block}, [Ratio("int8", "baseline.json", 1.0, measured)]
+    )
+    assert verdict.outcome is Outcome.PASS
+
+
+def figures_of_one_block(seconds: float) -> Latency:
+    return Latency(seconds, None, seconds, None, None, None, 0.2, 0.3, 100, 1)
+
+
+def test_rules_are_for_the_cells_that_they_name() -> None:
+    """By variant and by accelerator, with *."""
+    measured = dict.fromkeys(("int8", "int8@gpu", "float32"), figures_of_one_block(1))
+    for rule, names in (
+        (LatencyRule(max_p90_s=1), ["int8", "int8@gpu", "float32"]),
+        (LatencyRule(variant="int8", max_p90_s=1), ["int8", "int8@gpu"]),
+        (LatencyRule(accelerator="cpu", max_p90_s=1), ["int8", "float32"]),
+        (LatencyRule(variant="int*", accelerator="gpu*", max_p90_s=1), ["int8@gpu"]),
+    ):
+        assert [verdict.reasons[0].split(":")[0] for verdict in limits.judge([rule], measured, [])] == names
+
+
 def test_rules_are_for_the_devices_that_they_name() -> None:
     """By address, host name or processor, with *."""
-    rules = [LatencyRule(device="adb://*", p90_s=1), LatencyRule(device="*Cortex-A76*", p90_s=1), LatencyRule(p90_s=1)]
+    rules = [
+        LatencyRule(device="adb://*", max_p90_s=1),
+        LatencyRule(device="*Cortex-A76*", max_p90_s=1),
+        LatencyRule(max_p90_s=1),
+    ]
     names = limits.names(Machine(host="pi", processor="Raspberry Pi 5, Cortex-A76"), "local")
     assert limits.fitting(rules, names) == rules[1:]
 
@@ -175,7 +213,7 @@ def timed_record(folder: Path, runs: Sequence[dict[str, Any]]) -> Path:
 def test_a_baseline_of_this_host_gates_the_change(tmp_path: Path) -> None:
     """7 % slower than before breaks a limit of 1.02 and keeps one of 1.2."""
     path = timed_record(tmp_path, [process(number) for number in range(5)])
-    rules = [LatencyRule(kind="int8", largest_ratio=1.02)]
+    rules = [LatencyRule(variant="int8", max_ratio=1.02)]
     baseline = load_baseline(path, rules)
     assert baseline is not None
     baseline.check(HERE, threads=1)
@@ -185,7 +223,7 @@ def test_a_baseline_of_this_host_gates_the_change(tmp_path: Path) -> None:
     _, slower = judged(runs, rules, changes=changes)
     assert slower.verdict.outcome is Outcome.FAIL
     assert "int8: 1.07" in slower.verdict.reasons[0]
-    _, allowed = judged(runs, [LatencyRule(kind="int8", largest_ratio=1.2)], changes=changes)
+    _, allowed = judged(runs, [LatencyRule(variant="int8", max_ratio=1.2)], changes=changes)
     assert allowed.verdict.outcome is Outcome.PASS
 
 
@@ -198,7 +236,7 @@ def test_other_hosts_threads_and_damaged_baselines_are_refused(tmp_path: Path) -
     with pytest.raises(SetupError, match="measured with 1 threads"):
         baseline.check(HERE, threads=2)
     with pytest.raises(SetupError, match=r"needs a baseline: expected --baseline RECORD\.json"):
-        load_baseline(None, [LatencyRule(largest_ratio=1.05)])
+        load_baseline(None, [LatencyRule(max_ratio=1.05)])
     record.write(a_run(), tmp_path / "untimed.json")
     with pytest.raises(SetupError, match="holds no latency"):
         load_baseline(tmp_path / "untimed.json", [])
@@ -215,7 +253,7 @@ def test_a_stored_run_gives_the_same_latency_again(tmp_path: Path, capsys: pytes
     path = timed_record(tmp_path, [process(number) for number in range(5)])
     assert main(["verdict", str(path)]) == 0
     gate = tmp_path / "gate.toml"
-    gate.write_text("[[latency]]\np90_s = 0.003")
+    gate.write_text("[[latency]]\nmax_p90_s = 0.003")
     assert main(["verdict", str(path), "--policy", str(gate)]) == 1
     assert "float32: p90 4" in capsys.readouterr().out
 

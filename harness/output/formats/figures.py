@@ -38,9 +38,9 @@ def of(cell: CellRecord, record: Record) -> Figures:
         changes = parity.changes
         found |= {
             "accuracy": percent(parity.accuracy),
-            "drop": points((changes.broken - changes.fixed) / parity.images),
-            "flips": f"{parity.flips} (-{changes.broken} +{changes.fixed})",
-            "largest": f"{parity.largest_probability_difference:.4f}",
+            "drop": points((changes.regressions - changes.improvements) / parity.images),
+            "flips": f"{parity.flips} (-{changes.regressions} +{changes.improvements})",
+            "largest": f"{parity.max_probability_difference:.4f}",
         }
     if proven := cell.statistics:
         found |= {

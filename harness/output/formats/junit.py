@@ -52,7 +52,7 @@ def _latency(record: Record) -> Iterator[Check]:
 
 
 def _case(suite: ElementTree.Element, class_name: str, check: Check) -> None:
-    case = ElementTree.SubElement(suite, "testcase", classname=_text(class_name), name=check.name)
+    case = ElementTree.SubElement(suite, "testcase", classname=_text(class_name), name=check.rule)
     said = _text("; ".join(check.reasons))
     if tag := TAGS.get(check.outcome):
         ElementTree.SubElement(case, tag, message=said, type=str(check.outcome)).text = said

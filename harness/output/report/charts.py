@@ -39,7 +39,7 @@ def drops(runs: Runs) -> Figure:
         colour = OUTCOMES[cell.verdict.outcome]
         axes.plot([low, high], [row, row], color=colour, linewidth=2.5, solid_capstyle="round")
         axes.plot(drop, row, "o", color=colour, markersize=6)
-        limit = 100 * proven.largest_drop_allowed
+        limit = 100 * proven.margin
         axes.plot([limit, limit], [row - 0.36, row + 0.36], color="C1", linewidth=1.8)
     axes.plot([], [], color="C1", linewidth=1.8, label="allowed")
     axes.set_xlabel("points of accuracy below the reference")
@@ -69,18 +69,18 @@ def changes(before: Array, after: Array, labels: Array, names: tuple[str, ...] |
     return figure
 
 
-def hops(runs: Runs) -> Figure:
+def stages(runs: Runs) -> Figure:
     """Each step of the chain: mean to largest change of a probability, on a logarithmic scale."""
-    steps = {(hop.source, hop.target): None for _, _, cell in runs.rows() for hop in cell.stages}
+    steps = {(diff.source, diff.target): None for _, _, cell in runs.rows() for diff in cell.stages}
     figure, axes = _rows([f"{source} \N{RIGHTWARDS ARROW} {target}" for source, target in steps], height=0.5)
     series = list(runs.rows())
     marks = dict(zip(dict.fromkeys((device, v.name) for device, _, v in series), cycle(SERIES), strict=False))
     beside = {key: (i - (len(marks) - 1) / 2) * 0.7 / len(marks) for i, key in enumerate(marks)}
     for device, _, cell in series:
         colour, marker = marks[device, cell.name]
-        for hop in cell.stages:
-            row = list(steps).index((hop.source, hop.target)) + beside[device, cell.name]
-            ends = [max(FLOOR, x) for x in (hop.mean_probability_difference, hop.largest_probability_difference)]
+        for diff in cell.stages:
+            row = list(steps).index((diff.source, diff.target)) + beside[device, cell.name]
+            ends = [max(FLOOR, x) for x in (diff.mean_probability_difference, diff.max_probability_difference)]
             axes.plot(ends, [row, row], color=colour, linewidth=1.5, alpha=0.8)
             axes.plot(ends[0], row, marker, color=colour, markersize=5)
         if cell.stages:

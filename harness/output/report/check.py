@@ -79,7 +79,7 @@ def _drops(runs: Runs) -> Any:
         return None
     alt = "Drop in accuracy with its interval, and the drop allowed, in points. " + "; ".join(
         f"{charts.label(runs, device, v.name)} {100 * s.drop:.2f}, {100 * s.drop_interval.low:.2f} to "
-        f"{100 * s.drop_interval.high:.2f}, {100 * s.largest_drop_allowed:.2f} allowed"
+        f"{100 * s.drop_interval.high:.2f}, {100 * s.margin:.2f} allowed"
         for device, v in proven
         if (s := v.statistics)
     )
@@ -187,12 +187,12 @@ def _galleries(runs: Runs) -> list[tuple[str, flips.Gallery]]:
 
 
 def _chain(runs: Runs) -> Any:
-    steps = [(device, v, hop) for device, _, v in runs.rows() for hop in v.stages]
+    steps = [(device, v, diff) for device, _, v in runs.rows() for diff in v.stages]
     if not steps:
         return None
     alt = "Change of a probability at each step. " + "; ".join(
-        f"{charts.label(runs, device, v.name)}, {hop.source} to {hop.target}: mean "
-        f"{hop.mean_probability_difference:.1e}, {hop.flips} flips"
-        for device, v, hop in steps
+        f"{charts.label(runs, device, v.name)}, {diff.source} to {diff.target}: mean "
+        f"{diff.mean_probability_difference:.1e}, {diff.flips} flips"
+        for device, v, diff in steps
     )
-    return picture(partial(charts.hops, runs), alt)
+    return picture(partial(charts.stages, runs), alt)

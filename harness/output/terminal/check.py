@@ -75,8 +75,8 @@ def runs(comparison: Comparison) -> str:
                 f"{parity.reference_accuracy:.2%}",
                 f"{parity.accuracy:.2%}",
                 f"{points(low)} to {points(high)}",
-                f"{parity.flips} (-{parity.changes.broken} +{parity.changes.fixed})",
-                f"{parity.largest_probability_difference:.4f}",
+                f"{parity.flips} (-{parity.changes.regressions} +{parity.changes.improvements})",
+                f"{parity.max_probability_difference:.4f}",
             )
         rows.append((str(cell), coloured(judged.verdict.outcome), *shown))
         lines += _reasons(str(cell), judged.verdict)
@@ -160,5 +160,5 @@ def _test_set(record: Record) -> list[str]:
     interval = f"{proven.confidence:.0%} interval {low:.2%} to {high:.2%}"
     return [
         f"reference: accuracy {parity.reference_accuracy:.2%}, {interval}",
-        f"the smallest drop that {parity.images} images can certify: {points(proven.smallest_certifiable_drop)} points",
+        f"the smallest drop that {parity.images} images can certify: {points(proven.min_margin)} points",
     ]

@@ -50,10 +50,10 @@ def test_every_output_of_the_arm_kernels(arm_phone: Virtual, arm_pi: Virtual, ri
             assert there.host is not None
             assert there.host.images == 55
             assert there.stages[-1].target == f"{there.name} on the device"
-            if there.host.largest_steps is not None:
-                assert there.host.largest_steps <= STEPS
+            if there.host.max_steps is not None:
+                assert there.host.max_steps <= STEPS
             elif there.variant == "float32":
-                assert there.host.largest_difference <= FLOAT_NOISE
+                assert there.host.max_difference <= FLOAT_NOISE
         assert not record.arrays.latency_runs()
     (again,) = on_devices.run([uri.device(arm_phone.start())], rig.subject, silent, plan=PLAN, limits=limits)
     assert again.run
