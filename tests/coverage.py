@@ -41,5 +41,5 @@ if __name__ == "__main__":
         for fixed in FIXED
         if (shares := outcomes(images, drop, fixed))
     ]
-    headers = ("images", "true drop", "answers fixed", "PASS", "INCONCLUSIVE", "FAIL")
+    headers = ("images", "true drop", "improvements", "PASS", "INCONCLUSIVE", "FAIL")
     print(tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=["right"] * 6))

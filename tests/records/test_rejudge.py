@@ -230,14 +230,14 @@ def test_latency_that_was_asked_for_and_not_measured_is_no_pass(tmp_path: Path) 
     """A policy that limits latency, on a record without any: INCONCLUSIVE, exit code 3; without limits, PASS."""
     path = stored(tmp_path)
     limits = tmp_path / "limits.toml"
-    limits.write_text("[[latency]]\np90_s = 0.01\n")
+    limits.write_text("[[latency]]\nmax_p90_s = 0.01\n")
     assert rejudge(path).outcome is Outcome.PASS
     judged = rejudge(path, limits)
     assert judged.outcome is Outcome.INCONCLUSIVE
     assert judged.timing is not None
     assert judged.timing.verdict.reasons == ("latency was not measured",)
     assert main(["verdict", str(path), "--policy", str(limits)]) == 3
-    limits.write_text("[[latency]]\ndevice = 'adb://*'\np90_s = 0.01\n")
+    limits.write_text("[[latency]]\ndevice = 'adb://*'\nmax_p90_s = 0.01\n")
     assert rejudge(path, limits).outcome is Outcome.PASS
 
 
