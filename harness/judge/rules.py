@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from harness.core.cell import Cell
@@ -65,7 +65,7 @@ def judge(cell: Cell, parity: Parity, policy: Policy) -> Judgement:
     limits = policy.limits(cell)
     try:
         statistics = _statistics(parity, limits, policy.alpha)
-        checks = tuple(_check(rule, parity, limits, policy.alpha) for rule in RULES)
+        checks = tuple(_checks(parity, limits, policy.alpha))
     except ModuleNotFoundError:
         return Judgement(Verdict(Outcome.INCONCLUSIVE, (NO_SCIPY,)), None)
     outcome = max((check.outcome for check in checks), key=SEVERITY.index)
@@ -79,9 +79,11 @@ def judge(cell: Cell, parity: Parity, policy: Policy) -> Judgement:
     return Judgement(Verdict(outcome, tuple(reasons)), statistics, checks)
 
 
-def _check(rule: str, parity: Parity, limits: Limits, alpha: float) -> Check:
-    outcome, reasons = RULES[rule](parity, limits, alpha)
-    return Check(rule, outcome, tuple(reasons))
+def _checks(parity: Parity, limits: Limits, alpha: float) -> Iterator[Check]:
+    for rule, judge_rule in RULES.items():
+        outcome, reasons = judge_rule(parity, limits, alpha)
+        if reasons:  # else nothing is limited
+            yield Check(rule, outcome, tuple(reasons))
 
 
 def _images_needed(rule: str, parity: Parity, limits: Limits, alpha: float) -> int | None:

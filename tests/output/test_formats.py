@@ -169,9 +169,9 @@ def test_junit_has_a_case_for_each_variant_device_and_check() -> None:
     root = ElementTree.fromstring(junit.render(two_devices()).encode())
     assert [suite.get("name") for suite in root] == ["desk", "phone <b>"]
     cases = {(case.get("classname"), case.get("name")): case for case in root.iter("testcase")}
-    assert len(cases) == 2 * 2 * 5
+    assert len(cases) == 2 * 2 * 7
     failed = {key for key, case in cases.items() if case.find("failure") is not None}
-    assert ("phone <b>.int8", "accuracy") in failed
+    assert ("phone <b>.int8", "max_accuracy_drop") in failed
     assert {device.split(".")[0] for device, _ in failed if device} == {"phone <b>"}
     assert root.get("failures") == str(len(failed))
     undecided = replace(a_run(broken=12), cells=(silent(why="a \x00 byte"), a_run(broken=12).cells[1]))
