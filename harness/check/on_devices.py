@@ -40,7 +40,7 @@ def run(
     benchmark: BenchmarkModel | None = None,
 ) -> list[OnDevice]:
     """In the order of the devices; this machine, whose time the others take, comes before them."""
-    if any(device.uri != local.URI for device in devices):
+    if not subject.host and any(device.uri != local.URI for device in devices):
         subject = pipeline.with_host(subject, progress)
     stop = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Run a job to its end on a device; a task that crashes or hangs the worker is left out, and the others go on."""
+"""Run a job to its end on a device; a task that crashes or hangs the worker is left out, and the others continue."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from harness.core.errors import SetupError
 from harness.core.outcome import Outcome, Verdict
 from harness.core.progress import Progress
 from harness.run import job, worker
-from harness.run.devices.base import Device, UnreachableError
+from harness.run.devices.base import Device, Ended, UnreachableError
 from harness.run.devices.local import Local
 from harness.run.job import Job, Result
 
-# Exit codes that are not the variant's own doing; none: silent too long.
+# Exit codes that the variant did not cause. None: silent too long.
 FROM_OUTSIDE = (None, -signal.SIGKILL, -signal.SIGTERM, worker.DAMAGED, worker.TIE_BROKEN)
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What became of a job: results by task, for tasks without one the verdict why, whether Ctrl-C ended it."""
+    """Outcome of a job: results per task; for a task without one, a verdict that explains why.
+
+    interrupted: whether Ctrl-C ended it.
+    """
 
     results: Mapping[str, Result]
     failures: Mapping[str, Verdict]
@@ -29,16 +32,15 @@ class Outputs:
 
 
 def run(written: Job, progress: Progress, device: Device | None = None, **options: Any) -> Outputs:
-    """Run a job on a device, or here; a task that crashes or hangs the worker is left out, and the others go on.
+    """Run a job on a device, or here.
 
-    A device that is lost on the way leaves the tasks it has not answered INCONCLUSIVE.
+    A device that is lost leaves the tasks without a result INCONCLUSIVE.
     Raises SetupError where no worker can be started at all.
     """
     device = device or Local()
     failures: dict[str, Verdict] = {}
     interrupted = began = False
-    while True:
-        missing = _missing_results(written)
+    while missing := _missing_results(written):
         try:
             written = device.push(written)
             began = True
@@ -50,28 +52,16 @@ def run(written: Job, progress: Progress, device: Device | None = None, **option
         except UnreachableError as error:
             if not began:
                 raise
-            for task in _missing_results(written):
-                failures[task] = Verdict(Outcome.INCONCLUSIVE, (f"{error}; what it has finished is kept there",))
+            lost = Verdict(Outcome.INCONCLUSIVE, (f"{error}; finished results are kept there",))
+            failures |= dict.fromkeys(_missing_results(written), lost)
             break
-        still = _missing_results(written)
-        if not still:
+        still_missing = _missing_results(written)
+        if not still_missing:
             break
-        if ended.code == 0 and len(still) < len(missing):
+        if ended.code == 0 and len(still_missing) < len(missing):  # the next task wants a process of its own
             written = job.without_software_times(written)
-            continue  # a task that wants a process of its own
-        if ended.code == worker.NO_ACCELERATOR:
-            raise SetupError(f"{device.uri}: {ended.tail}")
-        what = "was silent too long and was stopped" if ended.code is None else f"ended with exit code {ended.code}"
-        what += f" while {ended.doing}" * bool(ended.doing)
-        reason = f"the worker {what}" + (f": {ended.tail}" if ended.tail else "")
-        if ended.task is None:
-            raise SetupError(f"{device.uri}: {reason}")
-        hung = ended.code is None and ended.doing  # the accelerator's compiler, whatever else the machine does
-        outcome = Outcome.INCONCLUSIVE if ended.code in FROM_OUTSIDE and not hung else Outcome.FAIL
-        if ended.variant:
-            reason = f"{ended.variant}: {reason}"
-        failures[f"{ended.task} of {ended.variant}" if ended.variant else ended.task] = Verdict(outcome, (reason,))
-        written = job.without(written, ended.task, ended.variant)
+        else:
+            written = _without_failed(written, device, ended, failures)
     results = {}
     for task in written.tasks:
         try:
@@ -83,6 +73,24 @@ def run(written: Job, progress: Progress, device: Device | None = None, **option
         except SetupError as error:  # the other tasks' results are sound
             failures[task] = Verdict(Outcome.INCONCLUSIVE, (str(error),))
     return Outputs(results, failures, interrupted)
+
+
+def _without_failed(written: Job, device: Device, ended: Ended, failures: dict[str, Verdict]) -> Job:
+    """The job without the task, or the variant, that ended the worker; its failure is noted. Raises SetupError."""
+    if ended.code == worker.NO_ACCELERATOR:
+        raise SetupError(f"{device.uri}: {ended.tail}")
+    what = "was silent too long and was stopped" if ended.code is None else f"ended with exit code {ended.code}"
+    what += f" while {ended.doing}" * bool(ended.doing)
+    reason = f"the worker {what}" + (f": {ended.tail}" if ended.tail else "")
+    before = written.plan.read_bytes()
+    remaining = job.without(written, ended.task, ended.variant) if ended.task is not None else written
+    if remaining.plan.read_bytes() == before:  # it had not begun, or names a task that the job does not have
+        raise SetupError(f"{device.uri}: {reason}")
+    hung = ended.code is None and ended.doing  # the accelerator's compiler, whatever else the machine does
+    outcome = Outcome.INCONCLUSIVE if ended.code in FROM_OUTSIDE and not hung else Outcome.FAIL
+    name = f"{ended.task} of {ended.variant}" if ended.variant else str(ended.task)
+    failures[name] = Verdict(outcome, (f"{ended.variant}: {reason}" if ended.variant else reason,))
+    return remaining
 
 
 def _missing_results(written: Job) -> list[str]:

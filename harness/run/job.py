@@ -31,6 +31,7 @@ Array = npt.NDArray[Any]
 
 SCHEMA = "harness-job/2"
 FILES = "files"
+MAX_RESULT_BYTES = 2**30  # of a task, packed and unpacked
 ALL_CORES = 0  # of the machine that runs the job
 LATENCY = "latency"  # the tasks of it are latency-1, latency-2, ...
 CONTROL_OF = "int8"  # whose file is measured twice, where there is one: the fastest, so that a bias shows most
@@ -275,7 +276,7 @@ def read_result(job: Job, task: str) -> Result | None:
     if not path.exists():
         return None
     with path.open("rb") as file:
-        arrays = npz.read(file, str(path))
+        arrays = npz.read(file, str(path), max_bytes=MAX_RESULT_BYTES)
     about = shapes.decode(str(arrays.pop("about", "")), About, str(path))
     if (about.nonce, about.task) != (job.nonce, task):
         raise SetupError(f"{path}: the result is of another job; run again")

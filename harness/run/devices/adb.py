@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
-from pathlib import Path
 
 from harness.run.devices import shell
 from harness.run.devices.base import Executed, UnreachableError
@@ -12,7 +12,7 @@ from harness.run.devices.shell import quoted
 
 FOLDER = "/data/local/tmp/tflite-harness"
 INSTALL = "install it: apt-get install adb, brew install android-platform-tools, or Google's platform-tools"
-NONE = (
+NO_DEVICE = (
     "no device is connected; plug one in, allow USB debugging in its developer options, "
     "or start one without hardware: harness device virtual phone"
 )
@@ -20,20 +20,22 @@ SETTLES_WITHIN_S = 5.0
 REMEDIES = {
     "unauthorized": "unauthorized; unlock it, accept 'Allow USB debugging?' on its screen, and run again",
     "authorizing": "still unauthorized; unlock it, accept 'Allow USB debugging?' on its screen, and run again",
-    "offline": "offline; plug it out and in again, or: adb reconnect offline; and run again",
+    "offline": "offline; unplug it and plug it in again, or: adb reconnect offline; and run again",
     "no permissions": "this user may not open the USB device; install android-sdk-platform-tools-common, join plugdev",
     "bootloader": "in its bootloader; start Android on it",
     "recovery": "in recovery; start Android on it",
     "sideload": "waiting for a sideload; start Android on it",
 }
 GONE = "not connected, or no longer; see harness device list, connect it, and run again"
+_STARTING = threading.Lock()  # of two programs that start adb's server at once, one fails
 
 
 def connected() -> dict[str, str]:
-    """State by serial of every device that adb knows. Raises UnreachableError: no adb, or a server that is silent."""
+    """State by serial of every device that adb knows. Raises UnreachableError: no adb, or its server is silent."""
     if not shutil.which("adb"):
-        raise UnreachableError(f"adb://: the program adb is not there; {INSTALL}")
-    done = shell.local(["adb", "devices"], 30)
+        raise UnreachableError(f"adb://: adb is not installed; {INSTALL}")
+    with _STARTING:
+        done = shell.local(["adb", "devices"], 30)
     if done is None or done.code:
         raise UnreachableError(f"adb://: adb's server does not answer ({_last(done)}); adb kill-server, and run again")
     pairs = (line.rpartition("\t") for line in done.out.splitlines() if "\t" in line)
@@ -46,19 +48,19 @@ def remedy(state: str) -> str:
 
 
 class Adb:
-    """serial: none where exactly one device is connected; host:port is connected to."""
+    """serial: None where exactly one device is connected; host:port is connected to."""
 
     def __init__(self, serial: str | None) -> None:
-        self._given = serial
+        self._wanted = serial
         self.serial = serial or ""
         self.name = f"adb://{self.serial}"
 
     def open(self) -> None:
         states = connected()
-        serial = self._given
+        serial = self._wanted
         if serial is None:
             if not states:
-                raise UnreachableError(f"adb://: {NONE}")
+                raise UnreachableError(f"adb://: {NO_DEVICE}")
             if len(states) > 1:
                 names = ", ".join(f"adb://{name}" for name in states)
                 raise UnreachableError(f"adb://: {len(states)} devices are connected ({names}); name one of them")
@@ -85,13 +87,7 @@ class Adb:
     def command(self, script: str) -> list[str]:
         return ["adb", "-s", self.serial, "shell", "-T", quoted("exec", "sh", "-c", script)]
 
-    def put(self, local: Path, remote: str, timeout_s: float) -> Executed:
-        return self._copy(["push", str(local), remote], timeout_s)
-
-    def get(self, remote: str, local: Path, timeout_s: float) -> Executed:
-        return self._copy(["pull", remote, str(local)], timeout_s)
-
-    def why(self, error: str) -> str:
+    def explain(self, error: str) -> str:
         try:
             state = connected().get(self.serial)
         except UnreachableError as unreachable:
@@ -100,18 +96,11 @@ class Adb:
             return GONE
         if state != "device":
             return remedy(state)
-        last = error.strip().splitlines()[-1:] or ["the connection was cut in mid-command"]
-        return f"{last[0]}; run again"
-
-    def _copy(self, arguments: list[str], timeout_s: float) -> Executed:
-        done = shell.local(["adb", "-s", self.serial, *arguments], timeout_s)
-        if done is None:
-            raise UnreachableError(f"{self.name}: a transfer took more than {timeout_s:.0f} s; {self.why('')}")
-        return done
+        return f"{shell.plain(error) or 'the connection was cut while a command ran'}; run again"
 
     def _unknown(self, states: dict[str, str]) -> str:
         known = ", ".join(f"adb://{name}" for name in states)
-        return f"not connected; connected are {known}" if known else NONE
+        return f"not connected; connected are {known}" if known else NO_DEVICE
 
 
 def _is_address(serial: str) -> bool:
@@ -120,6 +109,4 @@ def _is_address(serial: str) -> bool:
 
 
 def _last(done: Executed | None) -> str:
-    if done is None:
-        return "no answer"
-    return (done.error.strip().splitlines() or [f"exit code {done.code}"])[-1]
+    return "no answer" if done is None else shell.plain(done.error) or f"exit code {done.code}"

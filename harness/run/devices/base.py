@@ -17,30 +17,33 @@ from harness.core.shapes import Shape
 from harness.run.job import Job
 
 SILENCE_LIMIT_S = 300.0
+RESULT = "{result}"  # in a program's arguments: a file for it to write
+MAX_RESULT_FILE_BYTES = 100_000
 
 
 class UnreachableError(SetupError):
-    """A device that cannot be reached, or no longer; says what to do."""
+    """A device that cannot be reached, or no longer; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Executed:
-    """What a command did. A nonzero exit code is data."""
+    """The result of a command. A nonzero exit code is data."""
 
     code: int
     out: str
     error: str
+    result: bytes = b""  # the file that it was to write: see Device.program
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a worker ended: exit code (negative: a signal), the task it was at, the end of what it said."""
+    """How a worker ended: exit code (negative: a signal), its last task, the last line that it printed."""
 
-    code: int | None  # none: it was silent too long and was stopped
+    code: int | None  # None: it was silent too long and was stopped
     task: str | None
     tail: str
-    variant: str | None = None  # that it was at, in a task of several
-    doing: str = ""  # what may last there: compiling for an accelerator
+    variant: str | None = None  # the one it was measuring, in a task of several
+    doing: str = ""  # what takes long there: compiling for an accelerator
 
 
 State = Mapping[str, bool | int | float | str]
@@ -73,16 +76,33 @@ class Traffic(msgspec.Struct):
         self.pushed_bytes[what] = self.pushed_bytes.get(what, 0) + size
 
 
+class BenchmarkFigures(Shape):
+    """What Google's benchmark_model measured of a variant; None for what it did not say. inference_s: the average."""
+
+    flags: str
+    inference_s: float | None = None
+    init_s: float | None = None
+    first_s: float | None = None
+    warmup_s: float | None = None
+    median_s: float | None = None
+    min_s: float | None = None
+    max_s: float | None = None
+    p5_s: float | None = None
+    p95_s: float | None = None
+    runs: int | None = None
+    problem: str = ""
+
+
 class DeviceRecord(Probe):
     """A device that ran a job. state_after: after the times were taken; empty if none were, or it was gone."""
 
     state_after: State = field(default_factory=dict)
-    benchmark_model: Mapping[str, Any] | None = None
+    benchmark_model: Mapping[str, BenchmarkFigures] | None = None  # by kind of variant
     traffic: Traffic = field(default_factory=Traffic)
 
 
 def described(
-    probe: Probe, traffic: Traffic, state_after: State, benchmark_model: Mapping[str, Any] | None = None
+    probe: Probe, traffic: Traffic, state_after: State, benchmark_model: Mapping[str, BenchmarkFigures] | None = None
 ) -> DeviceRecord:
     return DeviceRecord(
         **structs.asdict(probe), state_after=state_after, benchmark_model=benchmark_model, traffic=traffic
@@ -90,25 +110,25 @@ def described(
 
 
 def hindrances(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a device's states before and after a run say against its times; "unavailable" says nothing."""
+    """Reasons to distrust a device's times, from its states before and after; "unavailable" is none."""
     states = before, after
-    words = {
+    reasons = {
         "throttled": "it is throttled; cool it",
         "under_voltage": "its voltage is too low; use a stronger power supply",
         "battery_saver": "its battery saver is on; turn it off",
     }
-    found = [words[key] for key in words if any(state.get(key) is True for state in states)]
+    seen = [reason for key, reason in reasons.items() if any(state.get(key) is True for state in states)]
     degrees = [state.get("thermal_status") for state in states]
     heat = max((degree for degree in degrees if isinstance(degree, int)), default=0)
     if heat:
-        found.append(f"its thermal status is {heat} (0 is cool); let it cool")
-    if before.get("throttled_since_boot") is False and after.get("throttled_since_boot") is True and not found:
-        found.append("it was throttled meanwhile; cool it")
-    return tuple(found)
+        seen.append(f"its thermal status is {heat} (0 is cool); let it cool")
+    if before.get("throttled_since_boot") is False and after.get("throttled_since_boot") is True and not seen:
+        seen.append("it was throttled meanwhile; cool it")
+    return tuple(seen)
 
 
 class Device(Protocol):
-    """A place where jobs run; used with `with`, which takes and gives back what it needs there.
+    """A place where jobs run; `with` takes and gives back what it needs there.
 
     An unreachable device is an exception (UnreachableError), a failed worker is data (Ended).
     """
@@ -125,7 +145,7 @@ class Device(Protocol):
     ) -> None: ...
 
     def probe(self) -> Probe:
-        """What it is and how it is."""
+        """What it is, and what state it is in."""
 
     def push(self, job: Job) -> Job:
         """Bring the job there, verified. The job to run: the same, or one that an interrupted run left unfinished."""
@@ -137,4 +157,8 @@ class Device(Protocol):
         """Bring the results that are there into the job's folder, verified."""
 
     def program(self, path: Path, arguments: Sequence[str], job: Job, timeout_s: float) -> Executed:
-        """Run a program of this machine there, after push; {files} stands for the folder of the job's files."""
+        """Run a program of this machine there, after push.
+
+        In the arguments {files} stands for the folder of the job's files, and {result} for a file whose content comes
+        back.
+        """

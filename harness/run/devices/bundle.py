@@ -15,8 +15,8 @@ import shutil
 import sys
 import tarfile
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,7 +25,12 @@ from harness.core.errors import SetupError
 from harness.core.files import sha256, write_atomic
 from harness.run.devices import shell
 
-RECIPE = 1  # counted up when bundles are made otherwise
+try:
+    import fcntl
+except ImportError:  # not a Unix: one process at a time is not ensured
+    fcntl = None  # type: ignore[assignment]
+
+RECIPE = 1  # counted up when bundles are made differently
 SUITE, PYTHON = "trixie", "3.13"
 PACKAGES = (f"python{PYTHON}-minimal", f"libpython{PYTHON}-stdlib", "libstdc++6")
 LIBRARIES = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1", "libgcc_s.so.1",
@@ -37,7 +42,8 @@ NOT_NEEDED = (  # folders and files of Python, NumPy and LiteRT, by name
 NOT_NEEDED_SUFFIXES = (".pyi", ".pxd", ".a", ".h")
 MODULES_NOT_NEEDED = ("_test", "xx", "_ctypes_test", "_sqlite3", "_ssl", "_hashlib", "_curses", "_dbm", "_gdbm",
                       "readline", "_lzma", "_bz2", "_uuid", "_codecs_", "_tkinter")  # fmt: skip
-OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)  # with LiteRT wheels
+# The oldest and newest Python for which there are wheels of ai-edge-litert, on armv7l of tflite-runtime.
+PYTHONS = {"aarch64": ((3, 10), (3, 14)), "x86_64": ((3, 10), (3, 14)), "armv7l": ((3, 9), (3, 11))}
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Bundle:
 class Runtime:
     """How Python is started on a device, in the folder where the bundle is unpacked.
 
-    Relative paths only: glibc's loader and Python give colons, semicolons and dollars in theirs a meaning.
+    All paths are relative: to glibc's loader and Python, colons, semicolons and dollars in a path have a meaning.
     """
 
     bundle: Bundle | None
@@ -84,7 +90,7 @@ def cache() -> Path:
 
 
 def complete(machine: str) -> Runtime:
-    """For a machine without Python. Raises SetupError: no such architecture, or what must be installed here."""
+    """For a machine without Python. Raises SetupError: another architecture, or what must be installed here."""
     if machine not in MACHINES:
         raise SetupError(
             f"a device of {machine}: runtimes are made for {' and '.join(MACHINES)} only; use another device"
@@ -100,7 +106,7 @@ def complete(machine: str) -> Runtime:
 
 
 def wheels(machine: str, python: str, program: str) -> Runtime:
-    """For a machine with a Python of its own. python: as 3.13; program: its path there. Raises SetupError."""
+    """For a machine in PYTHONS that has Python. python: as 3.13; program: its path there. Raises SetupError."""
     packages = _packages(machine)
 
     def fill(root: Path) -> None:
@@ -111,7 +117,7 @@ def wheels(machine: str, python: str, program: str) -> Runtime:
 
 
 def own(program: str) -> Runtime:
-    """A Python that has all it needs."""
+    """For a Python there that has all it needs."""
     return Runtime(None, (program,), {})
 
 
@@ -121,23 +127,30 @@ def _packages(machine: str) -> tuple[str, ...]:
     return (f"ai-edge-litert=={_version('ai-edge-litert', '2.3.0')}", "numpy>=2,<3")
 
 
-def _version(package: str, otherwise: str) -> str:
-    """The one installed here, so that both sides compute alike."""
+def _version(package: str, default: str) -> str:
+    """The one installed here, so that both sides run the same code."""
     try:
         return version(package)
     except PackageNotFoundError:
-        return otherwise
+        return default
 
 
-_BUILDING = threading.Lock()
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process and thread at a time, for making what a cache lacks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _cached(name: str, packages: tuple[str, ...], fill: Callable[[Path], None]) -> Bundle:
-    """The bundle of that name and content, made where it is not yet there."""
+    """The bundle of that name and content, from the cache or made for it."""
     key = hashlib.sha256(repr((RECIPE, SUITE, PACKAGES, packages)).encode()).hexdigest()[:12]
     folder = cache() / "runtime" / f"{name}-{key}"
     about = folder / "bundle.json"
-    with _BUILDING:
+    with locked(folder.with_name(f"{folder.name}.lock")):
         if not about.exists():
             with tempfile.TemporaryDirectory(prefix="harness-runtime-") as work:
                 root = Path(work) / "root"
@@ -146,8 +159,8 @@ def _cached(name: str, packages: tuple[str, ...], fill: Callable[[Path], None]) 
                 _trim(root)
                 content, tree = _pack(root)
             write_atomic(folder / "bundle.tar.gz", content)
-            made = Bundle(folder / "bundle.tar.gz", sha256(content), tree, len(content))
-            write_atomic(about, json.dumps(asdict(made), default=str, indent=1).encode())
+            bundle = Bundle(folder / "bundle.tar.gz", sha256(content), tree, len(content))
+            write_atomic(about, json.dumps(asdict(bundle), default=str, indent=1).encode())
         stored = json.loads(about.read_text())
     return Bundle(folder / "bundle.tar.gz", stored["sha256"], stored["tree_sha256"], stored["size_bytes"])
 
@@ -167,22 +180,24 @@ def _fill_complete(root: Path, names: Machine, packages: tuple[str, ...]) -> Non
 
 
 def extract(root: Path, architecture: str, packages: tuple[str, ...]) -> None:
-    """Debian packages of an architecture and what they need, unpacked; nothing of them is run. Raises SetupError."""
+    """Unpack Debian packages of an architecture and what they need; nothing of them is run. Raises SetupError."""
     if not shutil.which("mmdebstrap"):
         raise SetupError(
-            "mmdebstrap is not here, which gets Debian's packages for a device without Python: apt-get install "
-            "mmdebstrap debian-archive-keyring; on another system run the harness in a Debian container"
+            "mmdebstrap, which fetches Debian's packages for a device without Python, is not installed: apt-get "
+            "install mmdebstrap debian-archive-keyring; on another system run the harness in a Debian container"
         )
     command = ["mmdebstrap", "--quiet", "--variant=extract", f"--architectures={architecture}",
                f"--include={','.join(packages)}", SUITE, str(root)]  # fmt: skip
     done = shell.local(command, 900)
     if done is None or done.code:
-        said = (done.error.strip().splitlines() or ["no reason given"])[-1] if done else "not done within 15 minutes"
-        raise SetupError(f"mmdebstrap cannot get {', '.join(packages)} for {architecture} ({said}); check the network")
+        reason = (shell.plain(done.error) or "no reason given") if done else "not done within 15 minutes"
+        raise SetupError(
+            f"mmdebstrap cannot get {', '.join(packages)} for {architecture} ({reason}); check the network"
+        )
 
 
 def _install(packages: tuple[str, ...], machine: str, python: str, target: Path) -> None:
-    """Wheels of another machine, unpacked. Raises SetupError."""
+    """Unpack wheels for another machine. Raises SetupError."""
     common = ["install", "--quiet", "--target", str(target), "--no-deps", "--python-version", python]
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     if uv and machine in MACHINES:
@@ -193,9 +208,9 @@ def _install(packages: tuple[str, ...], machine: str, python: str, target: Path)
         command = [sys.executable, "-m", "pip", *common, "--only-binary=:all:", "--no-compile", *platforms]
     done = shell.local([*command, *packages], 900)
     if done is None or done.code:
-        said = " ".join(done.error.split())[-200:] if done else "not done within 15 minutes"
+        reason = " ".join(done.error.split())[-200:] if done else "not done within 15 minutes"
         raise SetupError(
-            f"no wheels of {', '.join(packages)} for {machine}, Python {python} ({said}); install uv or pip"
+            f"no wheels of {', '.join(packages)} for {machine}, Python {python} ({reason}); install uv or pip"
         )
 
 
@@ -226,9 +241,9 @@ def _pack(root: Path) -> tuple[bytes, str]:
 
 
 def _files(root: Path) -> Iterator[tuple[Path, str]]:
-    """Files and their names as `find . -type f | LC_ALL=C sort` gives them; links become what they lead to."""
+    """Files and their names, as `find . -type f | LC_ALL=C sort` lists them; links become the files they point to."""
     named = {f"./{path.relative_to(root)}": path for path in root.rglob("*") if path.is_file()}
     for name in sorted(named, key=os.fsencode):
         if any(letter.isspace() or letter in "'\"\\" for letter in name):
-            continue  # no module is named so
+            continue  # no module has such a name
         yield named[name], name

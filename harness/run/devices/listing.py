@@ -18,8 +18,8 @@ HEADERS = ("device", "what", "system", "processor", "cores", "memory", "Python",
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A device, or what keeps it from being reached."""
+class Listed:
+    """A device, or why it cannot be reached. python: its version there."""
 
     uri: str
     probe: Probe | None
@@ -27,57 +27,56 @@ class Seen:
     problem: str = ""
 
 
-def look(named: Sequence[str]) -> list[Seen]:
+def look(named: Sequence[str]) -> list[Listed]:
     """This machine, all that adb knows, and the devices named."""
-    found, problems = [], []
+    serials, problems = {}, []
     try:
-        found = [f"adb://{serial}" for serial in adb.connected()]
+        serials = adb.connected()
     except UnreachableError as error:
-        problems = [Seen("adb://", None, problem=str(error))]
-    uris = list(dict.fromkeys([*found, *(one for one in named if one != URI)]))
-    with ThreadPoolExecutor(max(1, len(uris))) as pool:
-        return [Seen(URI, Local().probe(), "this one"), *pool.map(_look, uris), *problems]
+        problems = [Listed("adb://", None, problem=str(error))]
+    addresses = [*(f"adb://{serial}" for serial in serials), *(address for address in named if address != URI)]
+    addresses = list(dict.fromkeys(addresses))
+    with ThreadPoolExecutor(max(1, len(addresses))) as pool:
+        return [Listed(URI, Local().probe(), "this one"), *pool.map(_look, addresses), *problems]
 
 
-def clean(named: Sequence[str]) -> int:
-    """Remove the harness's files from devices; says so. Raises SetupError."""
-    for one in named:
-        with uri.remote(one) as device:
+def clean(addresses: Sequence[str]) -> int:
+    """Remove the harness's files from devices, and print that. Raises SetupError."""
+    for address in addresses:
+        with uri.remote(address) as device:
             device.clean()
             print(f"{device.uri}: clean")
     return Exit.PASS
 
 
-def text(seen: Sequence[Seen]) -> str:
+def text(devices: Sequence[Listed]) -> str:
     """A row each, and under them the remedies."""
-    rows = [_row(one) for one in seen]
-    table = tabulate(rows, HEADERS, tablefmt="simple", disable_numparse=True)
-    problems = [one.problem for one in seen if one.problem]
+    table = tabulate(map(_row, devices), HEADERS, tablefmt="simple", disable_numparse=True)
+    problems = [device.problem for device in devices if device.problem]
     return "\n".join([table, *([""] if problems else []), *problems])
 
 
-def _look(address: str) -> Seen:
+def _look(address: str) -> Listed:
     try:
         with uri.remote(address) as device:
             probe = device.probe()
-            python = device.answers.get("python", "").rpartition(" ")[2]
-            return Seen(address, probe, python or "brought along")
+            return Listed(address, probe, device.answers.get("python_version", "brought along"))
     except SetupError as error:
-        return Seen(address, None, problem=str(error))
+        return Listed(address, None, problem=str(error))
 
 
-def _row(one: Seen) -> tuple[str, ...]:
-    if one.probe is None:
-        return (one.uri, *["-"] * 6, "not usable")
-    probe = one.probe
+def _row(device: Listed) -> tuple[str, ...]:
+    if device.probe is None:
+        return (device.uri, *["-"] * 6, "not usable")
+    probe = device.probe
     state = [f"{name.replace('_', ' ')} {value}" for name, value in probe.state.items() if value != UNAVAILABLE]
     return (
-        one.uri,
+        device.uri,
         probe.name,
         probe.system,
         f"{probe.machine} (emulated)" if probe.emulated else probe.machine,
         str(probe.cores or "-"),
         f"{probe.memory_bytes / 2**30:.1f} GiB" if probe.memory_bytes else "-",
-        one.python,
+        device.python,
         ", ".join(state) or "-",
     )

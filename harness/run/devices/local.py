@@ -6,14 +6,24 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from harness.core import cores
 from harness.core.errors import SetupError
+from harness.core.files import read_capped
 from harness.core.progress import Progress
 from harness.run.devices import shell, worker_process
-from harness.run.devices.base import SILENCE_LIMIT_S, Ended, Executed, Probe, Traffic
+from harness.run.devices.base import (
+    MAX_RESULT_FILE_BYTES,
+    RESULT,
+    SILENCE_LIMIT_S,
+    Ended,
+    Executed,
+    Probe,
+    Traffic,
+)
 from harness.run.job import FILES, Job
 
 URI = "local"
@@ -24,8 +34,8 @@ def run(
 ) -> Ended:
     """Run a job's worker to its end. On Ctrl-C the worker is stopped first; finished results stay."""
     process = worker_process.start([python, "-u", str(job.worker), str(job.folder), "--tied"])
-    said = worker_process.follow(process, progress, silence_limit_s)
-    return Ended(None if said.silent else process.returncode, said.task, said.tail, said.variant, said.doing)
+    heard = worker_process.follow(process, progress, silence_limit_s)
+    return heard.with_code(None if heard.silent else process.returncode)
 
 
 class Local:
@@ -63,14 +73,20 @@ class Local:
         pass
 
     def program(self, path: Path, arguments: Sequence[str], job: Job, timeout_s: float) -> Executed:
-        words = [str(path.resolve()), *(word.replace("{files}", str(job.folder / FILES)) for word in arguments)]
+        result = job.folder / "program.result"
+        result.unlink(missing_ok=True)
+
+        words = [word.replace("{files}", str(job.folder / FILES)).replace(RESULT, str(result)) for word in arguments]
         try:
-            done = shell.local(words, timeout_s)
+            done = shell.local([str(path.resolve()), *words], timeout_s) or Executed(
+                1, "", f"not done within {timeout_s:.0f} s"
+            )
         except OSError as error:  # not executable, or for another processor
             raise SetupError(
                 f"{path}: cannot be run here ({error.strerror}); name a binary for this machine"
             ) from error
-        return done or Executed(1, "", f"not done within {timeout_s:.0f} s")
+        content = read_capped(result, MAX_RESULT_FILE_BYTES, "a result file") if result.is_file() else b""
+        return replace(done, result=content)
 
 
 def _memory() -> int | None:

@@ -1,9 +1,10 @@
-"""One harness at a time on a device: a lock that its own kernel holds, and lets go when the connection ends."""
+"""One harness at a time on a device: a lock that the device's kernel holds, and that ends with the connection."""
 
 from __future__ import annotations
 
 import os
 import platform
+import secrets
 import subprocess
 from datetime import UTC, datetime
 
@@ -24,19 +25,18 @@ class Lock:
         self._holder: subprocess.Popen[str] | None = None
 
     def take(self) -> None:
-        """Raises SetupError where another harness has it, UnreachableError."""
+        """Raises SetupError if another harness holds it, UnreachableError."""
         answer = self._hold()
         if answer.startswith("busy"):
-            _, _, owner = answer.partition(" ")
-            far_pid, _, owner = owner.partition(" ")
-            if not _gone(owner):
+            holder_pid, _, owner = answer.removeprefix("busy ").partition(" ")
+            if not holder_pid.isdecimal() or not _gone(owner):
                 self.release()
                 raise SetupError(
                     f"{self._machine.name}: in use by another harness ({owner or 'unknown'}); run again when it has "
                     "ended"
                 )
             # Its harness is dead and only the device does not know yet.
-            shell.execute(self._machine, f"kill -9 {int(far_pid)} && sleep 0.2")
+            shell.execute(self._machine, f"kill -9 {holder_pid} && sleep 0.2")
             answer = self._hold()
         if answer != "locked":
             self.release()
@@ -57,16 +57,20 @@ class Lock:
         self._holder = None
 
     def _hold(self) -> str:
+        """What the device answers: locked, busy and by whom, or what is wrong."""
         self.release()
         owner = f"{platform.node()} process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        mark = f"lock-{secrets.token_hex(8)}"
         script = f"""
-            mkdir -p {quoted(self._folder)} && cd {quoted(self._folder)} || exit
-            command -v flock >/dev/null || {{ echo "its shell has no flock"; exit; }}
+            problem=$(mkdir -p {quoted(self._folder)} 2>&1) && cd {quoted(self._folder)} || {{
+                echo {mark} "${{problem:-it cannot be entered}}"; exit
+            }}
+            command -v flock >/dev/null || {{ echo {mark} its shell has no flock; exit; }}
             {{
                 if flock -n 9; then
-                    echo $$ {quoted(owner)} > lock.owner; echo locked; cat >/dev/null 9>&-
+                    echo $$ {quoted(owner)} > lock.owner; echo {mark} locked; cat >/dev/null 9>&-
                 else
-                    echo "busy $(cat lock.owner)"
+                    echo {mark} "busy $(cat lock.owner)"
                 fi
             }} 9>>lock
         """
@@ -74,16 +78,16 @@ class Lock:
             self._machine.command(script),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.DEVNULL,
             text=True,
             errors="replace",
             start_new_session=True,
         )
-        return shell.first_line(self._holder, TIMEOUT_S)
+        return shell.plain(shell.answer(self._holder, mark, TIMEOUT_S) or "")
 
 
 def _gone(owner: str) -> bool:
-    """Whether a lock's owner was a process of this machine that is no more, or is this one."""
+    """Whether a lock's owner was a process of this machine that has ended, or is this one."""
     words = owner.split()
     if len(words) < 3 or words[0] != platform.node() or not words[2].isdecimal():
         return False
@@ -94,6 +98,6 @@ def _gone(owner: str) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
+    except (PermissionError, OverflowError):
         pass
     return False

@@ -1,4 +1,4 @@
-"""A lost device may come back: a cable put in again, a daemon restarted."""
+"""A lost device may come back: a cable is plugged in again, a daemon restarts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def reconnect(connect: Callable[[], None], within_s: float | None = None) -> None:
-    """Try until it is there again. Raises the last UnreachableError."""
+    """Try until the device is back. Raises the last UnreachableError."""
     deadline = time.monotonic() + (RECONNECT_WITHIN_S if within_s is None else within_s)
     while True:
         try:

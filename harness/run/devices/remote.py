@@ -7,33 +7,53 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
+import re
+import secrets
+import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
+
+import msgspec
 
 from harness.core.errors import SetupError
-from harness.core.files import sha256
+from harness.core.files import sha256, write_atomic
 from harness.core.progress import Progress
 from harness.run import job as jobs
 from harness.run.devices import probing, shell, worker_process
-from harness.run.devices.base import SILENCE_LIMIT_S, Ended, Executed, Probe, Traffic, UnreachableError
+from harness.run.devices.base import (
+    MAX_RESULT_FILE_BYTES,
+    RESULT,
+    SILENCE_LIMIT_S,
+    Ended,
+    Executed,
+    Probe,
+    Traffic,
+    UnreachableError,
+)
 from harness.run.devices.bundle import Runtime
 from harness.run.devices.lock import Lock
 from harness.run.devices.recovery import reconnect, recovered
 from harness.run.devices.shell import Shell, quoted
-from harness.run.job import Job
+from harness.run.job import MAX_RESULT_BYTES, Job
 
-KEPT_DAYS = 7  # files, runtimes and unfinished jobs that nothing has used since are removed
-LOSSES_BORNE = 5  # connections lost in one run
+KEPT_DAYS = 7  # files, runtimes and unfinished jobs that have not been used for so long are removed
+MAX_LOSSES = 5  # of the connection, in one run
 Answers = Mapping[str, str]
+
+
+class UnfinishedPlan(msgspec.Struct):
+    """What is read of the plan of an interrupted job on the device."""
+
+    nonce: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 
 
 class Remote:
     """A device through a shell.
 
-    folder: where it may write, below the shell's home where relative. choose: the runtime for what it answered to the
-    probe. keep: leave the job there to look at.
+    folder: where it may write, below the shell's home where relative. choose: the runtime for its answers to the probe.
+    keep: leave the job there to look at.
     """
 
     def __init__(
@@ -63,7 +83,7 @@ class Remote:
             if self._lock:
                 self._tidy()
         except UnreachableError:
-            pass  # what is left there is taken up by the next run
+            pass  # the next run takes up what is left there
         finally:
             if self._lock:
                 self._lock.release()
@@ -74,7 +94,7 @@ class Remote:
         return probing.probe(self.uri, self.answers)
 
     def push(self, job: Job) -> Job:
-        """Everything by hash: what is there already, and is what it should be, is not sent again."""
+        """Everything by hash: a file that is there already, with the right content, is not sent again."""
         first = self._lock is None
         if first:
             self._take()
@@ -89,7 +109,7 @@ class Remote:
         return job
 
     def run(self, job: Job, progress: Progress, *, silence_limit_s: float = SILENCE_LIMIT_S) -> Ended:
-        """A lost connection is waited for, and the worker goes on from the results that it has."""
+        """Waits for a lost connection to come back; the worker then continues from the results that it has."""
         assert self._runtime is not None
         runtime, root = self._runtime
         environment = {
@@ -100,42 +120,60 @@ class Remote:
         }
         settings = " ".join(f"{name}={quoted(value)}" for name, value in environment.items())
         command = quoted(*runtime.argv, "-u", self._worker, f"{self._folder}/{self._job}", "--tied")
+        mark = f"begin-{secrets.token_hex(8)}"
         # The worker reads our standard input, and ends when that does.
         script = (
-            f"cd {quoted(root or self._folder)} || exit; exec 2>&1 3<&0; {settings} {command} <&3 3<&- &"
+            f"echo {mark}; cd {quoted(root or self._folder)} || exit; exec 2>&1 3<&0; {settings} {command} <&3 3<&- &"
             ' wait $!; echo "{\\"ended\\": $?}"'
         )
-        for _ in range(LOSSES_BORNE):
-            process = worker_process.start(self._shell.command(script))
-            said = worker_process.follow(process, progress, silence_limit_s)
-            if said.silent:
-                if said.pid:
-                    self._do(f"kill -9 {said.pid}")
-                return Ended(None, said.task, said.tail, said.variant, said.doing)
-            if said.ended is not None:
-                code = 128 - said.ended if said.ended > 128 else said.ended
-                return Ended(code, said.task, said.tail, said.variant, said.doing)
+        for _ in range(MAX_LOSSES):
+            process = worker_process.start(self._shell.command(script), stderr=subprocess.DEVNULL)
+            heard = worker_process.follow(process, progress, silence_limit_s, mark)
+            if heard.silent:
+                if heard.pid:
+                    self._do(f"kill -9 {heard.pid}")
+                return heard.with_code(None)
+            if heard.ended is not None:
+                return heard.with_code(128 - heard.ended if heard.ended > 128 else heard.ended)
             self._recover()
-        raise UnreachableError(f"{self.uri}: the connection was lost {LOSSES_BORNE} times in one run; use a better one")
+        raise UnreachableError(f"{self.uri}: the connection was lost {MAX_LOSSES} times in one run; use a better one")
 
     def pull(self, job: Job) -> None:
-        """Results that are there and not yet here. Raises UnreachableError: gone, or twice damaged on the way."""
+        """Results that are there and not yet here.
+
+        Raises UnreachableError: gone, or twice damaged on the way; SetupError: larger than any result is.
+        """
         results = f"{self._job}/results"
-        names = [job.result_path(task).name for task in job.tasks]
-        script = "\n".join(f"sha256sum < {quoted(f'{results}/{name}')} 2>/dev/null || echo" for name in names)
-        there = [line.split()[0] if line else "" for line in self._do(script).out.splitlines()]
-        for name, digest in zip(names, there, strict=True):
-            path = job.folder / "results" / name
-            path.parent.mkdir(exist_ok=True)
-            if digest and not (path.exists() and sha256(path.read_bytes()) == digest):
-                self._fetch(f"{self._folder}/{results}/{name}", path, digest)
-        self._complete = all(job.result_path(task).exists() for task in job.tasks)
+        paths = [job.result_path(task) for task in job.tasks]
+        script = f"""
+            list() {{
+                test -f "$1" || {{ echo; return; }}
+                size=$(wc -c < "$1")
+                test "$size" -gt {MAX_RESULT_BYTES} && echo $size || echo $size $(sha256sum < "$1")
+            }}
+        """
+        script += "\n".join(f"list {quoted(f'{results}/{path.name}')}" for path in paths)
+        for path, line in zip(paths, self._do(script).out.splitlines(), strict=False):
+            size, digest, *_ = [*line.split(), "", ""]
+            if size.isdecimal() and int(size) > MAX_RESULT_BYTES:
+                raise SetupError(
+                    f"{self.uri}: the result {path.stem} has {size} bytes, expected at most {MAX_RESULT_BYTES}; its "
+                    "worker is not ours"
+                )
+            if not size.isdecimal() or (path.exists() and sha256(path.read_bytes()) == digest):
+                continue
+            write_atomic(path, self._fetch(f"{self._folder}/{results}/{path.name}", int(size), digest))
+        self._complete = all(path.exists() for path in paths)
 
     def program(self, path: Path, arguments: Sequence[str], job: Job, timeout_s: float) -> Executed:
         self._send({path: "program"})
         program = f"{self._folder}/files/{sha256(path.read_bytes())}"
-        words = [program, *(word.replace("{files}", f"{self._folder}/files") for word in arguments)]
-        return shell.execute(self._shell, f"chmod 755 {quoted(program)} && {quoted(*words)}", timeout_s)
+        result = f"{self._folder}/{self._job}/program.result"
+        words = [word.replace("{files}", f"{self._folder}/files").replace(RESULT, result) for word in arguments]
+        script = f"rm -f {quoted(result)}; chmod 755 {quoted(program)} && {quoted(program, *words)}"
+        done = shell.execute(self._shell, script, timeout_s)
+        wanted = any(RESULT in word for word in arguments)
+        return replace(done, result=shell.fetch(self._shell, result, MAX_RESULT_FILE_BYTES)) if wanted else done
 
     def clean(self) -> None:
         """Remove everything of the harness from the device."""
@@ -156,20 +194,21 @@ class Remote:
         return done
 
     def _failed(self, done: Executed) -> SetupError:
-        said = (done.error.strip() or done.out.strip() or f"exit code {done.code}").splitlines()[-1]
+        reason = shell.plain(done.error) or shell.plain(done.out) or f"exit code {done.code}"
         if "No space left" in done.error + done.out:
-            free = self._do("df -h . | tail -n 1").out.split()[3:4] or ["?"]
+            numbers = re.fullmatch(r"(\d{1,18}) (\d{1,18})\n", self._do("stat -f -c '%a %S' .").out)
+            free = f"{int(numbers[1]) * int(numbers[2]) / 1e6:.1f} MB" if numbers else "nothing"
             return SetupError(
-                f"{self.uri}: its disk is full ({free[0]} free in {self._folder}); make room there, or remove what the "
+                f"{self.uri}: its disk is full ({free} free in {self._folder}); make room there, or remove what the "
                 f"harness keeps: harness device clean {self.uri}"
             )
-        return SetupError(f"{self.uri}: {said} (in {self._folder})")
+        return SetupError(f"{self.uri}: {reason} (in {self._folder})")
 
     def _take(self) -> None:
         lock = Lock(self._shell, self._folder)
         lock.take()
         self._lock = lock
-        self._folder = self._must("pwd").out.strip()
+        self._folder = self._must("pwd").out.removesuffix("\n")
         self._must("mkdir -p files runtime jobs && rm -rf files/*.part runtime/*.part")
 
     def _recover(self) -> None:
@@ -185,19 +224,19 @@ class Remote:
         reconnect(connect)
 
     def _take_up(self, job: Job, runtime: Runtime) -> Job:
-        """The job's folder there. One that an interrupted run left is gone on with: its answers count, times do not."""
+        """Make the job's folder, or resume an interrupted job: its predictions are kept, its timings discarded."""
         plan = json.loads(job.plan.read_text())
         content = plan | {"nonce": "", "runtime": runtime.bundle.tree_sha256 if runtime.bundle else runtime.argv}
         self._job = f"jobs/{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}"
         self._must(f"mkdir -p {self._job}/results && ln -sfn ../../files {self._job}/files")
         try:
-            nonce = json.loads(self._do(f"cat {self._job}/job.json 2>/dev/null").out)["nonce"]
-        except (ValueError, KeyError, TypeError):
+            unfinished = msgspec.json.decode(self._do(f"cat {self._job}/job.json 2>/dev/null").out, type=UnfinishedPlan)
+        except (msgspec.DecodeError, RecursionError):  # none, or a damaged one
             self._must(f"rm -rf {self._job}/results")
             return job
         timed = [job.result_path(task["name"]).name for task in plan["tasks"] if task["do"] != "answers"]
         self._must("rm -f " + quoted("x", *(f"{self._job}/results/{name}" for name in timed)))
-        return jobs.with_nonce(job, nonce)
+        return jobs.with_nonce(job, unfinished.nonce)
 
     def _install(self) -> tuple[Runtime, str]:
         """The runtime, verified file by file, and where it is."""
@@ -206,7 +245,7 @@ class Remote:
         if bundle is None:
             return runtime, ""
         root = f"runtime/{bundle.tree_sha256[:16]}"
-        # The loader is started by name; a lost x-bit is put right here.
+        # The loader is started by name; an x-bit that was lost is set here.
         tree = (
             f"cd {root} 2>/dev/null && touch . && find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum"
             " && chmod -R u+x lib 2>/dev/null; true"
@@ -222,7 +261,7 @@ class Remote:
             )
             if bundle.tree_sha256 not in self._do(tree, slow).out:
                 raise SetupError(
-                    f"{self.uri}: the runtime does not arrive whole in {self._folder}; is its storage sound?"
+                    f"{self.uri}: the runtime arrives incomplete in {self._folder}; is its storage damaged?"
                 )
         return runtime, f"{self._folder}/{root}"
 
@@ -237,45 +276,28 @@ class Remote:
                 self._send_one(path, digest, wanted[path])
 
     def _send_one(self, path: Path, digest: str, what: str) -> None:
-        size = path.stat().st_size
         part = f"{self._folder}/files/{digest}.part"
         for _ in range(2):
-            sent = recovered(lambda: self._put(path, part, size), self._recover)
-            self.traffic.pushed(what, size)
+            sent = recovered(lambda: shell.send(self._shell, path, part), self._recover)
+            self.traffic.pushed(what, path.stat().st_size)
             arrived = self._do(f"sha256sum < {quoted(part)}").out.split()[:1]
             if arrived == [digest]:
                 self._must(f"mv {quoted(part)} files/{digest}")
                 return
             if sent.code:
                 raise self._failed(sent)
-        raise SetupError(f"{self.uri}: {path.name} arrives damaged, twice; is the cable or its storage sound?")
+        raise SetupError(f"{self.uri}: {path.name} arrives damaged, twice; is the cable or its storage damaged?")
 
-    def _put(self, path: Path, remote: str, size: int) -> Executed:
-        done = self._shell.put(path, remote, shell.transfer_timeout(size))
-        if done.code and "No space left" not in done.error + done.out:
-            shell.execute(self._shell, "true")  # raises where the device is gone
-        return done
-
-    def _fetch(self, remote: str, path: Path, digest: str) -> None:
-        with tempfile.TemporaryDirectory(prefix="harness-pull-") as folder:
-            partial = Path(folder) / "result"
-            for _ in range(2):
-
-                def get() -> Executed:
-                    done = self._shell.get(remote, partial, shell.TIMEOUT_S)
-                    shell.execute(self._shell, "true")
-                    return done
-
-                recovered(get, self._recover)
-                content = partial.read_bytes() if partial.exists() else b""
-                self.traffic.pulled_bytes += len(content)
-                if sha256(content) == digest:
-                    path.write_bytes(content)
-                    return
-        raise UnreachableError(f"{self.uri}: the result {path.stem} arrives damaged, twice; run again")
+    def _fetch(self, remote: str, size: int, digest: str) -> bytes:
+        for _ in range(2):
+            content = recovered(lambda: shell.fetch(self._shell, remote, size), self._recover)
+            self.traffic.pulled_bytes += len(content)
+            if sha256(content) == digest:
+                return content
+        raise UnreachableError(f"{self.uri}: the result {Path(remote).stem} arrives damaged, twice; run again")
 
     def _tidy(self) -> None:
-        """Leave what makes the next run quick; the job itself only where it is unfinished, or is to be looked at."""
+        """Keep what makes the next run quick; of the job only an unfinished one, or one to look at."""
         commands: Iterable[str] = [
             f"find files runtime jobs -mindepth 1 -maxdepth 1 -mtime +{KEPT_DAYS} -exec rm -rf {{}} +",
         ]

@@ -1,23 +1,30 @@
-"""One seam to another machine: a script in, exit code and output out.
+"""The one seam to another machine: a script in; exit code, output and error output out.
 
-A script's exit code is only believed where its end mark arrived, too: a cut connection may look like success.
+A login may print before the script does, so output counts from a begin mark on. An exit code counts only where the end
+mark arrived too: a cut connection may look like success. What the other side sends is capped.
 """
 
 from __future__ import annotations
 
+import os
 import queue
 import secrets
 import shlex
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
+from harness.core.errors import SetupError
 from harness.run.devices.base import Executed, UnreachableError
 
 TIMEOUT_S = 60.0
-SLOWEST_BYTES_PER_S = 100_000.0
+MIN_BYTES_PER_S = 100_000.0  # of a transfer
+MAX_OUTPUT_BYTES = 4_000_000
+MAX_LINE = 4_000  # characters
+MAX_SHOWN = 300
 
 
 class Shell(Protocol):
@@ -34,61 +41,126 @@ class Shell(Protocol):
         """Connect again after a loss. Raises UnreachableError."""
 
     def command(self, script: str) -> list[str]:
-        """The local command that runs a script there, its standard input and output passed through."""
+        """The local command that runs a script there, with its standard input and output passed through."""
 
-    def put(self, local: Path, remote: str, timeout_s: float) -> Executed: ...
-
-    def get(self, remote: str, local: Path, timeout_s: float) -> Executed: ...
-
-    def why(self, error: str) -> str:
-        """What keeps the machine from answering, and what to do; error: what the program said."""
+    def explain(self, error: str) -> str:
+        """Why the machine does not answer, and what to do. error: what the local command printed."""
 
 
-def execute(shell: Shell, script: str, timeout_s: float = TIMEOUT_S) -> Executed:
+def execute(shell: Shell, script: str, timeout_s: float = TIMEOUT_S, stdin: IO[bytes] | None = None) -> Executed:
     """Run a script. Raises UnreachableError where it did not end in time, or its end did not arrive."""
-    mark = f"end-{secrets.token_hex(8)}"
-    done = local(shell.command(f"(\n{script}\n)\necho {mark} $?"), timeout_s)
+    code, out, error = _run(shell, script, timeout_s, MAX_OUTPUT_BYTES, stdin)
+    return Executed(code, out.decode(errors="replace"), error)
+
+
+def send(shell: Shell, local: Path, remote: str) -> Executed:
+    """Copy a file there. A full disk is data: see Executed.error. Raises UnreachableError."""
+    with local.open("rb") as file:
+        return execute(shell, f"cat > {quoted(remote)}", transfer_timeout(local.stat().st_size), file)
+
+
+def fetch(shell: Shell, remote: str, size: int) -> bytes:
+    """The first `size` bytes of a file there. Raises UnreachableError."""
+    script = f"head -c {size} < {quoted(remote)}"
+    return _run(shell, script, transfer_timeout(size), size + MAX_OUTPUT_BYTES)[1]
+
+
+def _run(
+    shell: Shell, script: str, timeout_s: float, max_bytes: int, stdin: IO[bytes] | None = None
+) -> tuple[int, bytes, str]:
+    mark = secrets.token_hex(8)
+    begin, end = f"begin-{mark}\n".encode(), f"end-{mark} ".encode()
+    marked = f"echo begin-{mark}; echo begin-{mark} >&2\n(\n{script}\n)\necho end-{mark} $?"
+    done = capture(shell.command(marked), timeout_s, max_bytes, stdin)
     if done is None:
-        raise UnreachableError(f"{shell.name}: no answer within {timeout_s:.0f} s; {shell.why('')}")
-    out, found, code = done.out.rpartition(f"{mark} ")
-    if not found or not code.strip().isdecimal():
-        raise UnreachableError(f"{shell.name}: {shell.why(done.error)}")
-    return Executed(int(code), out, done.error)
+        raise UnreachableError(f"{shell.name}: no answer within {timeout_s:.0f} s; {shell.explain('')}")
+    _, out, error = done
+    _, begun, out = out.partition(begin)
+    out, ended, code = out.rpartition(end)
+    if not begun or not ended or not code.strip().isdigit():
+        raise UnreachableError(f"{shell.name}: {shell.explain(error.decode(errors='replace'))}")
+    return int(code), out, error.rpartition(begin)[2].decode(errors="replace")
 
 
-def local(command: Sequence[str], timeout_s: float = TIMEOUT_S, given: str | None = None) -> Executed | None:
-    """A program of this machine, in a session of its own so that Ctrl-C is ours alone; none where it took too long."""
+def local(command: Sequence[str], timeout_s: float = TIMEOUT_S) -> Executed | None:
+    """Run a program of this machine. None if it takes longer."""
+    done = capture(command, timeout_s, MAX_OUTPUT_BYTES)
+    return done and Executed(done[0], done[1].decode(errors="replace"), done[2].decode(errors="replace"))
+
+
+def capture(
+    command: Sequence[str], timeout_s: float, max_bytes: int, stdin: IO[bytes] | None = None
+) -> tuple[int, bytes, bytes] | None:
+    """Exit code, output and error output of a program, in a session of its own so that Ctrl-C is ours alone.
+
+    None if it takes longer. Raises SetupError where it prints more than max_bytes.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=stdin or subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + timeout_s
+    streams = process.stdout, process.stderr
+    parts: list[bytearray] = [bytearray(), bytearray()]
+    readers = [
+        threading.Thread(target=_read, args=(stream, part, max_bytes, process), daemon=True)
+        for stream, part in zip(streams, parts, strict=True)
+    ]
     try:
-        done = subprocess.run(
-            command,
-            input=given,
-            stdin=subprocess.DEVNULL if given is None else None,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            start_new_session=True,
-        )
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(max(0.0, deadline - time.monotonic()))
+        code = process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         return None
-    return Executed(done.returncode, done.stdout, done.stderr)
+    finally:
+        process.kill()
+        process.wait()
+    if max(map(len, parts)) > max_bytes:
+        raise SetupError(f"{command[0]}: printed more than {max_bytes / 1e6:g} MB; expected less")
+    return code, bytes(parts[0]), bytes(parts[1])
+
+
+def _read(stream: IO[bytes], part: bytearray, max_bytes: int, process: subprocess.Popen[bytes]) -> None:
+    with stream:
+        while len(part) <= max_bytes and (content := os.read(stream.fileno(), 1 << 16)):
+            part += content
+    if len(part) > max_bytes:
+        process.kill()
 
 
 def transfer_timeout(size: int) -> float:
-    return TIMEOUT_S + size / SLOWEST_BYTES_PER_S
+    return TIMEOUT_S + size / MIN_BYTES_PER_S
 
 
 def quoted(*words: str) -> str:
     return shlex.join(words)
 
 
-def first_line(process: subprocess.Popen[str], timeout_s: float) -> str:
-    """What a process says first; nothing where it ends or is silent too long."""
-    lines: queue.Queue[str] = queue.Queue()
+def plain(text: str) -> str:
+    """The last line of what another machine printed, as far as it is fit for a terminal."""
+    line = next(filter(None, (line.strip() for line in reversed(text.splitlines()))), "")
+    return "".join(letter if letter.isprintable() else " " for letter in line[:MAX_SHOWN])
+
+
+def answer(process: subprocess.Popen[str], mark: str, timeout_s: float) -> str | None:
+    """What a process prints after a mark, to the end of that line. None if it ends first, or is silent too long."""
+    lines: queue.Queue[str | None] = queue.Queue()
     stream = process.stdout
     assert stream is not None
-    threading.Thread(target=lambda: lines.put(stream.readline()), daemon=True).start()
+
+    def read() -> None:
+        while line := stream.readline(MAX_LINE):
+            if mark in line:
+                return lines.put(line.partition(mark)[2].strip())
+        return lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
     try:
-        return lines.get(timeout=timeout_s).strip()
+        return lines.get(timeout=timeout_s)
     except queue.Empty:
-        return ""
+        return None

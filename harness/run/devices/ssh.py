@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import subprocess
 import tempfile
-from pathlib import Path
 
 from harness.run.devices import shell
-from harness.run.devices.base import Executed, UnreachableError
+from harness.run.devices.base import UnreachableError
 from harness.run.devices.shell import quoted
 
 CONNECT_TIMEOUT_S = 15
@@ -21,20 +21,19 @@ OPTIONS = (
     "ServerAliveCountMax=4",
     "LogLevel=ERROR",
 )
-READY = "harness-ready"
 
-# What ssh says, and what that means.
+# What ssh prints, and what that means.
 _REASONS = (
-    (r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key .*has changed", "its host key has changed: another machine, or "
-     "one set up anew; if you expected that: ssh-keygen -R {host}, connect once by hand, and run again"),
+    (r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key .*has changed", "its host key has changed: it is another "
+     "machine, or was set up anew; if you expected that: ssh-keygen -R {host}, connect once by hand, and run again"),
     (r"Host key verification failed|No .* host key is known", "its host key is not known yet; connect once by hand and "
      "compare the key: ssh {target}"),
-    (r"Permission denied", "it asks for a password or refuses the key; let a key in: ssh-copy-id {target}"),
-    (r"Could not resolve", "no machine of that name is found; check the name and the network"),
+    (r"Permission denied", "it asks for a password or refuses the key; copy your key there: ssh-copy-id {target}"),
+    (r"Could not resolve", "no machine of that name is known; check the name and the network"),
     (r"Connection refused", "it refuses the connection; is its ssh server on? (on a Raspberry Pi: sudo raspi-config)"),
     (r"timed out|No route to host|not responding|Network is unreachable", "it does not answer; is it on, and in this "
      "network?"),
-    (r"too long for Unix domain|Bad owner|Bad configuration|Can't open user config", "{said}"),
+    (r"too long for Unix domain|Bad owner|Bad configuration|Can't open user config", "{last}"),
 )  # fmt: skip
 
 
@@ -51,13 +50,12 @@ class Ssh:
 
     def open(self) -> None:
         if not shutil.which("ssh"):
-            raise UnreachableError(
-                f"{self.name}: the program ssh is not there; install it: apt-get install openssh-client"
-            )
+            raise UnreachableError(f"{self.name}: ssh is not installed; install it: apt-get install openssh-client")
         self._sockets = tempfile.TemporaryDirectory(prefix="harness-", dir="/tmp")  # a socket's path must be short
+        ready = f"ready-{secrets.token_hex(8)}"
         # One connection for all commands; it ends with this process, which holds its standard input.
         self._master = subprocess.Popen(
-            [*self._ssh("-M"), "--", self._target, quoted("sh", "-c", f"echo {READY}; exec cat")],
+            [*self._ssh("-M"), "--", self._target, quoted("sh", "-c", f"echo {ready}; exec cat")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -65,11 +63,12 @@ class Ssh:
             errors="replace",
             start_new_session=True,
         )
-        if shell.first_line(self._master, 2 * CONNECT_TIMEOUT_S) != READY:
+        if shell.answer(self._master, ready, 2 * CONNECT_TIMEOUT_S) is None:
             self._master.kill()
-            _, said = self._master.communicate()
+            assert self._master.stderr is not None
+            error = self._master.stderr.read(shell.MAX_OUTPUT_BYTES)
             self.close()
-            raise UnreachableError(f"{self.name}: {self.why(said)}")
+            raise UnreachableError(f"{self.name}: {self.explain(error)}")
 
     def close(self) -> None:
         if self._master is not None:
@@ -97,23 +96,15 @@ class Ssh:
     def command(self, script: str) -> list[str]:
         return [*self._ssh(), "--", self._target, quoted("exec", "sh", "-c", script)]
 
-    def put(self, local: Path, remote: str, timeout_s: float) -> Executed:
-        with local.open("rb") as file:
-            return self._stream(f"cat > {quoted(remote)}", timeout_s, stdin=file.fileno())
-
-    def get(self, remote: str, local: Path, timeout_s: float) -> Executed:
-        with local.open("wb") as file:
-            return self._stream(f"cat < {quoted(remote)}", timeout_s, stdout=file.fileno())
-
-    def why(self, error: str) -> str:
-        said = (error.strip().splitlines() or ["the connection was cut in mid-command"])[-1]
+    def explain(self, error: str) -> str:
+        last = shell.plain(error) or "the connection was cut while a command ran"
         host = self._target.rpartition("@")[2]
         host = f"'[{host}]:{self._port}'" if self._port else host
         target = f"-p {self._port} {self._target}" if self._port else self._target
         for pattern, meaning in _REASONS:
             if re.search(pattern, error):
-                return meaning.format(host=host, target=target, said=said)
-        return f"{said}; run again"
+                return meaning.format(host=host, target=target, last=last)
+        return f"{last}; run again"
 
     def _ssh(self, *more: str) -> list[str]:
         words = ["ssh", *more, "-T"]
@@ -126,20 +117,3 @@ class Ssh:
         if self._sockets:
             words += ["-o", f"ControlPath={self._sockets.name}/%C"]
         return words
-
-    def _stream(
-        self, script: str, timeout_s: float, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE
-    ) -> Executed:
-        try:
-            done = subprocess.run(
-                self.command(script),
-                stdin=stdin,
-                stdout=stdout,
-                stderr=subprocess.PIPE,
-                timeout=timeout_s,
-                start_new_session=True,
-            )
-        except subprocess.TimeoutExpired as error:
-            why = f"a transfer took more than {timeout_s:.0f} s"
-            raise UnreachableError(f"{self.name}: {why}; {self.why('')}") from error
-        return Executed(done.returncode, "", done.stderr.decode(errors="replace"))

@@ -35,8 +35,8 @@ def device(uri: str, *, keep: bool = False) -> Device:
 
 def remote(uri: str, *, keep: bool = False) -> Remote:
     """The same, of a device that is not this machine."""
-    scheme, found, rest = uri.partition("://")
-    if not found or scheme not in ("ssh", "adb"):
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme not in ("ssh", "adb"):
         raise SetupError(f"{uri!r}: {EXPECTED}")
     where, _, query = rest.partition("?")
     where = unquote(where).rstrip("/")
@@ -63,21 +63,25 @@ def _for_phone(answers: Mapping[str, str]) -> Runtime:
     return bundle.complete(answers.get("machine", "unknown"))
 
 
-def _for_host(uri: str, given: str | None) -> Callable[[Mapping[str, str]], Runtime]:
+def _for_host(uri: str, python: str | None) -> Callable[[Mapping[str, str]], Runtime]:
+    """python: the one that the address names, if it names one."""
+
     def choose(answers: Mapping[str, str]) -> Runtime:
-        if given:
-            return bundle.own(given)
-        machine = answers.get("machine", "unknown")
-        program, _, version = answers.get("python", "").partition(" ")
-        numbers = tuple(map(int, re.findall(r"\d+", version)))
-        if machine == "armv7l":
-            if not (3, 9) <= numbers <= (3, 11):
-                raise SetupError(
-                    f"{uri}: its Python is {version or 'missing'}; on armv7l tflite-runtime needs 3.9 to 3.11: install "
-                    "one with NumPy < 2 and name it, ?python=PATH"
-                )
-        elif not bundle.OLDEST_PYTHON <= numbers <= bundle.NEWEST_PYTHON:
-            return bundle.complete(machine)  # none, or one without wheels
-        return bundle.wheels(machine, version, program)
+        if python:
+            return bundle.own(python)
+        machine, kernel = answers.get("machine", "unknown"), answers.get("kernel_machine", "unknown")
+        version = answers.get("python_version", "")
+        oldest, newest = bundle.PYTHONS.get(machine, ((0, 0), (0, 0)))
+        if re.fullmatch(r"3\.\d{1,2}", version) and oldest <= (3, int(version[2:])) <= newest:
+            return bundle.wheels(machine, version, answers.get("python", "python3"))
+        if kernel in bundle.MACHINES:  # it runs 64-bit programs, whatever its own are
+            return bundle.complete(kernel)
+        if machine in bundle.PYTHONS:
+            between = " to ".join(f"{major}.{minor}" for major, minor in (oldest, newest))
+            raise SetupError(
+                f"{uri}: its Python is {version or 'missing'}, the interpreter for {machine} needs {between}: install "
+                "one with NumPy and name it, ?python=PATH"
+            )
+        return bundle.complete(machine)
 
     return choose

@@ -1,7 +1,7 @@
 """ARM without hardware: Debian's packages of another architecture under qemu-user, with the real adbd or sshd.
 
-The phone has adbd's libraries kept apart, a static shell with uid 2000, and no Python, glibc or /dev/shm. Both
-answer like ARM and are as slow as emulation: nothing about speed can be learnt from them.
+The phone keeps adbd's libraries apart; it has a static shell with uid 2000, and no Python, glibc or /dev/shm. Both
+compute what ARM computes, as slowly as emulation does: they say nothing about speed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from harness.run.devices import bundle, shell
 from harness.run.devices.bundle import MACHINES, SUITE
 from harness.run.devices.probing import ABIS, VIRTUAL_MARK
 
-RECIPE = 4  # counted up when roots are made otherwise
+RECIPE = 4  # counted up when roots are made differently
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 BINFMT_CONFIGS = Path("/usr/lib/binfmt.d")
 START_WITHIN_S = 60.0
@@ -40,7 +40,7 @@ PROPERTIES = {
     "ro.build.version.release": "14",
     "ro.soc.model": "qemu-user",
 }
-# A Cortex-A76, as in a Raspberry Pi 5. With all that qemu 7.2 can imitate, XNNPACK takes kernels that it gets wrong.
+# A Cortex-A76, as in a Raspberry Pi 5. Of a processor with every feature, qemu 7.2 computes some of XNNPACK wrongly.
 EMULATED = {"QEMU_CPU": "cortex-a76"}
 CORE = (
     "processor\t: {}\nFeatures\t: fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp asimdrdm lrcpc asimddp\n"
@@ -51,10 +51,10 @@ DUMPS = {"thermalservice": "Thermal Status: 0", "battery": "  level: 100"}
 
 @dataclass(frozen=True)
 class Kind:
-    """What makes a phone a phone, and a Pi a Pi."""
+    """What a phone consists of, or a Pi."""
 
     packages: tuple[str, ...]
-    fill: Callable[[Path, Path, str], None]  # from the unpacked packages, to the root, for a machine
+    fill: Callable[[Path, Path, str], None]  # from unpacked packages, to a root, for a machine
     daemon: Callable[[Path, int], tuple[list[str], dict[str, str]]]  # its command and environment, for a port
     port: int
 
@@ -75,7 +75,7 @@ class Virtual:
         self._process: subprocess.Popen[bytes] | None = None  # where it was started from here
 
     def start(self, port: int | None = None) -> str:
-        """Build where need be, start, and its address. Raises SetupError: what is missing on this machine."""
+        """Build it if need be, start it, and return its address. Raises SetupError: what is missing on this machine."""
         if running := self._running():
             return self.uri(running["port"])
         require(self._machine)
@@ -94,15 +94,13 @@ class Virtual:
         deadline = time.monotonic() + START_WITHIN_S
         while not _listens(port):
             if process.poll() is not None or time.monotonic() > deadline:
-                said = (self._folder / "log").read_text(errors="replace").strip().splitlines()[-1:] or [
-                    "no reason given"
-                ]
-                raise SetupError(f"the virtual {self._name} does not start ({said[0]}); see {self._folder / 'log'}")
-            time.sleep(0.1)
+                reason = shell.plain((self._folder / "log").read_text(errors="replace")) or "no reason given"
+                raise SetupError(f"the virtual {self._name} does not start ({reason}); see {self._folder / 'log'}")
+            time.sleep(0.02)
         return self.uri(port)
 
     def stop(self) -> bool:
-        """Stop it; whether it ran."""
+        """Stop it. Whether it ran."""
         running = self._running()
         if running:
             os.killpg(running["pid"], signal.SIGKILL)
@@ -130,17 +128,17 @@ class Virtual:
         return state if _started(state["pid"]) == state["started"] else None
 
     def _build(self) -> Path:
-        """The root as it comes from the packages, cached by what it is made of."""
+        """A root as the packages make it, from the cache or made for it."""
         key = hashlib.sha256(repr((RECIPE, SUITE, self._packages)).encode()).hexdigest()[:12]
         built = bundle.cache() / "virtual" / "roots" / f"{self._name}-{self._machine}-{key}"
-        if not built.exists():
-            built.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".", dir=built.parent) as work:
-                packages, root = Path(work) / "packages", Path(work) / "root"
-                bundle.extract(packages, MACHINES[self._machine].debian, self._packages)
-                self._kind.fill(packages, root, self._machine)
-                _write(root / VIRTUAL_MARK[1:], f"{_how(self._machine)} virtual {self._name}\n")
-                root.replace(built)
+        with bundle.locked(built.with_name(f"{built.name}.lock")):
+            if not built.exists():
+                with tempfile.TemporaryDirectory(prefix=".", dir=built.parent) as work:
+                    packages, root = Path(work) / "packages", Path(work) / "root"
+                    bundle.extract(packages, MACHINES[self._machine].debian, self._packages)
+                    self._kind.fill(packages, root, self._machine)
+                    _write(root / VIRTUAL_MARK[1:], f"{_how(self._machine)} virtual {self._name}\n")
+                    root.replace(built)
         return built
 
     def _prepare(self, port: int) -> None:
@@ -151,7 +149,7 @@ class Virtual:
             if not path.exists():
                 done = shell.local(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)])
                 if done is None or done.code:
-                    raise SetupError("ssh-keygen makes no key; apt-get install openssh-client")
+                    raise SetupError("ssh-keygen failed; install it: apt-get install openssh-client")
         shutil.copy(self._folder / "host_key", self.root / "etc/ssh/host_key")
         home = self.root / "home/pi/.ssh"
         home.mkdir(parents=True, exist_ok=True)
@@ -169,7 +167,7 @@ class Virtual:
 
 
 def require(machine: str) -> None:
-    """Raise SetupError, saying what is missing, where this machine cannot run roots of another."""
+    """Raise SetupError, with what is missing, if this machine cannot run programs of another."""
     if platform.system() != "Linux":
         raise SetupError(f"virtual devices need Linux, this is {platform.system()}; use a Debian container")
     if os.geteuid() != 0:
@@ -265,7 +263,7 @@ def _fill_pi(packages: Path, root: Path, machine: str) -> None:
 
 
 def _processor(root: Path, machine: str) -> None:
-    """What XNNPACK reads of a processor: without it, it is silently left out, and other kernels answer."""
+    """What XNNPACK reads of a processor: without it, XNNPACK is left out without a word, and other kernels run."""
     system = Path("sys/devices/system/cpu")
     for name in ("possible", "present", "online", "kernel_max"):
         _write(root / system / name, (Path("/") / system / name).read_text())
@@ -324,7 +322,7 @@ def _script(path: Path, line: str) -> None:
 
 
 def _started(pid: int) -> int | None:
-    """When a process was started, in the kernel's ticks: a number that tells it from a later one of the same pid."""
+    """When a process was started, in the kernel's ticks: tells it from a later one with the same pid."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,22 +1,38 @@
-"""A worker's process, wherever the worker itself runs: what it says, until it ends or is silent too long."""
+"""A worker's process, wherever the worker itself runs: its messages, until it ends or is silent too long."""
 
 from __future__ import annotations
 
-import json
 import queue
 import subprocess
 import threading
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Annotated
+
+import msgspec
 
 from harness.core.progress import Progress
+from harness.run.devices import shell
+from harness.run.devices.base import Ended
 
 LINGERS_S = 2.0
+MAX_WAITING_LINES = 1_000
+
+
+class Message(msgspec.Struct):
+    """A line of the worker, or of the shell that runs it (`ended`, its exit code)."""
+
+    task: str | None = None
+    done: int = 0
+    total: int = 0
+    variant: str | None = None
+    doing: str = ""
+    pid: Annotated[int, msgspec.Meta(gt=1)] | None = None
+    ended: Annotated[int, msgspec.Meta(ge=0, le=255)] | None = None
 
 
 @dataclass
-class Said:
-    """What was heard. ended: the exit code that the far shell reported; task and tail as in Ended."""
+class Heard:
+    """The last of each message. tail: the last line that is none, as Ended has it. silent: it was stopped for that."""
 
     task: str | None = None
     variant: str | None = None
@@ -26,59 +42,71 @@ class Said:
     silent: bool = False
     tail: str = ""
 
+    def with_code(self, code: int | None) -> Ended:
+        return Ended(code, self.task, self.tail, self.variant, self.doing)
 
-def start(command: list[str]) -> subprocess.Popen[str]:
+
+def start(command: list[str], stderr: int = subprocess.STDOUT) -> subprocess.Popen[str]:
     """A process in a session of its own, so that Ctrl-C is ours alone; the worker ends when its input is closed."""
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         text=True,
         errors="replace",
         start_new_session=True,
     )
 
 
-def follow(process: subprocess.Popen[str], progress: Progress, silence_limit_s: float) -> Said:
-    """Read to the end of the stream. The process is over afterwards, stopped where need be, on Ctrl-C too."""
+def follow(process: subprocess.Popen[str], progress: Progress, silence_limit_s: float, mark: str = "") -> Heard:
+    """Read to the end of the stream; lines count from the one that holds the mark.
+
+    The process has ended afterwards, stopped if need be, on Ctrl-C too.
+    """
     assert process.stdout is not None
     assert process.stdin is not None
-    lines: queue.Queue[str | None] = queue.Queue()
-    reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
+    lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING_LINES)
+    stopped = threading.Event()
+    reader = threading.Thread(target=_read, args=(process.stdout, lines, stopped), daemon=True)
     reader.start()
-    said = Said()
+    heard = Heard()
+    begun = not mark
     try:
         while (line := lines.get(timeout=silence_limit_s)) is not None:
-            _hear(line.strip(), said, progress)
+            if begun:
+                _hear(line, heard, progress)
+            begun = begun or mark in line
         process.wait(timeout=silence_limit_s)
     except (queue.Empty, subprocess.TimeoutExpired):
-        said.silent = True
+        heard.silent = True
     finally:
         process.stdin.close()
         process.kill()
         process.wait()
+        stopped.set()
+        while not lines.empty():  # the reader may wait for room
+            lines.get()
         reader.join(LINGERS_S)  # ssh's master holds the other end, too, as long as the far worker lives
-    return said
+    return heard
 
 
-def _hear(line: str, said: Said, progress: Progress) -> None:
+def _hear(line: str, heard: Heard, progress: Progress) -> None:
     try:
-        message = json.loads(line)
-        if "task" in message:
-            said.task, said.variant = message["task"], message.get("variant")
-            said.doing = message.get("doing", "")
-            progress(message["task"], message["done"], message["total"])
-        elif "pid" in message:
-            said.pid = int(message["pid"])
-        else:
-            said.ended = int(message["ended"])
-    except (ValueError, KeyError, TypeError):
-        said.tail = line or said.tail  # the runtime's own chatter, or a traceback
+        message = msgspec.json.decode(line, type=Message)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):  # the runtime's own output, or a traceback
+        heard.tail = shell.plain(line) or heard.tail
+        return
+    if message.task is not None:
+        heard.task, heard.variant, heard.doing = message.task, message.variant, shell.plain(message.doing)
+        progress(message.task, message.done, message.total)
+    heard.pid = message.pid or heard.pid
+    heard.ended = heard.ended if message.ended is None else message.ended
 
 
-def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+def _read(stream: IO[str], lines: queue.Queue[str | None], stopped: threading.Event) -> None:
     with stream:
-        for line in stream:
-            lines.put(line)
+        while line := stream.readline(shell.MAX_LINE):
+            if not stopped.is_set():
+                lines.put(line)
     lines.put(None)

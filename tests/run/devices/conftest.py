@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from harness.check import on_devices, pipeline
-from harness.core.errors import SetupError
 from harness.judge import policy
 from harness.run.devices import recovery
 from harness.run.devices.local import Local
 from harness.run.devices.probing import VIRTUAL_MARK
 from harness.run.devices.virtual import Virtual
 from tests.conftest import FEW_IMAGES_POLICY, TEST_IMAGES, quiet_step
+from tests.needs import needs
 from tests.run.devices.rig import PLAN, Rig, silent
 
 
@@ -60,19 +60,17 @@ def rig(tiny_model: Path, tiny_variants: Path, images: Path) -> Rig:
     subject = pipeline.prepare(tiny_variants, tiny_model, images, quiet_step, silent, limits=limits)
     (done,) = on_devices.run([Local()], subject, silent, plan=PLAN, limits=limits)
     assert done.run
-    return Rig(subject, done.run.record)
+    return Rig(subject, done.run.record, pipeline.with_host(subject, silent))
 
 
 # What a Raspberry Pi's owner has from apt; the rest of what the harness needs, pip brings.
-APT_PACKAGES = ("python3-venv", "python3-numpy", "python3-scipy", "python3-pil")
+APT_PACKAGES = ("bash", "python3-venv", "python3-numpy", "python3-scipy", "python3-pil")
 
 
 def _started(kind: str, folder: Path, machine: str, packages: tuple[str, ...] = ()) -> Iterator[Virtual]:
+    needs("devices" if machine == platform.machine() else "emulation")
     device = Virtual(kind, folder, machine, packages)
-    try:
-        device.start()
-    except SetupError as error:
-        pytest.skip(str(error))
+    device.start()
     if machine == platform.machine():  # no latency: these tests are about the way there
         (device.root / VIRTUAL_MARK[1:]).write_text(f"emulated virtual {kind}\n")
     yield device

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import socket
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,28 +20,43 @@ from harness.judge import policy
 from harness.records.record import Record
 from harness.run.devices import uri
 from harness.run.devices.virtual import Virtual
-from harness.run.latency_plan import QUICK
+from harness.run.latency_plan import LatencyPlan
 from tests.conftest import FEW_IMAGES_POLICY
 
 Progress = Callable[[str, int, int], None]
-PLAN = QUICK
+PLAN = LatencyPlan(processes=2, turns=1, block_s=0.002, warmup_s=0.01)
 
 
 def silent(task: str, done: int, total: int) -> None:
     pass
 
 
+@contextmanager
+def at(task: str, action: Callable[[], object]) -> Iterator[Progress]:
+    """Progress that does something once, when a task begins; an error if that never happens."""
+    fired: list[str] = []
+
+    def progress(current: str, done: int, total: int) -> None:
+        if current == task and not fired:
+            fired.append(current)
+            action()
+
+    yield progress
+    assert fired, f"the task {task} never began"
+
+
 @dataclass
 class Rig:
-    """One subject, and what this machine answers to it."""
+    """One subject, what this machine answers to it, and the subject with those answers to compare a device's with."""
 
     subject: Subject
     local: Record
+    compared: Subject
 
     def check(self, address: str, progress: Progress = silent, *, keep: bool = False) -> on_devices.OnDevice:
         device = uri.device(address, keep=keep)
-        subject, limits = self.subject, policy.load(FEW_IMAGES_POLICY)
-        (done,) = on_devices.run([device], subject, progress, plan=PLAN, limits=limits)
+        limits = policy.load(FEW_IMAGES_POLICY)
+        (done,) = on_devices.run([device], self.compared, progress, plan=PLAN, limits=limits)
         return done
 
     def same(self, done: on_devices.OnDevice) -> Record:
@@ -80,6 +97,44 @@ def harness_folder(device: Virtual) -> Path:
 
 
 @dataclass
+class Here:
+    """A shell of this machine in a home of its own, as that of a device; real, quick, and as hostile as a test wants.
+
+    banner: a script that every login runs first.
+    """
+
+    home: Path
+    banner: str = "true"
+    name: str = "here://"
+
+    def __post_init__(self) -> None:
+        (self.home / "bin").mkdir(parents=True)
+
+    def program(self, name: str, script: str) -> None:
+        """Put a program before all others of that name."""
+        path = self.home / "bin" / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def reopen(self) -> None:
+        pass
+
+    def command(self, script: str) -> list[str]:
+        path = f"{self.home / 'bin'}:{os.environ['PATH']}"
+        login = f"cd; {self.banner}; exec sh -c {shlex.quote(script)}"
+        return ["env", f"HOME={self.home}", f"PATH={path}", "sh", "-c", login]
+
+    def explain(self, error: str) -> str:
+        return f"{error.strip() or 'cut'}; run again"
+
+
+@dataclass
 class Cable:
     """A TCP connection to a port through which a device is reached, that can be cut and can damage what it carries.
 
@@ -92,6 +147,8 @@ class Cable:
     damage: bytes = b""
     damage_times: int = 0
     carried: int = 0
+    cuts: int = 0
+    cut_for_good: bool = False
     refuses: bool = False
     _pairs: list[socket.socket] = field(default_factory=list)
 
@@ -102,9 +159,10 @@ class Cable:
 
     def cut(self, *, for_good: bool = False) -> None:
         self.refuses = for_good
-        for one in self._pairs:
+        self.cuts += bool(self._pairs)
+        for end in self._pairs:
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                end.shutdown(socket.SHUT_RDWR)
         self._pairs = []
 
     def close(self) -> None:
@@ -141,7 +199,7 @@ class Cable:
                     self.carried += len(part)
                     if self.cut_after is not None and self.carried > self.cut_after:
                         self.cut_after = None
-                        self.cut(for_good=self.refuses)
+                        self.cut(for_good=self.cut_for_good)
         except OSError:
             pass
         for one in (source, target):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -77,26 +75,3 @@ def test_a_damaged_pack_is_refused(packed: Path, tmp_path: Path, capsys: pytest.
                 part[1000] ^= 1
             changed.writestr(name, bytes(part))
     assert "int8.tflite" in refusal(capsys, main(arguments))
-
-
-def test_benchmark_model_is_passed_through(rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The user's binary gets each variant, our flags and the user's; what it says is recorded beside our figure."""
-    binary = tmp_path / "benchmark model"
-    binary.write_text(
-        f"#!{sys.executable}\nimport os, sys\n"
-        "assert os.path.getsize(sys.argv[1].removeprefix('--graph=')) > 1000\n"
-        "assert sys.argv[-2:] == ['--use_gpu=true', '--x=a b'] and '--num_threads=1' in sys.argv\n"
-        "print('INFO: Inference timings in us: Init: 5685, First inference: 18535, Warmup (avg): 1.4e+04, "
-        "Inference (avg): 14575.2')\n"
-    )
-    subject = rig.subject
-    words = ["check", "--models", str(subject.models), "--reference", subject.reference_model]
-    words += ["--data", subject.data_folder, "--json", str(tmp_path / "c.json"), "--variants", "int8", "--quick"]
-    words += ["--benchmark-model", str(binary), "--benchmark-flag=--use_gpu=true", "--benchmark-flag=--x=a b"]
-    assert "cannot be run here" in refusal(capsys, main(words))  # not executable
-    binary.chmod(0o755)
-    assert main(words) in (0, 1, 3)
-    stored = json.loads((tmp_path / "c.json").read_text())["device"]["benchmark_model"]
-    assert stored["int8"]["inference_s"] == pytest.approx(0.0145752)
-    assert "says 14.58 ms on average, of random input; ours: " in capsys.readouterr().out
-    assert "there is none" in refusal(capsys, main([*words[:-3], str(tmp_path / "no")]))
