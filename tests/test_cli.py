@@ -14,6 +14,12 @@ from harness.core.errors import SetupError
 from tests.conftest import ROOT, refusal
 
 ALL = [" ".join(path) for path in paths()]
+DEFAULTS_OF_THEIR_OWN = (
+    ("convert", "--data"),  # is only used if it exists
+    ("explain", "--out"),
+    ("check", "--json"),
+    ("lab worker", "--device"),
+)
 
 
 def flags_of(path: str) -> dict[str, argparse.Action]:
@@ -59,12 +65,12 @@ def test_every_verb_has_help_with_an_example(path: str, capsys: pytest.CaptureFi
 
 
 def test_flags_that_mean_the_same_are_the_same_everywhere() -> None:
-    """One type and one default for each name, whatever the verb; `convert` alone may do without test images."""
+    """One type and one default for each name, whatever the verb."""
     seen: dict[str, tuple[object, ...]] = {}
     for path in ALL:
         for name, action in flags_of(path).items():
             default = action.default
-            if (path, name) in (("convert", "--data"), ("check", "--json"), ("lab worker", "--device")):
+            if (path, name) in DEFAULTS_OF_THEIR_OWN:
                 continue
             kind = type(action), action.type, action.metavar, default
             if getattr(action.type, "__name__", "") == "convert":  # made by flags.count

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from harness.cli import flags
+from harness.core.cell import ACCELERATORS
 from harness.core.errors import Exit
 
 EXAMPLE = "harness explain int8"
@@ -14,20 +16,39 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="VARIANT", help="a variant of the folder; with --time also a .tflite file")
     result = parser.add_mutually_exclusive_group()
     result.add_argument("--time", action="store_true", help="show where its time goes, and the least it could take")
+    result.add_argument(
+        "--accelerator",
+        choices=ACCELERATORS[1:],
+        help="name the operation that this accelerator computes differently from the CPU, and write it as a small file",
+    )
     flags.add(result, "--html")
     flags.add(parser, "--layers", "--models", *flags.IMAGES, "--images")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/case"),
+        metavar="DIR",
+        help="with --accelerator: the folder for that file, its input and a script (default: %(default)s)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     from harness.output import terminal
     from harness.output.files import Outputs
-    from harness.tools import explain, op_profile
+    from harness.tools import explain, explain_accelerator, op_profile
 
     source = options.models, options.kind, options.data, options.images
     if options.time:
         with terminal.step(f"profiling {options.kind}"):
             profile = op_profile.variant(*source, skip_bad=options.skip_bad)
         print(terminal.profile(profile, options.layers))
+        return Exit.PASS
+    if options.accelerator:
+        with terminal.Bars() as bars:
+            finding = explain_accelerator.variant(
+                *source, options.accelerator, options.out, bars, skip_bad=options.skip_bad
+            )
+        print(terminal.finding(finding, options.kind, options.out))
         return Exit.PASS
     outputs = Outputs({"report.explanation": options.html})
     with terminal.Bars() as bars:

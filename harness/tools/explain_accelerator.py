@@ -7,6 +7,7 @@ first that does not is run alone, on the inputs that the CPU computes for it.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.artifacts import flatbuffer
+from converters import calibration
+from harness.artifacts import flatbuffer, manifest
 from harness.artifacts.outputs import FloatArray, dequantize
 from harness.core.cell import Accelerator
-from harness.core.files import write_atomic
+from harness.core.files import check_writable, write_atomic
+from harness.core.progress import Progress
+from harness.images import dataset
 from harness.run import execute, job
 from harness.run.devices.base import Device
 from harness.tools.explain import KeptTensors, short
@@ -137,6 +141,38 @@ class _Search:
 
     def _step(self, index: int) -> float:
         return float(self._kept.tensors[index]["quantization"][0])
+
+
+def variant(
+    models: Path,
+    kind: str,
+    folder: Path,
+    images: int,
+    accelerator: Accelerator,
+    out: Path,
+    progress: Progress,
+    *,
+    skip_bad: bool = False,
+) -> Finding:
+    """Explain a variant of a folder on some images of another, and write the smallest part that departs.
+
+    Raises SetupError: no such variant or images, or no such accelerator here.
+    """
+    entry = manifest.find(manifest.read(models), kind, models)
+    manifest.verify(models, entry, entry.source_sha256)
+    check_writable(out)
+    chosen = calibration.choose(dataset.load(folder, entry.spec, skip_bad=skip_bad), images)
+    steps = itertools.count(1)
+    finding = explain(
+        entry.path(models).read_bytes(),
+        chosen.inputs(),
+        accelerator,
+        on_device(accelerator),
+        lambda doing: progress(doing, next(steps), 0),
+    )
+    if finding.case:
+        write(finding, out, f"{finding.operations[0][1]} on {accelerator}")
+    return finding
 
 
 def explain(

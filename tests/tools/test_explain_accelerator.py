@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from harness.artifacts import flatbuffer
+from harness.cli import main
+from harness.output import terminal
 from harness.run import worker
 from harness.tools import explain_accelerator
 from tests.networks import tflite
@@ -140,3 +142,28 @@ def test_a_part_that_crashes_is_named(images: Array) -> None:
     assert "exit code -11" in finding.difference.what
     assert finding.case is not None
     assert finding.case.actual is None
+
+
+def test_the_command_line_says_that_an_accelerator_agrees(
+    tiny_variants: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CompiledModel on the CPU gives the interpreter's values; no file is written."""
+    words = ["explain", "int8", "--models", str(tiny_variants), "--data", str(few_images), "--images", "2"]
+    assert main([*words, "--accelerator", "cpu-compiled", "--out", str(tmp_path / "case")]) == 0
+    assert capsys.readouterr().out.startswith("int8 on cpu-compiled agrees with the CPU: its outputs differ by 0.0% of")
+    assert not list((tmp_path / "case").iterdir())
+    assert main([*words, "--accelerator", "gqu"]) == 2
+    assert "did you mean 'gpu'?" in capsys.readouterr().err
+
+
+def test_a_finding_is_told_with_its_numbers_and_files(images: Array) -> None:
+    """The operation, its difference, what agrees before it, and where the smallest failing file is."""
+    content = tflite("plain", deep=5)
+    run = one_by_one(lambda name, values: values * 0 if "after3" in name else values)
+    found = explain_accelerator.explain(content, images, "gpu", run)
+    text = terminal.finding(found, "int8", Path("runs/case"))
+    assert "int8 on gpu differs from the CPU: its outputs differ by " in text
+    ((name, described),) = found.operations
+    assert f"first wrong: {name} ({described})\n" in text
+    assert f"  {found.agree} of {found.operations_in_model} operations come before it and agree\n" in text
+    assert text.endswith("smallest failing file: runs/case/case.tflite; python runs/case/reproduce.py shows it")

@@ -10,6 +10,7 @@ from harness.output.terminal.evaluation import evaluation as evaluation
 from harness.output.terminal.evaluation import predictions as predictions
 from harness.output.terminal.explanation import cases as cases
 from harness.output.terminal.explanation import explanation as explanation
+from harness.output.terminal.explanation import finding as finding
 from harness.output.terminal.fleet import fleet as fleet
 from harness.output.terminal.profile import profile as profile
 from harness.output.terminal.progress import Bars as Bars

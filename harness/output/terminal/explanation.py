@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.output.formats.figures import percent
 from harness.output.terminal.style import fit, grid
 from harness.tools.explain import Explanation, short
+from harness.tools.explain_accelerator import Difference, Finding
 
 if TYPE_CHECKING:
     from harness.tools.selftest import Case
@@ -32,6 +34,33 @@ def explanation(found: Explanation, layers: int) -> str:
     causes = found.causes or ("no cause stands out: no range clips, the input fits, no class is dead",)
     counted = f"{len(found.layers)} layers beside float32's on {found.images} images"
     return fit("\n".join([grid(rows, headers, left=2), "", *causes, counted]))
+
+
+def finding(found: Finding, kind: str, folder: Path) -> str:
+    """The operation that an accelerator computes differently, and where the smallest file that shows it is."""
+    on = f"on {found.accelerator}"
+    if not found.operations or found.difference is None:
+        return fit(f"{kind} {on} agrees with the CPU: its outputs differ by {_difference(found.whole)}")
+    (name, description), *others = found.operations
+    before = f"{found.agree} of {found.operations_in_model} operations come before it and agree"
+    together = f" and the next {len(others)} operations, which depart only together" if others else ""
+    return fit(
+        "\n".join(
+            [
+                f"{kind} {on} differs from the CPU: its outputs differ by {_difference(found.whole)}",
+                f"first wrong: {name} ({description}){together}",
+                f"  by itself, on the CPU's inputs, its output differs by {_difference(found.difference)}",
+                f"  {before}",
+                f"smallest failing file: {folder / 'case.tflite'}; python {folder / 'reproduce.py'} shows it",
+            ]
+        )
+    )
+
+
+def _difference(found: Difference) -> str:
+    if found.what:
+        return found.what
+    return f"{found.error:.1%} of their size (at most {found.largest:.3g}; the largest value is {found.extent:.3g})"
 
 
 def cases(found: Sequence[Case]) -> str:
