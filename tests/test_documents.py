@@ -8,10 +8,11 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from harness.cli import main, module, parser, paths
 from harness.core.errors import SetupError
