@@ -23,8 +23,8 @@ from harness.images.dataset import Dataset
 from harness.run import execute, job, worker
 from harness.run.latency_plan import LatencyPlan
 from harness.run.latency_run import latency_run
-from harness.timing import timing_verdict
-from harness.timing.figures import Control, Ratio, Timing
+from harness.timing import verdict
+from harness.timing.figures import AAControl, Ratio, Timing
 from harness.tools import litert_benchmark
 
 KIND = "int8"  # the fastest: whatever is wrong shows most
@@ -48,7 +48,7 @@ SLOWER = """
 class Repetition:
     """One whole measurement: the same file twice, and once more with a slow-down planted in the worker."""
 
-    control: Control
+    control: AAControl
     slower: Ratio
 
 
@@ -69,7 +69,7 @@ def measure(
     outputs = execute.run(written, progress or (lambda *_: None))  # type: ignore[arg-type]
     assert not outputs.failures
     runs = [latency_run(result.arrays, task) for task, result in outputs.results.items()]
-    return timing_verdict.timing(runs, timing_verdict.figures(runs), plan.threads)
+    return verdict.judge(runs, verdict.figures(runs), plan.threads)
 
 
 @pytest.mark.parametrize("kind", ["float32", KIND])
@@ -131,10 +131,10 @@ def test_a_load_on_its_core_is_flagged(
             process.kill()
             process.wait()
     own = timing.blocks / timing.processes
-    marked = [sum(block.process == process for block in timing.marked) / own for process in range(1, 6)]
-    others = {"marked_by_process": marked, "reasons": timing.verdict.reasons}
-    claim("latency: blocks beside a load on their core that are marked", marked[2], at_least=0.8, **others)
-    assert "other programs" in str([block.marks for block in timing.marked if block.process == 3])
+    disturbed = [sum(block.process == process for block in timing.disturbed) / own for process in range(1, 6)]
+    others = {"disturbed_by_process": disturbed, "reasons": timing.verdict.reasons}
+    claim("latency: blocks beside a load on their core that are disturbed", disturbed[2], at_least=0.8, **others)
+    assert "other programs" in str([block.disturbances for block in timing.disturbed if block.process == 3])
 
 
 def test_the_workers_own_overhead(

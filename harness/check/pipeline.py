@@ -40,7 +40,7 @@ from harness.run.devices.benchmark_model import BenchmarkModel
 from harness.run.execute import Outputs
 from harness.run.job import Machine
 from harness.run.latency_plan import LatencyPlan
-from harness.timing import timing_verdict
+from harness.timing import verdict
 from harness.timing.figures import Ratio
 
 
@@ -215,7 +215,7 @@ def assemble(
         if job.is_latency(task):
             stored |= arrays.latency_arrays(job.process_number(task), result.arrays)
     runs = RecordArrays(stored).latency_runs()
-    times = timing_verdict.figures(runs)
+    times = verdict.figures(runs)
     cells = tuple(
         CellRecord(
             variant=kind,
@@ -238,7 +238,7 @@ def assemble(
             changes = done.baseline.changes(times)
         except SetupError as error:
             failures.append(Failure("latency", "baseline", Outcome.INCONCLUSIVE, (str(error),)))
-    timing = judge_latency(runs, times, limits, machine, device, plan, failures, changes)
+    timing = judge_latency(runs, times, limits, machine, device, plan, failures, changes, [cell.name for cell in cells])
     notes = [
         f"latency was not measured: {reason}"
         for failure in failures
@@ -252,7 +252,7 @@ def assemble(
             f"{device.name} is emulated: it answers as its processor would, and nothing of its speed is measured"
         )
     return Record(
-        outcome=timing_verdict.overall([cell.verdict for cell in cells], timing),
+        outcome=verdict.overall([cell.verdict for cell in cells], timing),
         cells=cells,
         model=model,
         data=data,

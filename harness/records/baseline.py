@@ -38,12 +38,12 @@ class Baseline:
             raise SetupError(f"{self.path}: measured with {theirs} threads, now with {threads}; expected as many")
 
     def changes(self, figures: Mapping[str, Latency]) -> tuple[Ratio, ...]:
-        """Each kind's median / the earlier one's; of kinds that both have."""
-        known = {cell.name: cell.latency for cell in self.record.cells}
+        """Each cell's median / the earlier one's, of cells that both have."""
+        known = {stored.name: stored.latency for stored in self.record.cells}
         return tuple(
-            Ratio(kind, str(self.path), now.median / before.median, _quotient(now, before))
-            for kind, now in figures.items()
-            if (before := known.get(kind))
+            Ratio(cell, str(self.path), now.median / before.median, _quotient(now, before))
+            for cell, now in figures.items()
+            if (before := known.get(cell))
         )
 
 

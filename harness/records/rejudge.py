@@ -19,7 +19,7 @@ from harness.run.job import Machine
 from harness.run.latency_plan import LatencyPlan
 from harness.run.latency_run import LatencyRun
 from harness.timing import limits as latency_limits
-from harness.timing import timing_verdict
+from harness.timing import verdict
 from harness.timing.figures import Latency, Ratio, Timing
 
 
@@ -32,7 +32,7 @@ def rejudge(path: Path, other_policy: Path | None = None) -> Record:
     limits = policy.load(other_policy) if other_policy else stored.policy
     answered = stored.arrays.predictions()
     runs = stored.arrays.latency_runs()
-    figures = timing_verdict.figures(runs)
+    figures = verdict.figures(runs)
     cells = tuple(
         replace(_rejudged(cell, answered, limits, stored.data.incomplete), latency=figures.get(cell.name))
         for cell in stored.cells
@@ -46,8 +46,9 @@ def rejudge(path: Path, other_policy: Path | None = None) -> Record:
         stored.plan,
         stored.failures,
         stored.timing.changes if stored.timing else (),
+        [cell.name for cell in cells],
     )
-    outcome = timing_verdict.overall([cell.verdict for cell in cells], timing)
+    outcome = verdict.overall([cell.verdict for cell in cells], timing)
     if other_policy is None:
         changed = [
             f"{old.name} {old.verdict.outcome}, its outputs give {new.verdict.outcome}"
@@ -69,13 +70,14 @@ def judge_latency(
     plan: LatencyPlan | None,
     failures: Iterable[Failure],
     changes: Sequence[Ratio],
+    cells: Sequence[str],
 ) -> Timing | None:
     """The latency verdict. None if latency was neither measured nor asked for; asked for only, it is INCONCLUSIVE."""
     failed = [failure.verdict for failure in failures if failure.kind == "latency"]
-    rules = latency_limits.fitting(limits.latency, latency_limits.names(machine, device.uri))
+    rules = latency_limits.rules_for(limits.latency, latency_limits.device_names(machine, device.uri))
     if not (figures or failed or rules):
         return None
-    return timing_verdict.timing(runs, figures, plan.threads if plan else 1, rules, failed, changes, device)
+    return verdict.judge(runs, figures, plan.threads if plan else 1, rules, failed, changes, device, cells)
 
 
 def _rejudged(cell: CellRecord, answered: Predictions, limits: Policy, incomplete: str) -> CellRecord:

@@ -31,7 +31,7 @@ Array = npt.NDArray[np.float64]
 
 
 def quantile(processes: Sequence[Array], share: float) -> tuple[float, Interval | None]:
-    """A quantile of samples pooled over processes, each [blocks, inferences], and its interval; none of one block."""
+    """A quantile of samples pooled over processes, each [blocks, inferences], and its interval. None for one block."""
     values = np.concatenate([samples.ravel() for samples in processes])
     estimate = float(np.quantile(values, share))
     counts = [len(samples) for samples in processes]
@@ -41,21 +41,21 @@ def quantile(processes: Sequence[Array], share: float) -> tuple[float, Interval 
     rising = values.argsort()
     values, block = values[rising], block[rising]
     drawn = _draw(counts)
-    found = []
+    quantiles = []
     for part in np.array_split(drawn, math.ceil(len(drawn) * len(values) / CHUNK)):
         reached = part[:, block].cumsum(axis=1)
-        found.append(values[(reached >= share * reached[:, -1:]).argmax(axis=1)])
-    return estimate, _interval(estimate, np.concatenate(found), len(counts))
+        quantiles.append(values[(reached >= share * reached[:, -1:]).argmax(axis=1)])
+    return estimate, _interval(estimate, np.concatenate(quantiles), len(counts))
 
 
 def ratio(processes: Sequence[tuple[Array, Array]]) -> tuple[float, Interval | None]:
-    """How much longer the one takes than the other, from blocks measured side by side, and its interval.
+    """Time of one cell / time of another, from blocks measured side by side, and its interval. None for one round.
 
-    processes: of each the samples [blocks, inferences] of the one and of the other, both with two blocks a round. Of a
-    round, the blocks' medians are averaged; of all rounds of all processes the median counts, which those that were
-    disturbed do not move.
+    processes: the samples [blocks, inferences] of both in each process, with two blocks a round. The medians of a
+    round's blocks are averaged; the figure is the median over all rounds of all processes, which a few disturbed ones
+    do not move.
     """
-    logs = [_round_logs(one) - _round_logs(other) for one, other in processes]
+    logs = [_round_logs(upper) - _round_logs(lower) for upper, lower in processes]
     rounds = min(len(part) for part in logs)
     quotients = np.array([part[:rounds] for part in logs])
     estimate = math.exp(float(np.median(quotients)))
@@ -64,8 +64,8 @@ def ratio(processes: Sequence[tuple[Array, Array]]) -> tuple[float, Interval | N
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(quotients), size=(REPLICATES, len(quotients), 1))
     within = rng.integers(rounds, size=(REPLICATES, len(quotients), rounds))
-    found = np.exp(np.median(quotients[drawn, within], axis=(1, 2)))
-    return estimate, _interval(estimate, found, len(quotients))
+    replicates = np.exp(np.median(quotients[drawn, within], axis=(1, 2)))
+    return estimate, _interval(estimate, replicates, len(quotients))
 
 
 def remarks(processes: Sequence[Array]) -> tuple[str, ...]:
@@ -73,20 +73,20 @@ def remarks(processes: Sequence[Array]) -> tuple[str, ...]:
     values = np.concatenate([samples.ravel() for samples in processes])
     median = float(np.median(values))
     medians = [float(np.median(samples)) for samples in processes]
-    found = []
+    texts = []
     if change := _drift(processes):
-        found.append(f"drifts: {abs(change):.1%} {'slower' if change > 0 else 'faster'} at the end of a process")
+        texts.append(f"drifts: {abs(change):.1%} {'slower' if change > 0 else 'faster'} at the end of a process")
     if max(medians) > (1 + MAX_SPREAD) * min(medians):
-        found.append(f"processes differ: medians of {_ms(min(medians))} to {_ms(max(medians))}")
+        texts.append(f"processes differ: medians of {_ms(min(medians))} to {_ms(max(medians))}")
     if modes := _modes(values):
         low, high, share = modes
-        found.append(f"two modes: {_ms(low)} and, in {share:.0%} of the inferences, {_ms(high)}")
+        texts.append(f"two modes: {_ms(low)} and, in {share:.0%} of the inferences, {_ms(high)}")
     if late := int((values > OUTLIER * median).sum()):
-        found.append(
+        texts.append(
             f"outliers: {late} of {values.size} inferences took over {OUTLIER} times the median, "
             f"the longest {_ms(float(values.max()))}"
         )
-    return tuple(found)
+    return tuple(texts)
 
 
 def _draw(counts: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -97,11 +97,11 @@ def _draw(counts: Sequence[int]) -> npt.NDArray[np.int64]:
     return np.concatenate(parts, axis=1)
 
 
-def _interval(estimate: float, found: Array, processes: int) -> Interval:
+def _interval(estimate: float, replicates: Array, processes: int) -> Interval:
     wider = 1.0
     if processes > 1:
         wider = math.sqrt(processes / (processes - 1)) * student(processes - 1) / NORMAL
-    low, high = (estimate * (float(end) / estimate) ** wider for end in np.quantile(found, ENDS))
+    low, high = (estimate * (float(end) / estimate) ** wider for end in np.quantile(replicates, ENDS))
     return Interval(low, high)
 
 

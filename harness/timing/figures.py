@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import field
+
 from harness.core.outcome import Interval, Verdict
+from harness.core.shapes import Shape
 
 SAMPLES_FOR = {0.9: 64, 0.95: 130, 0.99: 662}  # MLPerf LoadGen's early stopping, 99 % confidence
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(Shape):
     """Resident bytes of a worker that holds one variant, beyond what it held before the variant was loaded."""
 
     peak_bytes: int
     steady_bytes: int
 
 
-@dataclass(frozen=True)
-class Latency:
-    """One variant's seconds per inference, the input set and the output not yet read.
+class Latency(Shape):
+    """A cell's seconds per inference, the input set and the output not yet read.
 
-    Intervals of 95 %, over processes and blocks. A percentile is none below SAMPLES_FOR it. load: to an interpreter
+    Intervals of 95 %, over processes and blocks. A percentile is None below SAMPLES_FOR it. load: to an interpreter
     with its tensors allocated; first: the first inference after it; both medians over processes.
     remarks: drift, several modes, outliers, in words.
     """
@@ -42,51 +42,51 @@ class Latency:
     remarks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """Time of `kind` / time of `base`, from blocks measured side by side; interval of 95 %."""
+class Ratio(Shape):
+    """Time of `cell` / time of `base`, from blocks measured side by side; interval of 95 %."""
 
-    kind: str
+    cell: str
     base: str
     ratio: float
     interval: Interval | None
 
 
-@dataclass(frozen=True)
-class Control:
-    """The same file twice in every process: time of its second interpreter / of its first. even: as it should be 1."""
+class AAControl(Shape):
+    """The same file twice in every process: time of its second interpreter / of its first. passes: it is 1."""
 
-    kind: str
+    cell: str
     ratio: float
     interval: Interval | None
-    even: bool
+    passes: bool
+
+    def __str__(self) -> str:
+        text = f"{self.cell}'s file twice: ratio {self.ratio:.3f}"
+        return text + (f" ({self.interval.low:.3f} to {self.interval.high:.3f})" if self.interval else "")
 
 
-@dataclass(frozen=True)
-class MarkedBlock:
-    """A block in which the machine was not as before. process, block: counted from 1 and 0; marks: what was seen."""
+class DisturbedBlock(Shape):
+    """A block in which the machine was not as before. process, block: counted from 1 and 0."""
 
     process: int
     block: int
-    kind: str
-    marks: tuple[str, ...]
+    cell: str
+    disturbances: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Timing:
-    """All that one check measured of speed, over its variants.
+class Timing(Shape):
+    """All that one check measured of speed, over its cells.
 
     gated: whether it counts towards the check's outcome: the policy limits latency, or a worker crashed over it.
     machine: each source's lowest, median and highest reading over all blocks, or "unavailable".
-    changes: against the same kind in a baseline, whose name is the ratio's `base`.
+    changes: against the same cell in a baseline, whose name is the ratio's `base`.
     """
 
     verdict: Verdict
     gated: bool
-    control: Control | None
+    control: AAControl | None
     ratios: tuple[Ratio, ...]
     processes: int
     blocks: int
-    marked: tuple[MarkedBlock, ...]
+    disturbed: tuple[DisturbedBlock, ...]
     machine: Mapping[str, Any] = field(default_factory=dict)
     changes: tuple[Ratio, ...] = ()

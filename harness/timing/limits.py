@@ -12,22 +12,27 @@ from harness.run.job import Machine
 from harness.timing.figures import Latency, Ratio
 
 
-def names(machine: Machine, address: str) -> list[str]:
-    """By which a rule may call a device."""
+def device_names(machine: Machine, address: str) -> list[str]:
+    """The names by which a rule may call a device."""
     return [address, machine.host, machine.processor]
 
 
-def fitting(rules: Sequence[LatencyRule], names: Sequence[str]) -> list[LatencyRule]:
+def rules_for(rules: Sequence[LatencyRule], names: Sequence[str]) -> list[LatencyRule]:
     """The rules for a device of these names."""
     return [rule for rule in rules if any(fnmatchcase(name, rule.device) for name in names)]
 
 
-def judge(rules: Sequence[LatencyRule], figures: Mapping[str, Latency], changes: Sequence[Ratio]) -> Iterator[Verdict]:
+def judge(
+    rules: Sequence[LatencyRule], figures: Mapping[str, Latency | None], changes: Sequence[Ratio]
+) -> Iterator[Verdict]:
     """What each rule says of each cell that it fits. INCONCLUSIVE if a figure or its interval is missing."""
-    against = {change.kind: change for change in changes}
+    against = {change.cell: change for change in changes}
     for rule in rules:
         for name, latency in figures.items():
             if not rule.fits(Cell.parse(name)):
+                continue
+            if latency is None:
+                yield Verdict(Outcome.INCONCLUSIVE, (f"{name}: latency was not measured",))
                 continue
             if rule.max_p90_s:
                 yield _p90(name, latency, rule.max_p90_s)

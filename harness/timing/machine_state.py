@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,66 +11,58 @@ import numpy.typing as npt
 from harness.run.job import UNAVAILABLE
 from harness.run.latency_run import LatencyRun
 from harness.run.worker import STATE
-from harness.timing.figures import MarkedBlock
+from harness.timing.figures import DisturbedBlock
 
-FREQUENCY_FALL = 0.95  # of the highest frequency seen
-OTHERS_BUSY = 0.25  # of its cores' time: the system counts in hundredths of a second, a few in a block
-STOLEN = 0.02  # of its cores' time
-OWN_SHARE = 0.97  # of the time on the processor, of one thread
-SHOWN = ("frequency_hz", "temperature_c", "throttled", "throttle_count", "battery_percent")
+MIN_FREQUENCY = 0.95  # of the highest frequency seen
+MAX_OTHERS = 0.25  # of its cores' time: the system counts in hundredths of a second, a few in a block
+MAX_STOLEN = 0.02  # of its cores' time
+MIN_PROCESSOR = 0.97  # of the time on the processor, of one thread
+SOURCES = ("frequency_hz", "temperature_c", "throttled", "throttle_count", "battery_percent")
 
 Array = npt.NDArray[np.float64]
 
 
-def marked(runs: Sequence[LatencyRun], threads: int) -> tuple[MarkedBlock, ...]:
-    """The blocks of all processes in which something was seen, and what."""
+def disturbed(runs: Sequence[LatencyRun], threads: int) -> tuple[DisturbedBlock, ...]:
+    """The blocks of all processes in which something disturbed the worker, and what."""
     top = max((_highest(run.column("frequency_hz")) for run in runs), default=float("nan"))
-    found = []
-    for process, run in enumerate(runs, start=1):
-        for block, cell in enumerate(run.order):
-            if marks := tuple(_marks(run, block, threads, top)):
-                found.append(MarkedBlock(process, block, cell, marks))
-    return tuple(found)
-
-
-def machine(runs: Sequence[LatencyRun]) -> dict[str, Any]:
-    """Each source's lowest, median and highest reading, or "unavailable"; the cores bound to, and their governor."""
-    shown: dict[str, Any] = {}
-    for name in SHOWN:
-        readings = np.concatenate([run.column(name).ravel() for run in runs])
-        readings = readings[np.isfinite(readings)]
-        shown[name] = (
-            {"lowest": float(readings.min()), "median": float(np.median(readings)), "highest": float(readings.max())}
-            if readings.size
-            else UNAVAILABLE
-        )
-    others = np.concatenate([_others(run) for run in runs])
-    others = others[np.isfinite(others)]
-    shown["others_share"] = (
-        {"lowest": float(others.min()), "median": float(np.median(others)), "highest": float(others.max())}
-        if others.size
-        else UNAVAILABLE
+    return tuple(
+        DisturbedBlock(process, block, cell, disturbances)
+        for process, run in enumerate(runs, start=1)
+        for block, cell in enumerate(run.order)
+        if (disturbances := tuple(_disturbances(run, block, threads, top)))
     )
-    return shown | {"cores": list(runs[0].cores) or UNAVAILABLE, "governor": runs[0].governor}
 
 
-def _marks(run: LatencyRun, block: int, threads: int, top: float) -> list[str]:
+def readings(runs: Sequence[LatencyRun]) -> dict[str, Any]:
+    """Each source's lowest, median and highest reading, or "unavailable"; the cores bound to, and their governor."""
+    sources = {name: _range([run.column(name) for run in runs]) for name in SOURCES}
+    sources["others_share"] = _range([_others(run) for run in runs])
+    return sources | {"cores": list(runs[0].cores) or UNAVAILABLE, "governor": runs[0].governor}
+
+
+def _range(columns: Sequence[Array]) -> dict[str, float] | str:
+    values = np.concatenate([column.ravel() for column in columns])
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return UNAVAILABLE
+    return {"lowest": float(values.min()), "median": float(np.median(values)), "highest": float(values.max())}
+
+
+def _disturbances(run: LatencyRun, block: int, threads: int, top: float) -> Iterator[str]:
     states = dict(zip(STATE, run.state[block].T, strict=True))
     wall = states["clock_s"][-1] - states["clock_s"][0]
-    found = []
-    if (lowest := _lowest(states["frequency_hz"])) < FREQUENCY_FALL * top:
-        found.append(f"frequency fell to {lowest / 1e9:.2f} of {top / 1e9:.2f} GHz")
+    if (lowest := _lowest(states["frequency_hz"])) < MIN_FREQUENCY * top:
+        yield f"frequency fell to {lowest / 1e9:.2f} of {top / 1e9:.2f} GHz"
     if _highest(states["throttled"]) > 0:
-        found.append(f"throttled: {int(_highest(states['throttled'])):#x}")
+        yield f"throttled: {int(_highest(states['throttled'])):#x}"
     if (times := states["throttle_count"][-1] - states["throttle_count"][0]) > 0:
-        found.append(f"throttled {int(times)} times")
-    if (others := _others(run)[block]) > OTHERS_BUSY:
-        found.append(f"other programs kept {others:.0%} of its cores busy")
-    if (stolen := (states["steal_s"][-1] - states["steal_s"][0]) / wall) > STOLEN:
-        found.append(f"the hypervisor took {stolen:.0%} of its cores' time")
-    if threads == 1 and (own := (states["cpu_s"][-1] - states["cpu_s"][0]) / wall) < OWN_SHARE:
-        found.append(f"had a core {own:.0%} of the time")
-    return found
+        yield f"throttled {int(times)} times"
+    if (others := _others(run)[block]) > MAX_OTHERS:
+        yield f"other programs kept {others:.0%} of its cores busy"
+    if (stolen := (states["steal_s"][-1] - states["steal_s"][0]) / wall) > MAX_STOLEN:
+        yield f"the hypervisor took {stolen:.0%} of its cores' time"
+    if threads == 1 and (share := (states["cpu_s"][-1] - states["cpu_s"][0]) / wall) < MIN_PROCESSOR:
+        yield f"had a core {share:.0%} of the time"
 
 
 def _others(run: LatencyRun) -> Array:
@@ -81,9 +73,9 @@ def _others(run: LatencyRun) -> Array:
     return np.asarray((others[after, -1] - others[before, 0]) / (clock[after, -1] - clock[before, 0]))
 
 
-def _highest(readings: Array) -> float:
-    return float(np.max(readings, where=np.isfinite(readings), initial=-np.inf))
+def _highest(values: Array) -> float:
+    return float(np.max(values, where=np.isfinite(values), initial=-np.inf))
 
 
-def _lowest(readings: Array) -> float:
-    return float(np.min(readings, where=np.isfinite(readings), initial=np.inf))
+def _lowest(values: Array) -> float:
+    return float(np.min(values, where=np.isfinite(values), initial=np.inf))

@@ -25,7 +25,7 @@ from harness.records.arrays import RecordArrays
 from harness.records.record import Record
 from harness.run import worker
 from harness.run.latency_plan import LatencyPlan
-from harness.timing import timing_verdict
+from harness.timing import verdict
 from tests.conftest import refusal
 from tests.output.browser import look
 from tests.output.test_report import Tags
@@ -52,10 +52,10 @@ def timed(run: Record, *, gated: bool = False, outcome: Outcome | None = None) -
             made |= {f"{kind}.load": np.array(0.01), f"{kind}.first": np.array(0.005)}
         arrays |= {f"latency.{process}.{name}": np.asarray(array) for name, array in made.items()}
     found = RecordArrays(arrays).latency_runs()
-    times = timing_verdict.figures(found)
-    timing = dataclasses.replace(timing_verdict.timing(found, times, 1), gated=gated)
+    times = verdict.figures(found)
+    timing = replace(verdict.judge(found, times, 1), gated=gated)
     if outcome:
-        timing = dataclasses.replace(timing, verdict=Verdict(outcome, ("as asked",)))
+        timing = replace(timing, verdict=Verdict(outcome, ("as asked",)))
     cells = tuple(replace(cell, latency=times[cell.name]) for cell in run.cells)
     return replace(run, arrays=RecordArrays(arrays), cells=cells, timing=timing, plan=LatencyPlan())
 

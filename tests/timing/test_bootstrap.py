@@ -9,7 +9,7 @@ from scipy import stats
 
 from harness.core.outcome import Interval
 from harness.timing import bootstrap
-from harness.timing.timing_verdict import even
+from harness.timing.verdict import passes
 
 Array = npt.NDArray[np.float64]
 
@@ -99,10 +99,10 @@ def test_drift_modes_outliers_and_differing_processes_are_named() -> None:
     assert "two modes: 2.0" in bootstrap.remarks(two)[0]
 
 
-def test_an_even_control() -> None:
-    """1 within the interval, or so near that it does not matter; an interval too wide to tell anything is not even."""
-    assert even(1.02, Interval(0.99, 1.05))
-    assert even(1.005, Interval(1.002, 1.008))
-    assert not even(1.03, Interval(1.02, 1.04))
-    assert not even(1.0, Interval(0.9, 1.1))
-    assert not even(1.0, None)
+def test_when_a_control_passes() -> None:
+    """1 within the interval, or so near that it does not matter; an interval too wide to tell anything fails."""
+    assert passes(1.02, Interval(0.99, 1.05))
+    assert passes(1.005, Interval(1.002, 1.008))
+    assert not passes(1.03, Interval(1.02, 1.04))
+    assert not passes(1.0, Interval(0.9, 1.1))
+    assert not passes(1.0, None)

@@ -21,8 +21,8 @@ from harness.run.job import Machine
 from harness.run.latency_plan import LatencyPlan
 from harness.run.latency_run import latency_run
 from harness.run.worker import CONTROL, STATE
-from harness.timing import limits, timing_verdict
-from harness.timing.figures import Control, Latency, MarkedBlock, Memory, Ratio, Timing
+from harness.timing import limits, verdict
+from harness.timing.figures import AAControl, DisturbedBlock, Latency, Memory, Ratio, Timing
 from tests.conftest import refusal
 from tests.records.sample import a_run
 
@@ -58,8 +58,8 @@ def judged(
     runs: Sequence[dict[str, Any]], rules: Sequence[LatencyRule] = (), **more: Any
 ) -> tuple[dict[str, Latency], Timing]:
     measured = [latency_run(arrays, "a test") for arrays in runs]
-    figures = timing_verdict.figures(measured)
-    return figures, timing_verdict.timing(measured, figures, 1, rules, **more)
+    figures = verdict.figures(measured)
+    return figures, verdict.judge(measured, figures, 1, rules, **more)
 
 
 def test_figures_of_five_processes() -> None:
@@ -74,10 +74,10 @@ def test_figures_of_five_processes() -> None:
     assert (int8.samples, int8.processes, int8.load) == (1200, 5, 0.01)
     assert int8.memory == Memory(3_000_000, 2_000_000)
     (ratio,) = timing.ratios
-    assert (ratio.kind, ratio.base) == ("int8", "float32")
+    assert (ratio.cell, ratio.base) == ("int8", "float32")
     assert ratio.ratio == pytest.approx(0.5, rel=0.01)
     assert timing.control is not None
-    assert timing.control.even
+    assert timing.control.passes
     assert timing.verdict.outcome is Outcome.PASS
     assert not timing.gated
     assert timing.machine["frequency_hz"] == "unavailable"
@@ -98,15 +98,15 @@ def test_an_uneven_control_is_inconclusive_and_says_why() -> None:
     rules = [LatencyRule(max_p90_s=1.0)]
     _, timing = judged([process(number, control=1.05) for number in range(5)], rules)
     assert timing.verdict.outcome is Outcome.INCONCLUSIVE
-    assert "does not measure evenly: int8's file twice: ratio 1.05" in timing.verdict.reasons[0]
+    assert "the A/A control does not pass: int8's file twice: ratio 1.05" in timing.verdict.reasons[0]
     assert timing.gated
 
 
 def test_a_busy_machine_is_marked_and_inconclusive() -> None:
     """Others keep a core busy in two of five processes: their blocks are marked, and that is too many."""
     _, timing = judged([process(number, busy=0.9 * (number > 2)) for number in range(5)])
-    assert {block.process for block in timing.marked} == {4, 5}
-    assert timing.marked[0].marks == ("other programs kept 90% of its cores busy",)
+    assert {block.process for block in timing.disturbed} == {4, 5}
+    assert timing.disturbed[0].disturbances == ("other programs kept 90% of its cores busy",)
     assert timing.verdict.outcome is Outcome.INCONCLUSIVE
     assert "72 of 180 blocks" in timing.verdict.reasons[0]
 
@@ -120,7 +120,7 @@ def test_throttling_and_lost_frequency_are_marked() -> None:
     run["state"][5, 2, STATE.index("throttled")] = 4
     run["state"][6, 2, STATE.index("cpu_s")] -= 0.04
     _, timing = judged([run])
-    assert [(block.block, block.marks) for block in timing.marked] == [
+    assert [(block.block, block.disturbances) for block in timing.disturbed] == [
         (4, ("frequency fell to 1.80 of 2.40 GHz",)),
         (5, ("throttled: 0x4",)),
         (6, ("had a core 50% of the time",)),
@@ -139,29 +139,40 @@ def test_the_budget_gates(p90_s: float | None, outcome: Outcome) -> None:
     _, timing = judged(runs, [LatencyRule(variant="int8", max_p90_s=budget)])
     assert (timing.verdict.outcome, timing.gated) == (outcome, True)
     assert "int8: p90 2" in timing.verdict.reasons[0]
-    assert timing_verdict.overall([Verdict(Outcome.PASS, ())], timing) is outcome
+    assert verdict.overall([Verdict(Outcome.PASS, ())], timing) is outcome
 
 
 def test_a_figure_without_an_interval_decides_nothing() -> None:
     """One block of 100 inferences, or a baseline that had one: within the limit or beyond it, INCONCLUSIVE."""
     one_block, measured = figures_of_one_block(2e-3), Interval(0.9, 1.1)
     for limit in (1e-3, 3e-3):
-        (verdict,) = limits.judge([LatencyRule(max_p90_s=limit)], {"int8": one_block}, [])
-        assert verdict.outcome is Outcome.INCONCLUSIVE
-        assert "no interval; measure for longer" in verdict.reasons[0]
+        (judged_rule,) = limits.judge([LatencyRule(max_p90_s=limit)], {"int8": one_block}, [])
+        assert judged_rule.outcome is Outcome.INCONCLUSIVE
+        assert "no interval; measure for longer" in judged_rule.reasons[0]
     for ratio in (0.5, 2.0):
         change = Ratio("int8", "baseline.json", ratio, None)
-        (verdict,) = limits.judge([LatencyRule(max_ratio=1.05)], {"int8": one_block}, [change])
-        assert verdict.outcome is Outcome.INCONCLUSIVE
-        assert "no interval; measure for longer" in verdict.reasons[0]
-    (verdict,) = limits.judge(
+        (judged_rule,) = limits.judge([LatencyRule(max_ratio=1.05)], {"int8": one_block}, [change])
+        assert judged_rule.outcome is Outcome.INCONCLUSIVE
+        assert "no interval; measure for longer" in judged_rule.reasons[0]
+    (judged_rule,) = limits.judge(
         [LatencyRule(max_ratio=1.2)], {"int8": one_block}, [Ratio("int8", "baseline.json", 1.0, measured)]
     )
-    assert verdict.outcome is Outcome.PASS
+    assert judged_rule.outcome is Outcome.PASS
 
 
 def figures_of_one_block(seconds: float) -> Latency:
     return Latency(seconds, None, seconds, None, None, None, 0.2, 0.3, 100, 1)
+
+
+def test_a_limit_for_a_cell_that_was_not_measured_is_inconclusive() -> None:
+    """As of an accelerator that the processor imitates; a cell that the rule does not name needs no figure."""
+    measured = [process(number) for number in range(5)]
+    rules, cells = [LatencyRule(accelerator="gpu", max_p90_s=1)], ["float32", "int8", "int8@gpu"]
+    _, timing = judged(measured, rules, cells=cells)
+    assert timing.verdict.outcome is Outcome.INCONCLUSIVE
+    assert timing.verdict.reasons == ("int8@gpu: latency was not measured",)
+    _, timing = judged(measured, [LatencyRule(accelerator="cpu", max_p90_s=1)], cells=cells)
+    assert timing.verdict.outcome is Outcome.PASS
 
 
 def test_rules_are_for_the_cells_that_they_name() -> None:
@@ -173,7 +184,7 @@ def test_rules_are_for_the_cells_that_they_name() -> None:
         (LatencyRule(accelerator="cpu", max_p90_s=1), ["int8", "float32"]),
         (LatencyRule(variant="int*", accelerator="gpu*", max_p90_s=1), ["int8@gpu"]),
     ):
-        assert [verdict.reasons[0].split(":")[0] for verdict in limits.judge([rule], measured, [])] == names
+        assert [text.reasons[0].split(":")[0] for text in limits.judge([rule], measured, [])] == names
 
 
 def test_rules_are_for_the_devices_that_they_name() -> None:
@@ -183,17 +194,17 @@ def test_rules_are_for_the_devices_that_they_name() -> None:
         LatencyRule(device="*Cortex-A76*", max_p90_s=1),
         LatencyRule(max_p90_s=1),
     ]
-    names = limits.names(Machine(host="pi", processor="Raspberry Pi 5, Cortex-A76"), "local")
-    assert limits.fitting(rules, names) == rules[1:]
+    names = limits.device_names(Machine(host="pi", processor="Raspberry Pi 5, Cortex-A76"), "local")
+    assert limits.rules_for(rules, names) == rules[1:]
 
 
 def test_without_a_gate_latency_does_not_touch_the_outcome() -> None:
     """Noise is a note; a crash is not."""
     passed = [Verdict(Outcome.PASS, ())]
     _, noisy = judged([process(number, control=1.05) for number in range(5)])
-    assert timing_verdict.overall(passed, noisy) is Outcome.PASS
+    assert verdict.overall(passed, noisy) is Outcome.PASS
     _, crashed = judged([process(0)], failures=[Verdict(Outcome.FAIL, ("int8: exit code -11",))])
-    assert timing_verdict.overall(passed, crashed) is Outcome.FAIL
+    assert verdict.overall(passed, crashed) is Outcome.FAIL
     assert crashed.verdict.reasons == ("int8: exit code -11",)
 
 
@@ -219,7 +230,7 @@ def test_a_baseline_of_this_host_gates_the_change(tmp_path: Path) -> None:
     baseline.check(HERE, threads=1)
     runs = [process(number, speed=1 / 1.07) for number in range(5)]
     changes = baseline.changes(judged(runs)[0])
-    assert {change.kind for change in changes} == {"float32", "int8"}
+    assert {change.cell for change in changes} == {"float32", "int8"}
     _, slower = judged(runs, rules, changes=changes)
     assert slower.verdict.outcome is Outcome.FAIL
     assert "int8: 1.07" in slower.verdict.reasons[0]
@@ -264,11 +275,11 @@ def test_figures_survive_the_record() -> None:
     timing = Timing(
         verdict=Verdict(Outcome.INCONCLUSIVE, ("uneven",)),
         gated=False,
-        control=Control("int8", 1.1, Interval(1.05, 1.15), even=False),
+        control=AAControl("int8", 1.1, Interval(1.05, 1.15), passes=False),
         ratios=(Ratio("int8", "float32", 0.5, Interval(0.4, 0.6)), Ratio("dynamic_range", "float32", 0.7, None)),
         processes=2,
         blocks=48,
-        marked=(MarkedBlock(1, 3, "int8", ("frequency fell",)),),
+        disturbed=(DisturbedBlock(1, 3, "int8", ("frequency fell",)),),
         machine={"frequency_hz": "unavailable", "temperature_c": {"lowest": 40.0, "median": 41.0, "highest": 50.0}},
         changes=(Ratio("int8", "baseline.json", 1.02, Interval(1.0, 1.04)),),
     )

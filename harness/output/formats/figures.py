@@ -65,10 +65,10 @@ def of(cell: CellRecord, record: Record) -> Figures:
 def speedup(kind: str, record: Record) -> tuple[float, Interval | None] | None:
     """How many times as fast as BASE a kind is, with its interval; none where no blocks stood side by side."""
     for ratio in record.timing.ratios if record.timing else ():
-        if (ratio.kind, ratio.base) == (kind, BASE):
+        if (ratio.cell, ratio.base) == (kind, BASE):
             interval = ratio.interval
             return 1 / ratio.ratio, Interval(1 / interval.high, 1 / interval.low) if interval else None
-        if (ratio.kind, ratio.base) == (BASE, kind):
+        if (ratio.cell, ratio.base) == (BASE, kind):
             return ratio.ratio, ratio.interval
     return None
 

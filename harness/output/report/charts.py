@@ -128,10 +128,12 @@ def over_time(record: Record) -> Figure:
     axes.set_ylim(min(low, 0.95), max(high, 1.05))
     axes.set_ylabel("relative time")
     ends = np.cumsum([len(run.order) for run in found])
-    if record.timing and record.timing.marked:
+    if record.timing and record.timing.disturbed:
         begins = [0, *ends]
-        marked = [begins[block.process - 1] + block.block for block in record.timing.marked]
-        axes.plot(marked, np.full(len(marked), axes.get_ylim()[0]), "|", color="C1", label="marked", clip_on=False)
+        disturbed = [begins[block.process - 1] + block.block for block in record.timing.disturbed]
+        axes.plot(
+            disturbed, np.full(len(disturbed), axes.get_ylim()[0]), "|", color="C1", label="disturbed", clip_on=False
+        )
     for part in parts:
         for end in ends[:-1]:
             part.axvline(end - 0.5, color=rcParams["grid.color"], linewidth=1)

@@ -18,7 +18,6 @@ from harness.output.report import charts, flips, plots
 from harness.output.report.pages import fill, picture
 from harness.records.record import CellRecord, Record
 from harness.run.job import UNAVAILABLE
-from harness.timing import timing_verdict
 from harness.timing.figures import Timing
 from harness.tools import metrics
 
@@ -125,11 +124,11 @@ def _state(timing: Timing) -> list[tuple[str, str]]:
             reading = ", ".join(map(str, reading))
         facts.append((called, str(reading)))
     if timing.control:
-        facts.append(("control", timing_verdict.described(timing.control)))
-    facts.append(("marked blocks", f"{len(timing.marked)} of {timing.blocks}, {timing.processes} processes"))
-    if timing.marked:
-        commonest = Counter(mark for block in timing.marked for mark in block.marks).most_common(3)
-        facts.append(("marks", "; ".join(f"{mark} ({count})" for mark, count in commonest)))
+        facts.append(("control", str(timing.control)))
+    facts.append(("disturbed blocks", f"{len(timing.disturbed)} of {timing.blocks}, {timing.processes} processes"))
+    if timing.disturbed:
+        commonest = Counter(what for block in timing.disturbed for what in block.disturbances).most_common(3)
+        facts.append(("disturbances", "; ".join(f"{what} ({count})" for what, count in commonest)))
     if missing:
         facts.append((UNAVAILABLE, ", ".join(missing)))
     return facts

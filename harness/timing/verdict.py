@@ -14,12 +14,12 @@ from harness.run.devices.base import DeviceRecord, hindrances
 from harness.run.latency_run import LatencyRun
 from harness.run.worker import CONTROL
 from harness.timing import bootstrap, limits, machine_state
-from harness.timing.figures import SAMPLES_FOR, Control, Latency, MarkedBlock, Memory, Ratio, Timing
+from harness.timing.figures import SAMPLES_FOR, AAControl, DisturbedBlock, Latency, Memory, Ratio, Timing
 
 BASE = "float32"  # that the others are compared with
-UNEVEN = 0.01  # the control may be off by this much, however narrow its interval
-WIDEST_CONTROL = 0.10  # its interval, high / low - 1
-MOST_MARKED = 0.2  # of the blocks
+CONTROL_TOLERANCE = 0.01  # it may be off by this much, however narrow its interval
+MAX_CONTROL_WIDTH = 0.10  # of its interval, high / low - 1
+MAX_DISTURBED = 0.2  # of the blocks
 
 
 def figures(runs: Sequence[LatencyRun]) -> dict[str, Latency]:
@@ -57,7 +57,7 @@ def _figures(cell: str, runs: Sequence[LatencyRun]) -> Latency:
     )
 
 
-def timing(
+def judge(
     runs: Sequence[LatencyRun],
     measured: Mapping[str, Latency],
     threads: int,
@@ -65,87 +65,82 @@ def timing(
     failures: Sequence[Verdict] = (),
     changes: Sequence[Ratio] = (),
     device: DeviceRecord | None = None,
+    cells: Iterable[str] = (),
 ) -> Timing:
     """The latency verdict and all it rests on.
 
-    failures: of tasks or kinds that were not measured. device: the record's, for its states before and after.
+    failures: of tasks or cells that were not measured. device: the record's, for its states before and after.
+    cells: all of the check; a limit for one that was not measured is INCONCLUSIVE.
     """
-    marked = machine_state.marked(runs, threads)
+    disturbed = machine_state.disturbed(runs, threads)
     blocks = sum(len(run.order) for run in runs)
     control = _control(runs)
-    judged = list(limits.judge(rules, measured, changes))
     if rules and not measured:
         failures = (*failures, Verdict(Outcome.INCONCLUSIVE, ("latency was not measured",)))
-    against = hindrances(device.state, device.state_after) if measured and device else ()
-    trusted = _verdict(control, marked, blocks, judged, failures, against)
+    unmeasured = {cell: None for cell in cells if cell not in measured} if measured else {}
+    limited = list(limits.judge(rules, {**measured, **unmeasured}, changes))
+    hindered = hindrances(device.state, device.state_after) if measured and device else ()
+    verdict = _verdict(control, disturbed, blocks, limited, failures, hindered)
     return Timing(
-        verdict=trusted,
-        gated=bool(rules) or trusted.outcome is Outcome.FAIL,
+        verdict=verdict,
+        gated=bool(rules) or verdict.outcome is Outcome.FAIL,
         control=control,
         ratios=tuple(_ratios(runs, list(measured))),
         processes=len(runs),
         blocks=blocks,
-        marked=marked,
-        machine=machine_state.machine(runs) if runs else {},
+        disturbed=disturbed,
+        machine=machine_state.readings(runs) if runs else {},
         changes=tuple(changes),
     )
 
 
 def _verdict(
-    control: Control | None,
-    marked: Sequence[MarkedBlock],
+    control: AAControl | None,
+    disturbed: Sequence[DisturbedBlock],
     blocks: int,
-    judged: Sequence[Verdict],
+    limited: Sequence[Verdict],
     failures: Sequence[Verdict],
-    against: Sequence[str],
+    hindered: Sequence[str],
 ) -> Verdict:
     """A crash FAILs; figures that cannot be trusted are INCONCLUSIVE whatever the limits say; then the limits."""
     crashes = [reason for failure in failures if failure.outcome is Outcome.FAIL for reason in failure.reasons]
     if crashes:
         return Verdict(Outcome.FAIL, tuple(crashes))
     doubts = [reason for failure in failures for reason in failure.reasons]
-    doubts += [f"the device holds its speed back: {hindrance}" for hindrance in against]
-    if control and not control.even:
-        doubts.append(f"the machine does not measure evenly: {described(control)}")
-    if len(marked) > MOST_MARKED * blocks:
-        commonest, _ = Counter(mark for block in marked for mark in block.marks).most_common(1)[0]
-        doubts.append(
-            f"the machine changed in {len(marked)} of {blocks} blocks ({commonest}); try harness device doctor"
-        )
+    doubts += [f"the device holds its speed back: {hindrance}" for hindrance in hindered]
+    if control and not control.passes:
+        doubts.append(f"the A/A control does not pass: {control}")
+    if len(disturbed) > MAX_DISTURBED * blocks:
+        commonest, _ = Counter(what for block in disturbed for what in block.disturbances).most_common(1)[0]
+        doubts.append(f"{len(disturbed)} of {blocks} blocks were disturbed ({commonest}); try harness device doctor")
     if doubts:
         return Verdict(Outcome.INCONCLUSIVE, tuple(doubts))
-    for severity in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS):
-        if reasons := [reason for one in judged if one.outcome is severity for reason in one.reasons]:
-            return Verdict(severity, tuple(reasons))
-    sound = [described(control)] if control else ["without a control: variants were measured one after the other"]
-    return Verdict(Outcome.PASS, (*sound, f"{len(marked)} of {blocks} blocks marked"))
+    for worst in reversed(outcome.SEVERITY):
+        if reasons := [reason for verdict in limited if verdict.outcome is worst for reason in verdict.reasons]:
+            return Verdict(worst, tuple(reasons))
+    sound = str(control) if control else "without an A/A control: cells were measured one after the other"
+    return Verdict(Outcome.PASS, (sound, f"{len(disturbed)} of {blocks} blocks disturbed"))
 
 
-def overall(variants: Iterable[Verdict], timed: Timing | None) -> Outcome:
-    """A check's outcome: the variants' answers, and their latency where it counts."""
-    return outcome.overall([*variants, timed.verdict] if timed and timed.gated else variants)
+def overall(cells: Iterable[Verdict], timed: Timing | None) -> Outcome:
+    """A check's outcome: that of its cells' predictions, and of their latency where it counts."""
+    return outcome.overall([*cells, timed.verdict] if timed and timed.gated else cells)
 
 
-def described(control: Control) -> str:
-    """The control in words."""
-    shown = f"{control.kind}'s file twice: ratio {control.ratio:.3f}"
-    return shown + (f" ({control.interval.low:.3f} to {control.interval.high:.3f})" if control.interval else "")
-
-
-def _control(runs: Sequence[LatencyRun]) -> Control | None:
+def _control(runs: Sequence[LatencyRun]) -> AAControl | None:
     both = [run for run in runs if CONTROL in run.times and run.control in run.times]
     if not both:
         return None
     cell = both[0].control
     ratio, interval = bootstrap.ratio([(run.times[CONTROL].samples, run.times[cell].samples) for run in both])
-    return Control(cell, ratio, interval, even(ratio, interval))
+    return AAControl(cell, ratio, interval, passes(ratio, interval))
 
 
-def even(ratio: float, interval: Interval | None) -> bool:
+def passes(ratio: float, interval: Interval | None) -> bool:
     """Whether a ratio that should be 1 is, and is known well enough to tell variants apart."""
-    if interval is None or interval.high > (1 + WIDEST_CONTROL) * interval.low:
+    if interval is None or interval.high > (1 + MAX_CONTROL_WIDTH) * interval.low:
         return False
-    return interval.low <= 1 <= interval.high or abs(ratio - 1) < UNEVEN
+    return interval.low <= 1 <= interval.high or abs(ratio - 1) < CONTROL_TOLERANCE
 
 
 def _ratios(runs: Sequence[LatencyRun], cells: Sequence[str]) -> list[Ratio]:
