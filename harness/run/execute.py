@@ -68,7 +68,7 @@ def run(written: Job, progress: Progress, device: Device | None = None, **option
             if result := job.read_result(written, task):
                 results[task] = result
                 if result.ran.problem and not result.arrays:
-                    reason = f"not compiled for {result.ran.accelerator}: {result.ran.problem}"
+                    reason = f"{result.ran.accelerator}: {result.ran.problem}"
                     failures[task] = Verdict(Outcome.FAIL, (reason,))
         except SetupError as error:  # the other tasks' results are sound
             failures[task] = Verdict(Outcome.INCONCLUSIVE, (str(error),))

@@ -76,12 +76,12 @@ class NoAcceleratorError(Exception):
     """This machine does not have the accelerator: the reason, and what to install."""
 
 
-class NotCompiledError(Exception):
-    """The accelerator does not compile the model. ran: the cell's, with the problem."""
+class NotRunError(Exception):
+    """The model is refused, or fails while it runs. ran: the cell's, with the problem."""
 
-    def __init__(self, ran: dict[str, Any]) -> None:
-        super().__init__(ran["problem"])
-        self.ran = ran
+    def __init__(self, ran: dict[str, Any], problem: str) -> None:
+        super().__init__(problem)
+        self.ran = ran | {"problem": problem}
 
 
 class Interpreter:
@@ -94,10 +94,13 @@ class Interpreter:
     def __init__(self, content: bytes, threads: int, accelerator: str = "cpu") -> None:
         self.accelerator = accelerator
         runtime, self.runtime = find_runtime()
-        self._interpreter = runtime.Interpreter(model_content=content, num_threads=threads)
-        self.inputs = self._interpreter.get_input_details()
-        self.outputs = self._interpreter.get_output_details()
-        self._load(content, threads)
+        try:
+            self._interpreter = runtime.Interpreter(model_content=content, num_threads=threads)
+            self.inputs = self._interpreter.get_input_details()
+            self.outputs = self._interpreter.get_output_details()
+            self._load(content, threads)
+        except (ValueError, RuntimeError) as error:  # of a damaged file, or one newer than the runtime
+            raise NotRunError(Interpreter.ran(self), f"refused: {' '.join(str(error).split())[:300]}") from error
 
     def _load(self, content: bytes, threads: int) -> None:
         self._interpreter.allocate_tensors()
@@ -154,7 +157,7 @@ class Interpreter:
 
 
 class CompiledModel(Interpreter):
-    """LiteRT's CompiledModel on the CPU: the accelerator "cpu-compiled". Raises NotCompiledError, NoAcceleratorError.
+    """LiteRT's CompiledModel on the CPU: the accelerator "cpu-compiled". Raises NotRunError, NoAcceleratorError.
 
     An accelerator is first asked for alone, because LiteRT also calls a model fully accelerated whose operations all
     fell back to XNNPACK; if it does not take every operation, the CPU takes the others.
@@ -179,7 +182,7 @@ class CompiledModel(Interpreter):
             self._check_available()
             if NOT_ALL not in failure:
                 break
-        raise NotCompiledError(self.ran() | {"problem": last_problem(self._lines, failure)})
+        raise NotRunError(self.ran(), f"not compiled: {last_problem(self._lines, failure)}")
 
     def _compile(self, litert: Any, content: bytes, options: Any) -> str:
         """Compile and make the buffers; the library's exception, or nothing."""
@@ -201,8 +204,24 @@ class CompiledModel(Interpreter):
                 model.run_by_index(0, inputs, outputs)
                 self._read = [buffer.read(*kind) for buffer, kind in zip(outputs, types, strict=True)]
 
-            self.invoke, self._buffers, self._shapes, self._content = run_and_read, inputs, shapes, content
+            def invoke() -> None:
+                try:
+                    run_and_read()
+                except RuntimeError:
+                    self._explain_failure(run_and_read)
+
+            self.invoke, self._buffers, self._shapes, self._content = invoke, inputs, shapes, content
         return failure
+
+    def _explain_failure(self, run: Callable[[], None]) -> None:
+        """Once more, to hear what the library says of it. Raises NotRunError if it fails again."""
+        with Log() as log:
+            try:
+                run()
+                return
+            except RuntimeError as error:
+                failure = str(error)
+        raise NotRunError(self.ran(), f"failed while running: {last_problem(log.lines, failure)}")
 
     def _options(self, litert: Any) -> tuple[Any, dict[str, Any]]:
         """The kind of accelerator, and the options that are its own."""
@@ -302,7 +321,7 @@ BACKENDS = {"cpu": Interpreter, COMPILED: CompiledModel, "gpu": Gpu, "gpu-fp32":
 
 
 def load(content: bytes, threads: int, accelerator: str = "cpu") -> Interpreter:
-    """A model, ready to run. Raises NotCompiledError, NoAcceleratorError."""
+    """A model, ready to run. Raises NotRunError, NoAcceleratorError."""
     return BACKENDS[accelerator](content, threads, accelerator)
 
 
@@ -337,11 +356,12 @@ def warnings(lines: list[str]) -> list[str]:
 
 
 def last_problem(lines: list[str], error: str) -> str:
-    """The last line of a log, and else of an exception, that says what went wrong rather than where."""
-    problem = r"^E\d{4} |ERROR|Error|Exception|[Ff]ailed|[Cc]annot|not supported|only supports|VK_ERROR|[Mm]emory"
+    """The last line of a log, and else of an exception, that says what went wrong rather than where, or that it did."""
+    useless = NOT_A_PROBLEM + r"|(?i:failed to (?:invoke|modify graph))|\.\w+:\d+[:\]]?\s*$"
+    problem = r"^E\d{4} |ERROR|Error|Exception|[Ff]ailed|[Cc]an(?:no|')t|not supported|only supports|VK_ERROR|[Mm]emory"
     for source in (lines, error.splitlines()):
         for line in reversed(source):
-            if re.search(problem, line) and not re.search(NOT_A_PROBLEM + r"|\.\w+:\d+[:\]]?\s*$", line):
+            if re.search(problem, line) and not re.search(useless, line):
                 return stripped(line)
     return stripped(error.splitlines()[-1]) if error else "no reason given"
 
@@ -436,7 +456,7 @@ def run(folder: Path) -> None:
         contents = {cell: verified(folder / file, digest) for cell, (file, digest) in task["variants"].items()}
         try:
             arrays = {"answers": answers, "latency": latency, "tensors": tensors}[task["do"]](contents, inputs, task)
-        except NotCompiledError as error:
+        except NotRunError as error:
             arrays = {"ran": error.ran}
         except NoAcceleratorError as error:
             print(f"--accelerator {task['accelerator']}: {error}", file=sys.stderr)
@@ -539,12 +559,13 @@ def latency(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
         begin = time.perf_counter()
         try:
             model = load(contents[kind], task["threads"], accelerator)
-        except NotCompiledError as error:  # its answers' task says so, too
+            loaded = time.perf_counter()
+            say(task=task["name"], done=0, total=0, variant=kind)
+            (first,) = measure(model, model.quantize(images[:1]), 0, 1)
+        except NotRunError as error:  # the task of its answers says so, too
             arrays.setdefault("ran", error.ran)
             continue
-        arrays[f"{kind}.load"] = np.float64(time.perf_counter() - begin)
-        say(task=task["name"], done=0, total=0, variant=kind)
-        arrays[f"{kind}.first"] = measure(model, model.quantize(images[:1]), 0, 1)[0]
+        arrays |= {f"{kind}.load": np.float64(loaded - begin), f"{kind}.first": first}
         arrays.setdefault("memory", resident() - before)
         arrays.setdefault("ran", model.ran())
         if arrays["ran"]["software"]:

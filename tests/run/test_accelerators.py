@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.artifacts import flatbuffer
 from harness.core.cell import Accelerator
 from harness.core.errors import SetupError
 from harness.core.outcome import Outcome
@@ -148,6 +149,27 @@ def test_a_model_that_does_not_compile_fails_alone(data: Dataset, tmp_path: Path
     assert "outputs" in outputs.results["int8@gpu"].arrays
 
 
+@pytest.mark.usefixtures("openvino")
+def test_a_failure_while_running_has_the_library_s_reason(data: Dataset, tmp_path: Path) -> None:
+    """OpenVINO forgets the stride of a dynamic-range 1x1 convolution at the output, and then refuses its shape."""
+    model = flatbuffer.read(tflite("strided", "dynamic_range"))
+    (operator,) = (o for o in model.subgraphs[0].operators if "strided" in flatbuffer.outputs(model.subgraphs[0], o))
+    operator.builtinOptions.fusedActivationFunction = 0
+    content = flatbuffer.cut(model, [operator], [int(operator.inputs[0])], [int(operator.outputs[0])])
+    written = job.write_tensors(tmp_path, content, [np.ones((1, 1, 28, 28, 64), np.float32)], "npu")
+    failure = execute.run(written, lambda *_: None).failures[job.TENSORS]
+    assert failure.outcome is Outcome.FAIL
+    assert failure.reasons[0].startswith("npu: failed while running: Can't set the output tensor with index: 0")
+
+
+def test_a_file_that_the_interpreter_refuses_fails_alone(data: Dataset, tmp_path: Path) -> None:
+    """Damaged: the runtime's reason, and its name."""
+    outputs = ran(tmp_path, {"float32": tflite("plain")[:5000], "int8": tflite("plain", "int8")}, data, ("cpu",))
+    assert outputs.failures["float32"].reasons[0].startswith("cpu: refused: ")
+    assert outputs.results["float32"].ran.runtime.startswith("ai-edge-litert ")
+    assert "outputs" in outputs.results["int8"].arrays
+
+
 def test_a_type_without_buffers_fails_alone(data: Dataset, tmp_path: Path) -> None:
     """CompiledModel's Python buffers hold no int16."""
     outputs = ran(tmp_path, {"int16x8": tflite("plain", "int16x8")}, data, ("cpu-compiled",))
@@ -167,10 +189,10 @@ def test_a_hang_while_compiling_is_stopped_and_named(data: Dataset, tmp_path: Pa
 def test_a_driver_out_of_memory_costs_one_cell(data: Dataset, tmp_path: Path) -> None:
     """SwiftShader's device memory is the process's: it dies of a limit on that, while it compiles; the CPU answers."""
     written = job.write(tmp_path, {"float32": tflite("plain")}, data, None, 2, ("gpu", "cpu"))
-    limited = (
-        'if __name__ == "__main__":\n    import resource\n    resource.setrlimit(resource.RLIMIT_AS, (220 << 20,) * 2)'
-    )
-    written.worker.write_text(written.worker.read_text().replace('if __name__ == "__main__":', limited))
+    size = r'int(search(r"VmSize:\s*(\d+)", text("/proc/self/status"))) * 1024'
+    limit = f"resource.setrlimit(resource.RLIMIT_AS, ({size} + (64 << 20),) * 2)"
+    compiles = "model = litert.CompiledModel.from_buffer("
+    written.worker.write_text(written.worker.read_text().replace(compiles, f"{limit}; {compiles}"))
     outputs = execute.run(written, lambda *_: None)
     failure = outputs.failures["float32@gpu"]
     assert failure.outcome is Outcome.FAIL

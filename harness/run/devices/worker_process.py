@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import subprocess
 import threading
 from dataclasses import dataclass
@@ -94,8 +95,9 @@ def follow(process: subprocess.Popen[str], progress: Progress, silence_limit_s: 
 def _hear(line: str, heard: Heard, progress: Progress) -> None:
     try:
         message = msgspec.json.decode(line, type=Message)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):  # the runtime's own output, or a traceback
-        heard.tail = shell.plain(line) or heard.tail
+    except (msgspec.DecodeError, UnicodeError, RecursionError):  # a library's output, or a traceback
+        if not re.match(r"INFO: |I\d{4} ", line):
+            heard.tail = shell.plain(line) or heard.tail
         return
     if message.task is not None:
         heard.task, heard.variant, heard.doing = message.task, message.variant, shell.plain(message.doing)
