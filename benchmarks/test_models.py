@@ -104,7 +104,7 @@ def load(
         pytest.skip(missing[accelerator])
     try:
         ran = worker.load(content, setting.threads, accelerator).ran()
-    except worker.NotCompiledError as error:
+    except worker.NotRunError as error:
         pytest.skip(f"{setting.cell}: {error}")
     except worker.NoAcceleratorError as error:
         missing[accelerator] = f"{accelerator}: {error}"
