@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +156,8 @@ def tls(options: argparse.Namespace) -> Keys:
 
 def latency_plan(options: argparse.Namespace) -> LatencyPlan | None:
     """The plan that the flags of `add_latency` ask for. None if latency is not measured."""
+    from msgspec.structs import replace
+
     from harness.run.latency_plan import MLPERF, QUICK, LatencyPlan
 
     if options.no_latency:

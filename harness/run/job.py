@@ -10,12 +10,13 @@ import json
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from harness.core import npz, shapes
 from harness.core.cell import Accelerator, Cell
@@ -135,7 +136,7 @@ def _latency(
                     "variants": {cell: cells[cell] for cell in loaded if cell in cells},
                     "order": loaded,
                     "control": control,
-                    **asdict(plan),
+                    **structs.asdict(plan),
                 }
                 for part, loaded in enumerate([[cell] for cell in order] if plan.alone else [order], start=1)
             ]

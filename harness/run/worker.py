@@ -629,7 +629,7 @@ def turns(subjects: dict[str, Subject], task: dict[str, Any]) -> Iterator[str]:
     """Whose block is next, until every variant led as often as the task asks and has its least samples and seconds."""
     kinds, led = list(subjects), 0
     while led < task["turns"] * len(kinds) or not all(
-        subject.has(task["least_samples"], task["least_s"]) for subject in subjects.values()
+        subject.has(task["min_samples"], task["min_s"]) for subject in subjects.values()
     ):
         lead = led % len(kinds)
         order = kinds[lead:] + kinds[:lead]

@@ -99,7 +99,7 @@ def compare(models: Path, variant: Variant, data: Dataset, threads: int, turns: 
 
 def _ours(models: Path, variant: Variant, data: Dataset, threads: int) -> float:
     plan = LatencyPlan(
-        processes=1, turns=1, warmup_s=WARM_UP_S, block_s=0.1, least_samples=RUNS, threads=threads, alone=True
+        processes=1, turns=1, warmup_s=WARM_UP_S, block_s=0.1, min_samples=RUNS, threads=threads, alone=True
     )
     with tempfile.TemporaryDirectory(prefix="harness-peer-") as folder:
         written = job.write_latency(Path(folder), {variant.kind: variant.path(models).read_bytes()}, data, plan)

@@ -82,7 +82,7 @@ class Profile:
         return self.peak.int8_macs_per_s if self.quantized else self.peak.float_macs_per_s
 
     @property
-    def least_s(self) -> float:
+    def min_s(self) -> float:
         """What the roofline allows: every operation at the peak of arithmetic or of memory, whichever takes longer."""
         return sum(
             max(work.macs / self.peak_macs_per_s, work.moved_bytes / self.peak.bytes_per_s) for work in self.work

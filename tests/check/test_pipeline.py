@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from harness.artifacts.manifest import SCHEMA
 from harness.cli import main
@@ -105,7 +105,7 @@ def test_a_latency_limit_counts(tiny_model: Path, tiny_variants: Path, few_image
 def test_mlperfs_single_stream(tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path: Path) -> None:
     """Each variant alone in its process: no control and no ratios. (Its 60 s are cut down here.)"""
     record = tmp_path / "c.json"
-    plan = replace(MLPERF, least_s=0.1, cooldown_s=0, warmup_s=0.1)
+    plan = replace(MLPERF, min_s=0.1, cooldown_s=0, warmup_s=0.1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latency_plan, "MLPERF", plan)
         code = check(

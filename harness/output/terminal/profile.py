@@ -29,7 +29,7 @@ def profile(found: Profile, layers: int) -> str:
         f"this machine's measured peak: {peak / 1e9:.0f} GMAC/s {'int8' if found.quantized else 'float'}, "
         f"{memory / 1e9:.1f} GB/s from memory\n"
         f"the variant reaches {reached / 1e9:.1f} GMAC/s, {reached / peak:.0%} of the peak; "
-        f"the roofline allows {found.least_s * 1e3:.2f} ms, {found.least_s / found.latency_s:.0%} of what it takes"
+        f"the roofline allows {found.min_s * 1e3:.2f} ms, {found.min_s / found.latency_s:.0%} of what it takes"
     )
     if found.profiled_s < found.latency_s:
         parts.append("slower without the profiler than with it: the machine was busy meanwhile; profile again")
