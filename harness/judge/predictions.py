@@ -14,10 +14,11 @@ from harness.core.outcome import Outcome, Verdict
 from harness.judge import agreement, diagnosis, parity, rules, stages, tally
 from harness.judge.agreement import Agreement
 from harness.judge.parity import Parity
-from harness.judge.policy import Policy
+from harness.judge.policy import Limits, Policy
 from harness.judge.rules import Check, Statistics
 from harness.judge.stages import Chain, StageDiff
 from harness.judge.tally import Extreme, Mergeable, Tally
+from harness.run.job import Ran
 
 FLOAT = Cell("float32")  # the variant that the others are made from
 MAX_FLIPPED_KEPT = 500  # images whose answer changed, kept for looking at
@@ -112,6 +113,16 @@ def not_passed(judged: Judged, incomplete: str) -> Judged:
     if not incomplete or judged.verdict.outcome is Outcome.FAIL:
         return judged
     return replace(judged, verdict=Verdict(Outcome.INCONCLUSIVE, (incomplete, *judged.verdict.reasons)))
+
+
+def accelerated(judged: Judged, ran: Ran | None, limits: Limits) -> Judged:
+    """FAIL if the accelerator did not take every operation and the policy asks for that; names those that it left."""
+    if not (ran and ran.fell_back and limits.require_full_acceleration):
+        return judged
+    left = "; ".join(ran.not_taken) or ran.problem or "the library does not say which it left"
+    reason = f"{ran.accelerator} took {ran.taken} of {ran.operations} operations, the CPU ran the others: {left}"
+    failed = judged.verdict.reasons if judged.verdict.outcome is Outcome.FAIL else ()
+    return replace(judged, verdict=Verdict(Outcome.FAIL, (reason, *failed)))
 
 
 def flipped(predictions: Predictions) -> npt.NDArray[np.int64]:

@@ -83,6 +83,7 @@ def judge_latency(
 def _rejudged(cell: CellRecord, answered: Predictions, limits: Policy, incomplete: str) -> CellRecord:
     if cell.cell in answered.cells:
         judged = predictions.not_passed(predictions.judge(cell.cell, answered, limits), incomplete)
+        judged = predictions.accelerated(judged, cell.ran, limits.limits(cell.cell))
         return replace(cell, **vars(judged))
     if cell.verdict.outcome is Outcome.PASS:
         return replace(cell, verdict=Verdict(Outcome.FAIL, ("no outputs: nothing to compare",)))

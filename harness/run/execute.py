@@ -35,9 +35,15 @@ def run(written: Job, progress: Progress, device: Device | None = None, **option
     """Run a job on a device, or here.
 
     A device that is lost leaves the tasks without a result INCONCLUSIVE.
-    Raises SetupError where no worker can be started at all.
+    Raises SetupError where no worker can be started at all, or the device does not have an accelerator.
     """
     device = device or Local()
+    if written.accelerators and device.uri.startswith("adb:"):
+        raise SetupError(
+            f"{device.uri}: --accelerator {','.join(sorted(written.accelerators))}: on a phone the worker runs through "
+            "glibc, which cannot load Android's drivers; use cpu or cpu-compiled there, and check the accelerator's "
+            "predictions on a computer or Raspberry Pi (local, ssh://)"
+        )
     failures: dict[str, Verdict] = {}
     interrupted = began = False
     while missing := _missing_results(written):

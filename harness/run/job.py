@@ -66,6 +66,12 @@ class Job:
     def plan(self) -> Path:
         return self.folder / "job.json"
 
+    @property
+    def accelerators(self) -> set[str]:
+        """Those asked for, but for this machine's processor."""
+        tasks = json.loads(self.plan.read_text())["tasks"]
+        return {task["accelerator"] for task in tasks} - set(worker.CPUS)
+
     def files(self) -> dict[Path, str]:
         """The variants and the inputs, each named by its SHA-256, and which of the two it is."""
         inputs = json.loads(self.plan.read_text())["inputs"][1]

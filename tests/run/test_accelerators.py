@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from harness.core.outcome import Outcome
 from harness.images import dataset
 from harness.images.dataset import Dataset
 from harness.run import execute, job, worker
+from harness.run.devices import uri
 from harness.run.execute import Outputs
 from harness.run.latency_plan import LatencyPlan
 from tests.conftest import DIGITS
@@ -208,6 +210,27 @@ def test_a_machine_without_a_vulkan_driver_is_refused(
     with pytest.raises(SetupError, match=r"gpu: .*No adapters found.*mesa-vulkan-drivers"):
         ran(tmp_path, {"float32": tflite("plain")}, data, ("cpu", "gpu"))
     assert not list(tmp_path.glob("results/*.npz"))
+
+
+def test_a_phone_s_gpu_is_refused_with_what_works_instead(data: Dataset, tmp_path: Path) -> None:
+    """Before anything is pushed: nothing answers at this address."""
+    written = job.write(tmp_path, {"float32": tflite("plain")}, data, None, 2, ("cpu", "gpu"))
+    with pytest.raises(SetupError, match=r"adb://none: --accelerator gpu: .*glibc.*use cpu or cpu-compiled there"):
+        execute.run(written, lambda *_: None, uri.device("adb://none"))
+
+
+def test_another_python_runs_the_worker(data: Dataset, tmp_path: Path) -> None:
+    """By the address local?python=PATH: it is started, and its own words say what it lacks."""
+    python = tmp_path / "a python"
+    python.write_text("#!/bin/sh\necho no interpreter: install one >&2\nexit 1\n")
+    python.chmod(0o755)
+    (tmp_path / "job").mkdir()
+    written = job.write(tmp_path / "job", {"float32": tflite("plain")}, data, None, 2)
+    device = uri.device(f"local?python={quote(str(python))}")
+    with pytest.raises(SetupError, match=r"local\?python=.*a%20python: .*no interpreter"):
+        execute.run(written, lambda *_: None, device)
+    with pytest.raises(SetupError, match="cannot be started"):
+        execute.run(written, lambda *_: None, uri.device("local?python=/none"))
 
 
 @pytest.mark.parametrize(

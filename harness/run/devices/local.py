@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 
 from harness.core import cores
 from harness.core.errors import SetupError
@@ -41,9 +42,10 @@ def run(
 class Local:
     """The job is where it runs: nothing is brought there or back."""
 
-    uri = URI
-
-    def __init__(self) -> None:
+    def __init__(self, python: str = sys.executable) -> None:
+        """python: a Python with NumPy and a runtime, which runs the worker."""
+        self._python = python
+        self.uri = URI if python == sys.executable else f"{URI}?python={quote(python)}"
         self.traffic = Traffic()
 
     def __enter__(self) -> Self:
@@ -54,7 +56,7 @@ class Local:
 
     def probe(self) -> Probe:
         return Probe(
-            uri=URI,
+            uri=self.uri,
             name=platform.node(),
             machine=platform.machine(),
             system=f"{platform.system()} {platform.release()}",
@@ -67,7 +69,12 @@ class Local:
         return job
 
     def run(self, job: Job, progress: Progress, *, silence_limit_s: float = SILENCE_LIMIT_S) -> Ended:
-        return run(job, progress, silence_limit_s=silence_limit_s)
+        try:
+            return run(job, progress, python=self._python, silence_limit_s=silence_limit_s)
+        except OSError as error:
+            raise SetupError(
+                f"{self._python}: cannot be started ({error.strerror}); name a Python's program"
+            ) from error
 
     def pull(self, job: Job) -> None:
         pass

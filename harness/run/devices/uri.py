@@ -1,10 +1,10 @@
 """A device by its address.
 
-    local
+    local[?python=PATH]
     ssh://[user@]host[:port][?python=PATH&folder=PATH&config=FILE]
     adb://[serial][?folder=PATH]
 
-python: a Python there that has NumPy and an interpreter; folder: where to write there; config: an ssh configuration
+python: a Python there that has NumPy and a runtime; folder: where to write there; config: an ssh configuration
 file. A serial, user or path with % or ? in it is written percent-encoded.
 """
 
@@ -28,8 +28,9 @@ EXPECTED = "expected local, ssh://[user@]host[:port] or adb://[serial]"
 
 def device(uri: str, *, keep: bool = False) -> Device:
     """The device of an address, not yet opened. keep: leave files of the job there. Raises SetupError."""
-    if uri == URI:
-        return Local()
+    place, _, query = uri.partition("?")
+    if place == URI:
+        return Local(**_options(uri, query, ("python",)))
     return remote(uri, keep=keep)
 
 
