@@ -26,7 +26,7 @@ MAX_FLIPPED_KEPT = 500  # images whose answer changed, kept for looking at
 
 @dataclass(frozen=True)
 class Judged:
-    """A cell's verdict and what it rests on; None for what could not be compared."""
+    """A cell's verdict and what it rests on. None for what could not be compared."""
 
     verdict: Verdict
     parity: Parity | None = None
@@ -67,7 +67,7 @@ class WrongInputs(Mergeable):
 
 @dataclass(frozen=True)
 class Counted(Mergeable):
-    """One cell's answers counted, of one shard or of several added up."""
+    """A cell's predictions counted, of one shard or of several added up."""
 
     wrong_inputs: WrongInputs
     answers: Tally
@@ -109,7 +109,7 @@ def conclude(cell: Cell, counted: Counted, policy: Policy, class_names: Sequence
 
 
 def not_passed(judged: Judged, incomplete: str) -> Judged:
-    """INCONCLUSIVE at best where the images are not all that were to be answered, and why."""
+    """INCONCLUSIVE at best if some images were not answered, and why."""
     if not incomplete or judged.verdict.outcome is Outcome.FAIL:
         return judged
     return replace(judged, verdict=Verdict(Outcome.INCONCLUSIVE, (incomplete, *judged.verdict.reasons)))
@@ -122,7 +122,8 @@ def accelerated(judged: Judged, ran: Ran | None, limits: Limits) -> Judged:
     left = "; ".join(ran.not_taken) or ran.problem or "the library does not say which it left"
     reason = f"{ran.accelerator} took {ran.taken} of {ran.operations} operations, the CPU ran the others: {left}"
     failed = judged.verdict.reasons if judged.verdict.outcome is Outcome.FAIL else ()
-    return replace(judged, verdict=Verdict(Outcome.FAIL, (reason, *failed)))
+    check = Check("require_full_acceleration", Outcome.FAIL, (reason,))
+    return replace(judged, verdict=Verdict(Outcome.FAIL, (reason, *failed)), checks=(check, *judged.checks))
 
 
 def flipped(predictions: Predictions) -> npt.NDArray[np.int64]:
@@ -145,16 +146,16 @@ def _host(cell: Cell, predictions: Predictions) -> Agreement | None:
 def _wrong_inputs(cell: Cell, predictions: Predictions, start: int) -> WrongInputs:
     expected = predictions.input_means
     if expected is None or cell not in predictions.given_means:
-        return WrongInputs(0, Extreme.of(np.empty(0), start))
+        return WrongInputs(0, Extreme.of_values(np.empty(0), start))
     means, tolerance = predictions.given_means[cell]
     if means.shape != expected.shape:
         raise ValueError(f"{len(means)} inputs for {len(expected)} images")
     off = np.abs(means - expected)
-    return WrongInputs(int((~(off <= tolerance)).sum()), Extreme.of(off, start, means, expected))
+    return WrongInputs(int((~(off <= tolerance)).sum()), Extreme.of_values(off, start, means, expected))
 
 
 def _check_inputs(counted: Counted) -> None:
-    """Raise ValueError where a variant was not given the images, or not as its manifest says that it takes them."""
+    """Raise ValueError if a variant was not given the images, or not as its manifest says that it takes them."""
     if counted.wrong_inputs.images:
         worst = counted.wrong_inputs.worst
         mean, expected = worst.about
@@ -166,12 +167,12 @@ def _check_inputs(counted: Counted) -> None:
 
 
 def _stages(cell: Cell, predictions: Predictions) -> list[stages.Stage]:
-    """Keras, its fold, float32, the cell; then the cell as the device computes it, the others as this machine."""
+    """Keras, its fold, float32, the variant, the cell; if a device computed it, the others are as on this machine."""
     outputs: list[tuple[str, FloatArray | None]] = [("Keras", predictions.reference)]
     if predictions.folded is not None:
         outputs.append(("folded Keras", predictions.folded))
     host = {name: real for name, (real, _) in predictions.host.items()}
-    for name in dict.fromkeys((FLOAT, cell)):
+    for name in dict.fromkeys((FLOAT, Cell(cell.variant), cell)):
         outputs.append((str(name), host.get(name, predictions.cells.get(name))))
     if cell in host:
         outputs.append((f"{cell} on the device", predictions.cells[cell]))

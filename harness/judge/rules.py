@@ -16,7 +16,7 @@ NO_SCIPY = (
     "not judged: SciPy is missing; pip install scipy (on a 32-bit Raspberry Pi: apt install python3-scipy), "
     "or copy the record and its .npz to another machine: harness verdict RECORD.json"
 )
-MAX_CLASSES_NAMED = 3
+MAX_NAMED = 3  # of a list of classes
 Ruled = tuple[Outcome, list[str]]  # and what it rests on
 
 HEADLINES = ("max_accuracy_drop", "max_flip_share")  # the reasons of a PASS
@@ -204,8 +204,8 @@ def _of_classes(
         if part.images:
             by_outcome[outcome(part)].append(part)
     if failing := sorted(by_outcome[Outcome.FAIL], key=lambda part: part.recall or 0):
-        others = [f"and {more} more classes"] if (more := len(failing) - MAX_CLASSES_NAMED) > 0 else []
-        return Outcome.FAIL, [text(part) for part in failing[:MAX_CLASSES_NAMED]] + others
+        others = [f"and {more} more classes"] if (more := len(failing) - MAX_NAMED) > 0 else []
+        return Outcome.FAIL, [text(part) for part in failing[:MAX_NAMED]] + others
     of = f"of {len(parity.classes)} classes"
     reasons = []
     if empty := [part.name for part in parity.classes if not part.images]:
@@ -217,8 +217,8 @@ def _of_classes(
 
 
 def _first(names: list[str]) -> str:
-    more = len(names) - MAX_CLASSES_NAMED
-    return ", ".join(names[:MAX_CLASSES_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _recall(part: ClassParity) -> str:

@@ -70,7 +70,7 @@ class Moments(Mergeable):
     squares: Fraction
 
     @classmethod
-    def of(cls, values: Floats) -> Moments:
+    def of_values(cls, values: Floats) -> Moments:
         return cls(exact_sum(values), exact_sum(values**2))
 
 
@@ -83,7 +83,7 @@ class Extreme:
     about: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, values: Floats, start: int, *about: Floats) -> Extreme:
+    def of_values(cls, values: Floats, start: int, *about: Floats) -> Extreme:
         """start: the number of the first image. NaN counts as the largest."""
         if not len(values):
             return cls(-np.inf)
@@ -103,7 +103,7 @@ class Constant:
     row: tuple[float, ...] | None
 
     @classmethod
-    def of(cls, rows: Floats) -> Constant:
+    def of_rows(cls, rows: Floats) -> Constant:
         if not len(rows):
             return cls(True, None)
         holds = bool((rows == rows[0]).all())
@@ -200,7 +200,7 @@ def count(outputs: Floats, reference: Floats, labels: Counts, start: int = 0, ca
     off = np.abs(outputs - reference).max(axis=1, initial=0.0)
     loss, reference_loss = _log_losses(outputs, labels), _log_losses(reference, labels)
     sums = outputs.sum(axis=1)
-    worst_sum = Extreme.of(_beyond_rounding(sums, reference), 0, sums)
+    worst_sum = Extreme.of_values(_beyond_rounding(sums, reference), 0, sums)
     return Tally(
         images=len(usable),
         not_finite=int((~finite).sum()),
@@ -210,18 +210,18 @@ def count(outputs: Floats, reference: Floats, labels: Counts, start: int = 0, ca
         cap=cap,
         far=int((off > cap).sum()),
         difference=exact_sum(off),
-        capped_difference=Moments.of(np.minimum(off, cap)),
+        capped_difference=Moments.of_values(np.minimum(off, cap)),
         divergence=exact_sum(_divergences(reference, outputs)),
         log_loss=exact_sum(loss),
         reference_log_loss=exact_sum(reference_loss),
-        capped_rise=Moments.of(np.clip(loss - reference_loss, -cap, cap)),
+        capped_rise=Moments.of_values(np.clip(loss - reference_loss, -cap, cap)),
         max_difference=float(off.max(initial=0.0)),
         lowest=float(outputs.min(initial=np.inf)),
         highest=float(outputs.max(initial=-np.inf)),
         sum_beyond=Extreme(worst_sum.value, int(numbers[worst_sum.image]) if len(numbers) else -1, worst_sum.about),
         reference_off=float(max(np.abs(reference.sum(axis=1) - 1).max(initial=0), -reference.min(initial=0))),
-        constant=Constant.of(outputs),
-        reference_constant=Constant.of(reference),
+        constant=Constant.of_rows(outputs),
+        reference_constant=Constant.of_rows(reference),
         suspects=tuple(
             Suspect(float(off[i]), int(numbers[i]), tuple(outputs[i].tolist()), tuple(reference[i].tolist()))
             for i in np.argsort(-off, kind="stable")[:MAX_SUSPECTS]

@@ -17,6 +17,7 @@ def test_operations_that_are_left_to_the_cpu_fail() -> None:
     """However well the predictions agree."""
     judged = accelerated(PASSED, LEFT, LIMITS)
     assert judged.verdict.outcome is Outcome.FAIL
+    assert [check.rule for check in judged.checks] == ["require_full_acceleration"]
     assert judged.verdict.reasons[0] == "gpu took 5 of 13 operations, the CPU ran the others: ARG_MAX: INT64"
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from harness.artifacts.outputs import dequantize
 from harness.core.cell import Cell
-from harness.judge import policy, predictions, tally
+from harness.judge import parity, policy, predictions, tally
 from harness.judge.predictions import Counted, Judged, Predictions
 from harness.judge.tally import exact_sum
 
@@ -60,6 +60,18 @@ def test_any_shards_in_any_order_give_the_same_verdict(seed: int, cuts: list[int
     assert whole.parity is not None
     assert whole.parity.ties > 0
     assert predictions.conclude(INT8, in_shards(seed, cuts, order), policy.load()) == whole
+
+
+@pytest.mark.parametrize("classes", [2, 130, 1000])
+def test_sums_over_many_classes_do_not_depend_on_the_shards(classes: int) -> None:
+    """Nor on how NumPy groups the numbers of a row: image by image all is as in one piece, to the last bit."""
+    rng = np.random.default_rng(0)
+    reference = rng.dirichlet(np.full(classes, 0.1), 50).astype(np.float32)
+    outputs = (reference * rng.normal(1, 0.01, reference.shape)).astype(np.float32)
+    labels = rng.integers(0, classes, 50)
+    whole = tally.count(outputs, reference, labels, cap=0.001)
+    images = [tally.count(outputs[i : i + 1], reference[i : i + 1], labels[i : i + 1], i, cap=0.001) for i in range(50)]
+    assert parity.figures(tally.total(images)) == parity.figures(whole)
 
 
 @pytest.mark.parametrize("broken", ["nan", "constant", "raw", "swapped", "shifted", "fed"])
