@@ -176,7 +176,7 @@ def predict(path: Path, data: Dataset, imports: tuple[str, ...] = ()) -> Outputs
 def predict_folded_too(path: Path, data: Dataset, imports: tuple[str, ...] = ()) -> tuple[Outputs, Outputs]:
     """The model's outputs [N, classes], and those with its batch norms folded."""
     graph, folded = _with_folded(path, data.spec, imports)
-    return _predict(graph, data), _predict(folded, data)
+    return _predict(graph, data, whole_batches=True), _predict(folded, data, whole_batches=True)
 
 
 @lru_cache(maxsize=1)
@@ -188,6 +188,12 @@ def _with_folded(path: Path, spec: ModelSpec, imports: tuple[str, ...]) -> tuple
     return graph, fold(graph).model
 
 
-def _predict(graph: Any, data: Dataset) -> Outputs:
-    parts = [graph.predict(inputs, batch_size=PREDICT_BATCH, verbose=0) for inputs in data.batches(PREDICT_AT_ONCE)]
+def _predict(graph: Any, data: Dataset, *, whole_batches: bool = False) -> Outputs:
+    """whole_batches: an image's outputs are the same, to the last bit, whatever part of a set it is in."""
+    parts = []
+    for inputs in data.batches(PREDICT_AT_ONCE):
+        count = len(inputs)
+        if whole_batches:
+            inputs = np.concatenate([inputs, np.zeros((-count % PREDICT_BATCH, *inputs.shape[1:]), inputs.dtype)])
+        parts.append(graph.predict(inputs, batch_size=PREDICT_BATCH, verbose=0)[:count])
     return np.concatenate(parts).astype(np.float32)

@@ -29,11 +29,9 @@ from harness.artifacts.manifest import Variant
 from harness.check.shard_task import ShardJob
 from harness.cluster.client import Cluster
 from harness.core import cores
-from harness.images import dataset, shards
 from harness.images.dataset import Dataset
 from harness.run import execute, job
 from harness.run.devices.local import Local
-from models.config import DIGITS
 from tests.cluster.conftest import Lab
 from tests.conftest import CALIBRATION, save_model
 
@@ -57,15 +55,13 @@ def test_engine_overhead(
     """A job over a Dask worker takes at most 5 % longer than the same job run here: data/test, three variants."""
     lab.worker("one")
     lab.ready("one")
-    (shard,) = shards.shards(shards.open_source(ROOT / "data" / "test", DIGITS), len(data))
 
     def here() -> float:
         folder = tmp_path / f"job-{time.monotonic_ns()}"
         folder.mkdir()
 
         def whole() -> None:
-            read = dataset.decode(shard, DIGITS)  # a check reads its images, too
-            written = job.write(folder, manifest.contents(VARIANTS, variants), read, None, job.ALL_CORES)
+            written = job.write(folder, manifest.contents(VARIANTS, variants), data, None, job.ALL_CORES)
             assert not execute.run(written, lambda *_: None, Local()).failures
 
         return seconds(whole)
@@ -74,7 +70,7 @@ def test_engine_overhead(
 
         def there() -> float:
             def whole() -> None:
-                asked = ShardJob(shard, DIGITS, manifest.contents(VARIANTS, variants))
+                asked = ShardJob(0, 1, data, manifest.contents(VARIANTS, variants))
                 assert not engine.submit("local://one", asked).result().outputs.failures
 
             return seconds(whole)
@@ -117,20 +113,24 @@ def _rendered(picture: tuple[int, Any], rng: np.random.Generator, number: int) -
 SCRIPT = """
 import json, re, sys, time
 from pathlib import Path
-from msgspec.structs import replace
-from harness.check import sharded
+from harness.check import pipeline, subject
 from harness.check.engine import LocalEngine
+from harness.check.references import KerasReferences
 from harness.cluster.client import Cluster
 from harness.core import shapes
+from harness.core.progress import NO_BARS
 from harness.images import shards
 from harness.judge import policy
+from msgspec.structs import replace
 from tests.conftest import quiet_step
 folder, data, record, address, *devices = sys.argv[1:]
-what = sharded.subject(Path(folder) / "variants", Path(folder) / "tiny.keras", None, policy.load(), None)
+models, model = Path(folder) / "variants", Path(folder) / "tiny.keras"
+what = subject.load(models, model, policy.load())
 begin = time.monotonic()
-with (Cluster(address) if address else LocalEngine(devices)) as engine:
+with (Cluster(address) if address else LocalEngine(devices)) as engine, KerasReferences(model, models, quiet_step) as r:
     source = shards.open_source(Path(folder) / data, what.spec)
-    run = sharded.run(what, source, 4096, engine, devices, Path(record), quiet_step, lambda *_: None, parallel=1)
+    check = pipeline.Check(what, source, tuple(devices), Path(record), 4096, parallel=1)
+    (run,) = pipeline.run_all([check], engine, r, NO_BARS)
 peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())  # of this program alone
 print(json.dumps({"s": time.monotonic() - begin, "peak_kb": int(peak[1]),
                   "record": shapes.encode(replace(run.record.body, started="")).decode()}))

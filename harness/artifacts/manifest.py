@@ -103,8 +103,16 @@ def read(folder: Path) -> dict[str, Variant]:
         raise SetupError(
             f"{path}: expected a manifest; make the variants: tox -e convert, or harness convert MODEL --out {folder}"
         )
-    stored = shapes.read_json(path, Manifest, "a manifest", "convert again")
-    return {variant.kind: variant for variant in stored.variants}
+    return _by_kind(shapes.read_json(path, Manifest, "a manifest", "convert again"))
+
+
+def decode(content: bytes, path: str) -> dict[str, Variant]:
+    """The variants of a manifest's content, which an error calls `path`. Raises SetupError as `read` does."""
+    return _by_kind(shapes.decode(content, Manifest, path))
+
+
+def _by_kind(manifest: Manifest) -> dict[str, Variant]:
+    return {variant.kind: variant for variant in manifest.variants}
 
 
 def find(variants: Mapping[str, Variant], kind: str, folder: Path) -> Variant:
@@ -139,13 +147,19 @@ def contents(folder: Path, variants: Mapping[str, Variant]) -> dict[str, bytes]:
     return {kind: variant.path(folder).read_bytes() for kind, variant in variants.items()}
 
 
-def verify(folder: Path, variant: Variant, source_sha256: str) -> None:
-    """Raise SetupError unless the variant's file is the one described and was made from the given model."""
+def verify(folder: Path, variant: Variant, source_sha256: str) -> bytes:
+    """The variant's file. Raises SetupError unless it is the one described and was made from the given model."""
     path = variant.path(folder)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise SetupError(f"{path}: in the manifest, but it cannot be read ({error.strerror}); convert again") from error
+    check(variant, content, source_sha256, path)
+    return content
+
+
+def check(variant: Variant, content: bytes, source_sha256: str, path: Path | str) -> None:
+    """Raise SetupError unless a variant's file, which an error calls `path`, is the one described; see `verify`."""
     if sha256(content) != variant.sha256:
         raise SetupError(
             f"{path}: {len(content)} bytes with SHA-256 {sha256(content)[:12]}, the manifest says {variant.size_bytes} "

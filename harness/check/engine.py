@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -14,7 +14,8 @@ from harness.check.shard_task import RefusedError, ShardAnswer, ShardJob, run_sh
 from harness.core.errors import SetupError
 from harness.core.outcome import Outcome
 from harness.core.progress import NO_BARS, Bars, Progress
-from harness.run.devices import uri
+from harness.run.devices import local, uri
+from harness.run.devices.benchmark_model import BenchmarkModel
 
 MAX_QUEUED = 2  # jobs that a device has: one runs, the next one travels
 MAX_ATTEMPTS = 3  # of one job, on whatever devices; and of one device, one after the other
@@ -50,24 +51,52 @@ class Engine(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
+def until_stopped(engine: Engine, progress: Progress) -> Progress:
+    """Progress that ends a run where the engine is stopped, as Ctrl-C does in the main thread."""
+
+    def unless_stopped(task: str, done: int, total: int) -> None:
+        if engine.stopped.is_set():
+            raise KeyboardInterrupt
+        progress(task, done, total)
+
+    return unless_stopped
+
+
 class LocalEngine:
-    """This machine and the devices that it reaches. known: facts of each. Raises SetupError for no valid address."""
+    """This machine and the devices that it reaches. Raises SetupError: no valid address, one named twice.
+
+    known: facts of each. keep: leave jobs on the devices, to look at. benchmark: run beside the latency.
+    """
 
     patience_s = 0.0
 
-    def __init__(self, devices: Iterable[str], bars: Bars = NO_BARS, known: Mapping[str, Facts] | None = None) -> None:
+    def __init__(
+        self,
+        devices: Sequence[str],
+        bars: Bars = NO_BARS,
+        known: Mapping[str, Facts] | None = None,
+        *,
+        keep: bool = False,
+        benchmark: BenchmarkModel | None = None,
+    ) -> None:
         self.stopped = threading.Event()
-        self._bars = bars
-        self._known = known or {}
-        self._executors = {device: ThreadPoolExecutor(1) for device in devices}
-        for device in self._executors:
+        self._bars, self._known, self._keep, self._benchmark = bars, known or {}, keep, benchmark
+        self._executors: dict[str, Executor] = {}
+        for device in devices:
+            if device in self._executors:
+                raise SetupError(f"--device {device}: named twice; name each device once")
             uri.device(device)
+            self._executors[device] = ThreadPoolExecutor(1)
 
     def devices(self) -> Mapping[str, Facts]:
         return {device: self._known.get(device, {}) for device in self._executors}
 
     def submit(self, device: str, job: ShardJob) -> Future[ShardAnswer]:
-        return self._executors[device].submit(run_shard, job, uri.device(device), self._progress(device))
+        show = self._bars.for_device(device)
+        shard = f", shard {job.number + 1} of {job.of}" if job.of > 1 else ""
+        progress = until_stopped(self, lambda task, done, total: show(f"{task}{shard}", done, total))
+        opened = uri.device(device, keep=self._keep)
+        return self._executors[device].submit(run_shard, job, opened, progress, self._benchmark)
 
     def stop(self) -> None:
         self.stopped.set()
@@ -80,20 +109,10 @@ class LocalEngine:
         for executor in self._executors.values():
             executor.shutdown(cancel_futures=True)
 
-    def _progress(self, device: str) -> Progress:
-        show = self._bars.for_device(device)
-
-        def progress(task: str, done: int, total: int) -> None:
-            if self.stopped.is_set():
-                raise KeyboardInterrupt  # as it ends a run in the main thread
-            show(task, done, total)
-
-        return progress
-
 
 @dataclass(frozen=True)
 class Lost:
-    """A job that no device could do, and why. error: where it says what to do."""
+    """A job that no device could do, and why."""
 
     why: str
 
@@ -105,6 +124,7 @@ class _Queue:
     device: str
     running: dict[Future[ShardAnswer], ShardJob] = field(default_factory=dict)
     failures: int = 0
+    answered: bool = False
     missing_since: float | None = None
     closed: str = ""  # why it is given up
 
@@ -120,15 +140,18 @@ class Dispatcher:
     taken from the iterator one by one, so that few are in memory. Raises RefusedError.
     """
 
-    def __init__(self, engine: Engine, devices: Iterable[str], jobs: Iterator[ShardJob]) -> None:
+    def __init__(
+        self, engine: Engine, devices: Iterable[str], jobs: Iterator[ShardJob], max_attempts: int = MAX_ATTEMPTS
+    ) -> None:
         self._engine = engine
+        self._max_attempts = max_attempts
         self._queues = [_Queue(device) for device in devices]
         for queue in self._queues:
             if queue.device not in engine.devices():
                 queue.closed = f"{queue.device}: not in sight"
         self._jobs = jobs
         self._returned: deque[ShardJob] = deque()
-        self._attempts: Counter[int] = Counter()  # by number of the shard
+        self._attempts: Counter[int] = Counter()  # by number
 
     def __iter__(self) -> Iterator[tuple[ShardJob, ShardAnswer | Lost]]:
         while True:
@@ -171,6 +194,8 @@ class Dispatcher:
     def _give(self) -> None:
         for queued in range(MAX_QUEUED):
             for queue in self._queues:
+                if any(job.plan and queue.device == local.URI for job in queue.running.values()):
+                    return  # this machine's latency is measured while nothing else is prepared on it
                 if len(queue.running) == queued and queue.takes_more:
                     if (job := self._next()) is None:
                         return
@@ -189,23 +214,25 @@ class Dispatcher:
         except CancelledError:  # the scheduler was restarted: not the device's fault
             self._returned.append(job)
             return None
-        except SetupError as error:
-            return self._failed(queue, job, str(error))
+        except SetupError as error:  # says what to do: trying a device that never answered again is of no use
+            return self._failed(queue, job, str(error), final=not queue.answered)
         except Exception as error:  # whatever the way there or the device raised
             return self._failed(queue, job, f"{queue.device}: {type(error).__name__}: {error}")
-        queue.failures = 0
+        queue.failures, queue.answered = 0, True
         stopped = [why for why in answer.outputs.failures.values() if why.outcome is Outcome.INCONCLUSIVE]
-        if stopped and self._attempts[job.shard.number] + 1 < MAX_ATTEMPTS:
+        last = self._attempts[job.number] + 1 >= self._max_attempts or answer.outputs.interrupted
+        if stopped and not last:
             return self._failed(queue, job, f"{queue.device}: {stopped[0].reasons[0]}")
         return job, answer
 
-    def _failed(self, queue: _Queue, job: ShardJob, why: str) -> tuple[ShardJob, Lost] | None:
+    def _failed(self, queue: _Queue, job: ShardJob, why: str, final: bool = False) -> tuple[ShardJob, Lost] | None:
         queue.failures += 1
-        self._attempts[job.shard.number] += 1
-        if queue.failures >= MAX_ATTEMPTS:
+        self._attempts[job.number] += 1
+        if final or queue.failures >= MAX_ATTEMPTS:
             self._close(queue, why)
-        if self._attempts[job.shard.number] >= MAX_ATTEMPTS:
-            return job, Lost(f"given up after {MAX_ATTEMPTS} attempts, the last: {why}")
+        if self._attempts[job.number] >= self._max_attempts:
+            attempts = f"given up after {self._max_attempts} attempts, the last: " * (self._max_attempts > 1)
+            return job, Lost(attempts + why)
         self._returned.append(job)
         return None
 

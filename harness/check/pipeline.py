@@ -1,158 +1,65 @@
-"""One check from beginning to end: reference, job, device, answers, latency, verdict, record."""
+"""A check from beginning to end: images in shards, reference outputs, jobs on devices, evidence, record.
+
+A small set is one shard, held in memory. Of a large one few shards are in memory at any time; what is finished is on
+disk beside the record, and is not done again.
+"""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
-from msgspec import structs
-
-from harness.artifacts import manifest, reference
-from harness.artifacts.manifest import Variant
 from harness.artifacts.reference import Reference
-from harness.check import references
-from harness.check.shard_task import state_after
-from harness.core.cell import Cell
+from harness.check import evidence
+from harness.check.engine import MAX_ATTEMPTS, Dispatcher, Engine, Lost, until_stopped
+from harness.check.evidence import LATENCY, Evidence
+from harness.check.host import HostOutputs
+from harness.check.references import References
+from harness.check.shard_task import ShardAnswer, ShardJob
+from harness.check.subject import Subject
+from harness.check.verdict import Total
 from harness.core.errors import SetupError
-from harness.core.outcome import Outcome, Verdict
-from harness.core.progress import Progress, Step
-from harness.images import dataset, spec
-from harness.images.dataset import Dataset
-from harness.images.spec import ModelSpec
-from harness.judge import agreement, policy, predictions
-from harness.judge.policy import Policy
-from harness.judge.predictions import Judged
-from harness.records import arrays
-from harness.records.arrays import RecordArrays
-from harness.records.baseline import Baseline
-from harness.records.record import CellRecord, Data, Failure, Model, Record
-from harness.records.rejudge import judge_latency
-from harness.run import execute, job, worker
-from harness.run.devices import benchmark_model, local
-from harness.run.devices.base import Device, DeviceRecord, described
-from harness.run.devices.benchmark_model import BenchmarkModel
-from harness.run.execute import Outputs
+from harness.core.files import sha256
+from harness.core.outcome import Outcome, Verdict, overall
+from harness.core.progress import Bars
+from harness.images import dataset, shards
+from harness.images.shards import Source
+from harness.records import arrays, sharded_arrays
+from harness.records.record import Failure, Record
+from harness.run import job, worker
+from harness.run.devices import local
 from harness.run.job import Machine
-from harness.run.latency_plan import LatencyPlan
-from harness.timing import verdict
-from harness.timing.figures import Ratio
+
+MAX_REASONS = 3  # of shards in which the same task failed
 
 
 @dataclass(frozen=True)
-class Execution:
-    """How a job went: what came of it, on which device, when it began, and what its times are judged by."""
+class Check:
+    """devices: they share the images, and are alike. record: where it will be written, and evidence beside it.
 
-    outputs: Outputs
-    device: DeviceRecord
-    started: str
-    plan: LatencyPlan | None
-    limits: Policy
-    baseline: Baseline | None
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is checked, whatever the device: variants and their folder, images, what the reference answers to them.
-
-    reference_model, data_folder: as they were named. host: this machine's outputs by kind, for other devices.
+    shard_size: images in a shard; None: as usual. keep_evidence: of a single shard, too, so that a second run does
+    only what is missing. parallel: threads of each device, 0 for all cores.
     """
 
-    variants: Mapping[str, Variant]
-    models: Path
-    data: Dataset
-    expected: Reference
-    reference_model: str
-    data_folder: str
-    host: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    subject: Subject
+    source: Source
+    devices: tuple[str, ...]
+    record: Path
+    shard_size: int | None = None
+    skip_bad: bool = False
+    keep_evidence: bool = False
+    parallel: int = job.ALL_CORES
 
     @property
-    def contents(self) -> dict[str, bytes]:
-        """Of the variants' files, by kind."""
-        return manifest.contents(self.models, self.variants)
+    def size(self) -> int:
+        return self.shard_size or shards.usual_size(self.subject.spec)
 
-
-def prepare(
-    models: Path,
-    reference_model: Path,
-    data_folder: Path,
-    step: Step,
-    progress: Progress,
-    *,
-    kinds: tuple[str, ...] | None = None,
-    limits: Policy,
-    skip_bad: bool = False,
-) -> Subject:
-    """A folder's variants, the images, and the reference. Raises SetupError."""
-    variants = select(manifest.read(models), kinds, models)
-    policy.check_variants(limits, (*manifest.KNOWN_KINDS, *variants), "policy")
-    takes = spec_of(variants, models, reference_model)
-    data = dataset.load(data_folder, takes, skip_bad=skip_bad, progress=partial(progress, f"reading {data_folder}"))
-    expected = references.obtain(reference_model, data, models, step)
-    return Subject(variants, models, data, expected, str(reference_model), str(data_folder))
-
-
-def spec_of(variants: Mapping[str, Variant], models: Path, reference_model: Path) -> ModelSpec:
-    """What the variants take and give. Raises SetupError: damaged, stale, or made for other class names or pixels."""
-    source_sha256 = reference.model_sha256(reference_model)
-    for variant in variants.values():
-        manifest.verify(models, variant, source_sha256)
-    takes = manifest.spec_of(variants, models)
-    spec.check_stands(takes, reference_model)
-    return takes
-
-
-def with_host(subject: Subject, progress: Progress) -> Subject:
-    """The same with this machine's outputs, which those of a device are compared with."""
-    with tempfile.TemporaryDirectory(prefix="harness-host-") as folder:
-        written = job.write(Path(folder), subject.contents, subject.data, None, job.ALL_CORES)
-        here = execute.run(written, lambda task, done, total: progress(f"{task} on this machine", done, total))
-    return replace(subject, host={kind: result.arrays["outputs"] for kind, result in here.results.items()})
-
-
-def check(
-    device: Device,
-    subject: Subject,
-    progress: Progress,
-    *,
-    plan: LatencyPlan | None,
-    limits: Policy,
-    baseline: Baseline | None = None,
-    benchmark: BenchmarkModel | None = None,
-) -> CheckedRun:
-    """Run a subject on a device, and judge it.
-
-    What was finished before a crash, a hang, a cut connection or Ctrl-C is in the record; the rest is INCONCLUSIVE or
-    FAIL in it. On an emulated device latency is not measured. Raises SetupError before anything is measured.
-    """
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    with device, tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
-        probed = device.probe()
-        timed = None if probed.emulated else plan
-        if timed and probed.cores and timed.threads > probed.cores:
-            raise SetupError(f"--threads {timed.threads}: {device.uri} has {probed.cores} cores; expected no more")
-        if timed and baseline and device.uri == local.URI:
-            baseline.check(Machine(**worker.machine()), timed.threads)
-        written = job.write(Path(folder), subject.contents, subject.data, timed, job.ALL_CORES)
-        outputs = execute.run(written, progress, device)
-        after = state_after(device) if timed else {}
-        beside = None
-        if benchmark and not probed.emulated and not outputs.interrupted:
-            beside = benchmark_model.run(
-                device, benchmark, written, list(subject.variants), plan.threads if plan else 1
-            )
-    about = described(probed, device.traffic, after, beside)
-    record = _record(subject, Execution(outputs, about, started, timed, limits, baseline))
-    notes = [*record.notes]
-    notes += [agreement.sentence(cell.name, cell.host, probed.name) for cell in record.cells if cell.host]
-    medians = {cell.name: cell.latency.median for cell in record.cells if cell.latency}
-    notes += benchmark_model.notes(beside or {}, medians)
-    return CheckedRun(structs.replace(record, notes=tuple(notes)), outputs.interrupted)
+    @property
+    def shards(self) -> int:
+        return -(-self.source.images // self.size)
 
 
 @dataclass(frozen=True)
@@ -163,114 +70,156 @@ class CheckedRun:
     interrupted: bool
 
 
-def select(known: dict[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
-    for kind in kinds or ():
-        manifest.find(known, kind, models)
-    chosen = {kind: known[kind] for kind in manifest.KNOWN_KINDS if kind in known and (not kinds or kind in kinds)}
-    if not chosen:
-        raise SetupError(f"{models}: its manifest names no variants; convert again")
-    return chosen
+def run_all(
+    checks: Sequence[Check], engine: Engine, references: References, bars: Bars
+) -> list[CheckedRun | SetupError | None]:
+    """The record of each check, or why there is none; None if Ctrl-C came first. This machine's check comes first, as
+    the others need its cores; then all at once. Raises KeyboardInterrupt if nothing was answered before Ctrl-C."""
+    results: dict[int, CheckedRun | SetupError | None] = {}
+    here = [number for number, check in enumerate(checks) if check.devices == (local.URI,)]
+    elsewhere = [number for number in range(len(checks)) if number not in here]
+    with HostOutputs(until_stopped(engine, bars.for_device("this machine"))) as host:
+        for group in filter(None, (here, elsewhere)):
+            with ThreadPoolExecutor(len(group)) as pool:
+                running = {
+                    number: pool.submit(_run, checks[number], engine, references, host, bars) for number in group
+                }
+                try:
+                    wait(running.values())
+                except KeyboardInterrupt:
+                    engine.stop()
+                    references.stop()
+            results |= {number: future.result() for number, future in running.items()}
+    if engine.stopped.is_set() and not any(results.values()):
+        raise KeyboardInterrupt
+    return [results.get(number) for number in range(len(checks))]
 
 
-def _record(subject: Subject, done: Execution) -> Record:
-    variants, data, expected = subject.variants, subject.data, subject.expected
-    stored = (
-        arrays.image_arrays(data.names, data.labels, data.input_means())
-        | arrays.class_arrays(data.spec.class_names)
-        | arrays.reference_arrays(expected.outputs, expected.folded)
-    )
-    for kind, variant in variants.items():
-        if answered := done.outputs.results.get(kind):
-            host = None if done.device.uri == local.URI else subject.host.get(kind)
-            stored |= arrays.answer_arrays(Cell(kind), answered.arrays, variant.input, host)
-    answers = RecordArrays(stored).predictions()
-    changed = predictions.flipped(answers)
-    stored |= arrays.flipped_arrays(changed, data.images[changed])
-    judged = {
-        kind: (
-            predictions.judge(Cell(kind), answers, done.limits)
-            if Cell(kind) in answers.cells
-            else _missing(kind, done.outputs)
-        )
-        for kind in variants
-    }
-    about = Data(subject.data_folder, data.sha256, expected.data_sha256, len(data), tuple(data.skipped))
-    model = Model(subject.reference_model, expected.model_sha256, data.spec)
-    record = assemble(variants, judged, stored, about, model, done)
-    return structs.replace(record, notes=(*data.notes, *record.notes))
-
-
-def assemble(
-    variants: Mapping[str, Variant],
-    judged: Mapping[str, Judged],
-    stored: Mapping[str, npt.NDArray[Any]],
-    data: Data,
-    model: Model,
-    done: Execution,
-) -> Record:
-    """The record of variants that have been judged, and of what was timed."""
-    outputs, device, plan, limits = done.outputs, done.device, done.plan, done.limits
-    stored = dict(stored)
-    for task, result in outputs.results.items():
-        if job.is_latency(task):
-            stored |= arrays.latency_arrays(job.process_number(task), result.arrays)
-    runs = RecordArrays(stored).latency_runs()
-    times = verdict.figures(runs)
-    cells = tuple(
-        CellRecord(
-            variant=kind,
-            sha256=variant.sha256,
-            size_bytes=variant.size_bytes,
-            latency=times.get(kind),
-            **vars(judged[kind]),
-        )
-        for kind, variant in variants.items()
-    )
-    machine = next((result.machine for result in outputs.results.values()), Machine())
-    failures = [
-        Failure("latency" if job.is_latency(task) else "answers", task, failure.outcome, failure.reasons)
-        for task, failure in outputs.failures.items()
-    ]
-    changes: tuple[Ratio, ...] = ()
-    if done.baseline and times:
+def _run(
+    check: Check, engine: Engine, references: References, host: HostOutputs, bars: Bars
+) -> CheckedRun | SetupError | None:
+    """None if Ctrl-C came before any answer."""
+    run = _Run(check, references, host)
+    several = check.shards > 1 or len(check.devices) > 1
+    attempts = MAX_ATTEMPTS if several else 1  # a single job's failure is shown, not tried again
+    progress = bars.for_device(f"{', '.join(check.devices)}: {check.source.path}") if several else None
+    try:
         try:
-            done.baseline.check(machine, plan.threads if plan else 1)
-            changes = done.baseline.changes(times)
-        except SetupError as error:
-            failures.append(Failure("latency", "baseline", Outcome.INCONCLUSIVE, (str(error),)))
-    timing = judge_latency(runs, times, limits, machine, device, plan, failures, changes, [cell.name for cell in cells])
-    notes = [
-        f"latency was not measured: {reason}"
-        for failure in failures
-        if failure.kind == "latency"
-        for reason in failure.reasons
-    ]
-    if known := next((one.parity for one in judged.values() if one.parity), None):
-        notes += reference.doubts(known.reference_accuracy, max(one.images for one in known.classes) / known.images)
-    if device.emulated:
-        notes.append(
-            f"{device.name} is emulated: it answers as its processor would, and nothing of its speed is measured"
-        )
-    return Record(
-        outcome=verdict.overall([cell.verdict for cell in cells], timing),
-        cells=cells,
-        model=model,
-        data=data,
-        policy=limits,
-        machine=machine,
-        plan=plan,
-        started=done.started,
-        notes=tuple(notes),
-        failures=tuple(failures),
-        arrays=RecordArrays(stored),
-        timing=timing,
-        device=device,
-    )
+            for asked, answer in Dispatcher(engine, check.devices, run.jobs(), attempts):
+                run.take(asked, answer)
+                if progress:
+                    progress("images", run.images, check.source.images)
+        except SetupError:
+            if not engine.stopped.is_set():  # else Ctrl-C ended the Keras process
+                raise
+        interrupted = engine.stopped.is_set()
+        return CheckedRun(run.record(interrupted), interrupted) if run.images or not interrupted else None
+    except SetupError as error:
+        return error
 
 
-def _missing(kind: str, outputs: Outputs) -> Judged:
-    """Of a variant that gave no outputs."""
-    if kind in outputs.failures:
-        return Judged(outputs.failures[kind])
-    why = "interrupted before it was run" if outputs.interrupted else "the worker ended before it was run"
-    return Judged(Verdict(Outcome.INCONCLUSIVE, (why,)))
+class _Run:
+    """What is known so far of one check. images: those of finished shards."""
+
+    def __init__(self, check: Check, references: References, host: HostOutputs) -> None:
+        self._check, self._references, self._host = check, references, host
+        in_memory = check.shards == 1 and not check.keep_evidence
+        self._evidence = Evidence(None if in_memory else sharded_arrays.folder_of(check.record))
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._keys: dict[int, str] = {}
+        self._expected: dict[int, Reference] = {}  # of the shards that devices have
+        self._failures: dict[int, Mapping[str, Verdict]] = {}
+        self._lost: dict[int, str] = {}
+        self._done: set[int] = set()
+        self.images = 0
+
+    def jobs(self) -> Iterator[ShardJob]:
+        """The shards that are not finished. A device is given one when its reference is known, which may be refused."""
+        check, subject = self._check, self._check.subject
+        self._refuse(check.source.bad)
+        if subject.plan and subject.baseline and check.devices == (local.URI,):
+            subject.baseline.check(Machine(**worker.machine()), subject.plan.threads)
+        for number, data in enumerate(dataset.in_shards(check.source, check.size, subject.spec)):
+            self._refuse(data.skipped)
+            plan = None if number else subject.plan
+            asked = ShardJob(number, check.shards, data, subject.contents, subject.accelerators, plan, check.parallel)
+            key = self._keys[number] = self._key(asked)
+            if self._evidence.has(evidence.part_name(number), key) and (not plan or self._evidence.has(LATENCY, key)):
+                self._finish(asked)
+            elif len(data):
+                self._expected[number] = self._references.obtain(data)
+                yield asked
+            else:
+                self._evidence.write(evidence.part_name(number), key, evidence.of_images(data))
+                self._finish(asked)
+
+    def take(self, asked: ShardJob, answer: ShardAnswer | Lost) -> None:
+        """Write a shard's evidence; where a task failed, so that another run does it again."""
+        expected = self._expected.pop(asked.number)
+        if isinstance(answer, Lost):
+            self._lost[asked.number] = answer.why
+            return
+        subject, outputs = self._check.subject, answer.outputs
+        why = f"{'interrupted' if outputs.interrupted else 'the worker ended'} before it was run"
+        missing = {str(cell) for cell in subject.cells} - outputs.results.keys()
+        failures = {cell: Verdict(Outcome.INCONCLUSIVE, (why,)) for cell in sorted(missing)} | dict(outputs.failures)
+        self._failures[asked.number] = failures
+        key = "incomplete" if failures else self._keys[asked.number]
+        host = {} if outputs.interrupted else self._host.beside(answer, asked)
+        if asked.plan:
+            times = {task: result for task, result in outputs.results.items() if job.is_latency(task)}
+            parts = [arrays.latency_arrays(job.process_number(task), result.arrays) for task, result in times.items()]
+            self._evidence.write(LATENCY, key, {name: array for part in parts for name, array in part.items()})
+        part = evidence.of_answer(subject, asked.data, expected, answer, host)
+        self._evidence.write(evidence.part_name(asked.number), key, part)
+        self._finish(asked)
+
+    def record(self, interrupted: bool) -> Record:
+        """Judge what is there. Raises SetupError: no image was answered."""
+        check, total = self._check, Total(self._check.subject)
+        names = [evidence.part_name(number) for number in sorted(self._done)]
+        images = {name: count for name in names if (count := total.add(self._evidence.read(name)))}
+        why = "; ".join(dict.fromkeys(self._lost.values()))
+        if not images:
+            raise SetupError(why or f"{check.source.path}: none of its {check.source.images} images can be used")
+        incomplete = ""
+        if missing := check.shards - len(self._done):
+            incomplete = f"{missing} of {check.shards} shards were not answered: {why}"
+            if interrupted:
+                incomplete = f"interrupted after {self.images} of {check.source.images} images"
+        own = arrays.class_arrays(check.subject.spec.class_names)
+        if check.subject.plan and 0 in self._done:
+            own |= self._evidence.read(LATENCY)
+        together = self._evidence.together(own, images)
+        return total.judge(together, check.source, self._started, self._merged_failures(), incomplete)
+
+    def _finish(self, asked: ShardJob) -> None:
+        self._done.add(asked.number)
+        self.images += len(asked.data) + len(asked.data.skipped)
+
+    def _refuse(self, bad: Sequence[str]) -> None:
+        if bad and not self._check.skip_bad:
+            raise SetupError(shards.cannot_be_used(self._check.source.path, list(bad)))
+
+    def _key(self, asked: ShardJob) -> str:
+        """All that a shard's evidence depends on, but for the device."""
+        subject = self._check.subject
+        variants = {kind: variant.sha256 for kind, variant in subject.variants.items()}
+        made_by = asked.worker_sha256, asked.plan, subject.accelerators, self._check.skip_bad
+        return sha256(repr((*made_by, subject.model_sha256, subject.spec, variants, asked.data.sha256)).encode())
+
+    def _merged_failures(self) -> list[Failure]:
+        """Of each task, over all shards."""
+        by_task: dict[str, dict[int, Verdict]] = {}
+        for number, failures in sorted(self._failures.items()):
+            for task, verdict in failures.items():
+                by_task.setdefault(task, {})[number] = verdict
+        merged = []
+        for task, verdicts in by_task.items():
+            outcome = overall(verdicts.values())
+            worst = {number: verdict.reasons for number, verdict in verdicts.items() if verdict.outcome is outcome}
+            reasons = next(iter(worst.values()))
+            if self._check.shards > 1:
+                reasons = tuple(f"shard {number}: {reasons[0]}" for number, reasons in worst.items())[:MAX_REASONS]
+            merged.append(Failure("latency" if job.is_latency(task) else "answers", task, outcome, reasons))
+        return merged

@@ -1,9 +1,12 @@
-"""The reference of a check: stored outputs of the Keras model, or computed ones where model or dataset changed."""
+"""The Keras model's outputs on images: read where they are stored, or else computed and stored."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -16,27 +19,62 @@ from harness.core.progress import Step
 from harness.images.dataset import Dataset
 
 
-def obtain(model: Path, data: Dataset, folder: Path, step: Step, imports: Sequence[str] = ()) -> Reference:
-    """The reference that the folder holds, or a new one, stored there for the next time.
+class References(Protocol):
+    """Where a check has its reference outputs from."""
 
-    Only computing needs TensorFlow. imports: modules that register the model's own layers. Raises SetupError.
+    def obtain(self, data: Dataset) -> Reference:
+        """Raises SetupError."""
+
+    def stop(self) -> None:
+        """End what is being computed: whoever waits for it gets a SetupError."""
+
+
+class KerasReferences:
+    """Used with `with`; one Keras process stays open for all images. Only computing needs TensorFlow.
+
+    store: the folder that holds reference outputs. imports: modules that register the model's own layers.
     """
-    model_sha256 = reference.model_sha256(model)
-    if known := reference.stored(folder, model_sha256, data.sha256, len(data), data.spec):
-        return known
-    with step(f"reference: {model.name} on {len(data)} images"), KerasProcess() as keras:
-        return compute(model, model_sha256, data, folder, keras, imports)
+
+    def __init__(self, model: Path, store: Path, step: Step, imports: Sequence[str] = ()) -> None:
+        self.model_sha256 = reference.model_sha256(model)
+        self._model, self._store, self._step, self._imports = model, store, step, tuple(imports)
+        self._keras: KerasProcess | None = None
+        self._stack = ExitStack()
+        self._stopped = False
+        self._lock = threading.Lock()  # several checks want the same ones
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._stack.close()
+
+    def obtain(self, data: Dataset) -> Reference:
+        with self._lock:
+            if stored := reference.stored(self._store, self.model_sha256, data.sha256, len(data), data.spec):
+                return stored
+            computed = self._compute(data)
+            reference.store(computed, self._store)
+            return computed
+
+    def _compute(self, data: Dataset) -> Reference:
+        if self._stopped:
+            raise SetupError("interrupted")
+        self._keras = self._keras or self._stack.enter_context(KerasProcess())
+        with self._step(f"reference: {self._model.name} on {len(data)} images"):
+            outputs, folded = self._keras.call(keras_model.predict_folded_too, self._model, data, self._imports)
+        if broken := int((~np.isfinite(outputs)).any(axis=1).sum()):
+            raise SetupError(
+                f"{self._model}: NaN or infinite outputs on {broken} of {len(data)} images; a reference must be finite"
+            )
+        return Reference(outputs, self.model_sha256, data.sha256, data.spec, folded)
 
 
-def compute(
-    model: Path, model_sha256: str, data: Dataset, folder: Path, keras: KerasProcess, imports: Sequence[str] = ()
-) -> Reference:
-    """A new reference, stored in the folder. Raises SetupError."""
-    outputs, folded = keras.call(keras_model.predict_folded_too, model, data, tuple(imports))
-    if broken := int((~np.isfinite(outputs)).any(axis=1).sum()):
-        raise SetupError(
-            f"{model}: NaN or infinite outputs on {broken} of {len(data)} images; a reference must be finite"
-        )
-    computed = Reference(outputs, model_sha256, data.sha256, data.spec, folded)
-    reference.store(computed, folder)
-    return computed
+def obtain(model: Path, data: Dataset, store: Path, step: Step, imports: Sequence[str] = ()) -> Reference:
+    """The reference on one set. Raises SetupError."""
+    with KerasReferences(model, store, step, imports) as references:
+        return references.obtain(data)

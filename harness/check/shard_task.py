@@ -7,22 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from harness.core.cell import Accelerator
+from harness.core.errors import SetupError
 from harness.core.files import sha256
 from harness.core.progress import Progress
-from harness.images import dataset
-from harness.images.shards import Shard
-from harness.images.spec import ModelSpec
+from harness.images.dataset import Dataset
 from harness.run import execute, job, worker
-from harness.run.devices.base import Device, DeviceRecord, State, UnreachableError, described
+from harness.run.devices import benchmark_model
+from harness.run.devices.base import Device, DeviceRecord, UnreachableError, described
+from harness.run.devices.benchmark_model import BenchmarkModel
 from harness.run.execute import Outputs
+from harness.run.job import Machine
 from harness.run.latency_plan import LatencyPlan
 
 
-class RefusedError(Exception):
+class RefusedError(SetupError):
     """A host does not run such jobs, and says in one line why: no other attempt will help."""
 
 
@@ -35,12 +36,15 @@ def worker_sha256() -> str:
 class ShardJob:
     """What is asked of a device: the answers to a shard's images, and latency where there is a plan.
 
-    contents: of the .tflite files, by kind. parallel: threads, 0 for all cores. worker_sha256: of the sender's worker.
+    number, of: which of how many shards. contents: of the .tflite files, by variant. parallel: threads, 0 for all
+    cores. worker_sha256: of the sender's worker.
     """
 
-    shard: Shard
-    spec: ModelSpec
+    number: int
+    of: int
+    data: Dataset
     contents: Mapping[str, bytes]
+    accelerators: tuple[Accelerator, ...] = ("cpu",)
     plan: LatencyPlan | None = None
     parallel: int = job.ALL_CORES
     worker_sha256: str = field(default_factory=worker_sha256)
@@ -48,47 +52,49 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class ShardAnswer:
-    """kept: which of the shard's images could be used [n]; their digests uint8 [n, 32] and means as float input [n]."""
+    """What a device answered, and what it is."""
 
-    kept: npt.NDArray[np.int64]
-    skipped: tuple[str, ...]
-    digests: npt.NDArray[np.uint8]
-    input_means: npt.NDArray[np.float64]
     outputs: Outputs
-    device: DeviceRecord | None  # None if no image could be used
+    device: DeviceRecord
+
+    @property
+    def machine(self) -> Machine:
+        """What ran the worker, as it says itself."""
+        return next((result.machine for result in self.outputs.results.values()), Machine())
 
 
-def run_shard(asked: ShardJob, device: Device, progress: Progress = lambda task, done, total: None) -> ShardAnswer:
-    """Run a job on a device that is not opened yet.
+def run_shard(
+    asked: ShardJob,
+    device: Device,
+    progress: Progress = lambda task, done, total: None,
+    benchmark: BenchmarkModel | None = None,
+) -> ShardAnswer:
+    """Run a job on a device that is not opened yet; on an emulated one without latency.
 
-    Raises RefusedError where its worker is of another version, SetupError where nothing can be measured.
+    What was finished before a crash, a hang, a cut connection or Ctrl-C is in the answer. benchmark: run beside the
+    latency. Raises RefusedError where the worker is of another version, SetupError where nothing can be measured.
     """
     if asked.worker_sha256 != worker_sha256():
         raise RefusedError(
             f"the host of {device.uri} has worker file {worker_sha256()[:12]}, the job is for "
             f"{asked.worker_sha256[:12]}; install the same tflite-harness on both hosts"
         )
-    data = dataset.decode(asked.shard, asked.spec)
-    outputs, about = Outputs({}, {}, False), None
-    if len(data):
-        with tempfile.TemporaryDirectory(prefix="harness-job-") as folder, device:
-            probed = device.probe()
-            plan = None if probed.emulated else asked.plan
-            written = job.write(Path(folder), asked.contents, data, plan, asked.parallel)
-            outputs = execute.run(written, progress, device)
-            about = described(probed, device.traffic, state_after(device) if plan else {})
-    return ShardAnswer(
-        kept=np.flatnonzero(np.isin(asked.shard.names, data.names)),
-        skipped=data.skipped,
-        digests=dataset.digests(data.images, data.labels, data.names),
-        input_means=data.input_means(),
-        outputs=outputs,
-        device=about,
-    )
+    with tempfile.TemporaryDirectory(prefix="harness-job-") as folder, device:
+        probed = device.probe()
+        plan = None if probed.emulated else asked.plan
+        if plan and probed.cores and plan.threads > probed.cores:
+            raise SetupError(f"--threads {plan.threads}: {device.uri} has {probed.cores} cores; expected no more")
+        written = job.write(Path(folder), asked.contents, asked.data, plan, asked.parallel, asked.accelerators)
+        outputs = execute.run(written, progress, device)
+        after = _state(device) if plan else {}
+        beside = None
+        if benchmark and asked.number == 0 and not probed.emulated and not outputs.interrupted:
+            beside = benchmark_model.run(device, benchmark, written, list(asked.contents), plan.threads if plan else 1)
+    return ShardAnswer(outputs, described(probed, device.traffic, after, beside))
 
 
-def state_after(device: Device) -> State:
-    """A device's state once more; empty where it is gone."""
+def _state(device: Device) -> Mapping[str, Any]:
+    """A device's state now. Empty if it is gone."""
     try:
         return device.probe().state
     except UnreachableError:

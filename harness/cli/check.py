@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,12 @@ from harness.cli import flags
 from harness.core.errors import Exit, SetupError
 
 if TYPE_CHECKING:
-    from harness.check.on_devices import OnDevice
-    from harness.check.pipeline import Subject
-    from harness.core.progress import Progress
-    from harness.judge.policy import Policy
+    from harness.check.engine import Engine
+    from harness.check.pipeline import Check
+    from harness.check.references import References
+    from harness.check.subject import Subject
+    from harness.images.shards import Source
     from harness.output import terminal
-    from harness.records.baseline import Baseline
-    from harness.run.latency_plan import LatencyPlan
 
 WORST_FIRST = (Exit.INTERRUPTED, Exit.FAIL, Exit.SETUP, Exit.INCONCLUSIVE, Exit.PASS)  # of several devices
 
@@ -66,126 +66,109 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from harness.check import on_devices
+    from harness.check import pipeline
     from harness.core.files import check_writable, write_atomic
     from harness.core.outcome import EXIT_CODES as OUTCOME_CODES
-    from harness.judge import policy
     from harness.output import terminal
     from harness.output.formats import runs
     from harness.records import record
-    from harness.records.baseline import load_baseline
-    from harness.run.devices.benchmark_model import BenchmarkModel
-    from harness.run.devices.local import URI
 
-    plan = flags.latency_plan(options)
     if options.json.suffix != ".json":
         raise SetupError(f"--json {options.json}: expected a name ending in .json; the arrays go beside it as .npz")
-    benchmark = None
-    if options.benchmark_model:
-        benchmark = BenchmarkModel(options.benchmark_model, tuple(options.benchmark_flag))
-    limits = policy.load(options.policy)
-    baseline = load_baseline(options.baseline, limits.latency)
     check_writable(options.json.parent)
     if options.html:
         from harness.output.report import check as page  # fails here where the extra is missing, before the work
 
         check_writable(options.html.parent)
-    with terminal.Bars() as bars, tempfile.TemporaryDirectory(prefix="harness-packed-") as unpacked:
-        if _in_shards(options):
-            done = _sharded(options, limits, plan, baseline, bars)
-        else:
-            devices = on_devices.open_all(options.device or [URI], keep=options.keep)
-            subject, limits = _subject(options, limits, bars, Path(unpacked))
-            done = on_devices.run(
-                devices, subject, bars, plan=plan, limits=limits, baseline=baseline, benchmark=benchmark
-            )
-    if len(done) == 1 and done[0].problem:
-        raise done[0].problem
-    codes = []
-    for one in done:
-        if one.run is None:
-            print(f"harness check: {one.problem}", file=sys.stderr)
+    with terminal.Bars() as bars, ExitStack() as stack:
+        subject, source, references = _inputs(options, stack)
+        engine = stack.enter_context(_engine(options, bars))
+        checks = _checks(options, subject, source, engine)
+        results = pipeline.run_all(checks, engine, references, bars)
+    if len(results) == 1 and isinstance(results[0], SetupError):
+        raise results[0]
+    codes, records = [], []
+    for check, result in zip(checks, results, strict=True):
+        if result is None:
+            codes.append(int(Exit.INTERRUPTED))
+            continue
+        if isinstance(result, SetupError):
+            print(f"harness check: {result}", file=sys.stderr)
             codes.append(int(Exit.SETUP))
             continue
-        path = _path(options, one.uri, len(done))
         try:
-            arrays = record.write(one.run.record, path)
+            arrays = record.write(result.record, check.record)
         finally:  # what was measured is shown also where it cannot be stored
-            print(terminal.table(one.run.record))
-        print(f"record: {path}, raw samples and outputs: {arrays}")
-        codes.append(Exit.INTERRUPTED if one.run.interrupted else OUTCOME_CODES[one.run.record.outcome])
-    if options.html and (records := [one.run.record for one in done if one.run]):
+            print(terminal.table(result.record))
+        print(f"record: {check.record}, raw samples and outputs: {arrays}")
+        codes.append(Exit.INTERRUPTED if result.interrupted else OUTCOME_CODES[result.record.outcome])
+        records.append(result.record)
+    if options.html and records:
         write_atomic(options.html, page.render(runs.of(records)).encode())
         print(f"report: {options.html}")
     return min(codes, key=WORST_FIRST.index)
 
 
-def _subject(options: argparse.Namespace, limits: Policy, progress: Progress, unpacked: Path) -> tuple[Subject, Policy]:
-    """What is checked and by which limits: those of the packed check, or of the flags."""
-    from harness.check import pack
-    from harness.judge import policy
-
-    if options.packed:
-        subject, packed_limits = pack.read(options.packed, unpacked)
-        return subject, policy.load(options.policy) if options.policy else packed_limits
-    return flags.subject(options, limits, progress), limits
-
-
-def _path(options: argparse.Namespace, uri: str, devices: int) -> Path:
-    """Where a device's record is written."""
-    from harness.check.on_devices import slug
-
-    named: Path = options.json
-    return named if devices == 1 else named.with_suffix(f".{slug(uri)}.json")
-
-
-def _in_shards(options: argparse.Namespace) -> bool:
-    """Whether the images are to be read in shards: on a lab, where that is asked for, and where they are many."""
-    from harness.artifacts import manifest
-    from harness.images import parquet, shards
-
-    if options.packed:
-        return False
-    if options.scheduler or options.shards:
-        return True
-    takes = manifest.spec_of(manifest.read(options.models), options.models)
-    source = shards.open_source(options.data, takes)
-    return bool(parquet.files(options.data)) or source.images > shards.usual_size(takes)
-
-
-def _sharded(
-    options: argparse.Namespace,
-    limits: Policy,
-    plan: LatencyPlan | None,
-    baseline: Baseline | None,
-    progress: terminal.Bars,
-) -> list[OnDevice]:
-    """Each named device on its own; of a lab, like devices together."""
-    from harness.check import sharded
-    from harness.check.engine import Engine, LocalEngine
-    from harness.check.on_devices import OnDevice
-    from harness.cluster import client
+def _inputs(options: argparse.Namespace, stack: ExitStack) -> tuple[Subject, Source, References]:
+    """What is checked, its images and their reference: of the packed check, or of the flags."""
+    from harness.check.pack import Pack
+    from harness.check.references import KerasReferences
     from harness.images import shards
+    from harness.judge import policy
     from harness.output import terminal
-    from harness.run.devices.local import URI
+    from harness.records.baseline import load_baseline
 
-    what = sharded.subject(options.models, options.reference, options.variants, limits, plan, baseline)
-    named = options.device or ([] if options.scheduler else [URI])
-    lab = client.Cluster(options.scheduler, flags.tls(options)) if options.scheduler else None
-    engine: Engine = lab or LocalEngine(named, progress)
-    done = []
-    with engine:
-        groups = [[uri] for uri in named]
-        if lab:
-            groups = [client.choose(lab.devices(), named, options.scheduler)]
-        for group in groups:
-            source = shards.open_source(options.data, what.spec)
-            size = -(-source.images // options.shards) if options.shards else shards.usual_size(what.spec)
-            path = _path(options, group[0], len(groups))
-            run = sharded.run(
-                what, source, size, engine, group, path, terminal.step, progress, skip_bad=options.skip_bad
-            )
-            done.append(OnDevice(", ".join(group), run))
-            if run.interrupted:
-                break
-    return done
+    plan = flags.latency_plan(options)
+    if options.packed:
+        if options.shards:
+            raise SetupError("--shards: a packed check is divided already; leave it out")
+        packed = Pack(options.packed)
+        limits = policy.load(options.policy) if options.policy else packed.subject.limits
+        baseline = load_baseline(options.baseline, limits.latency)
+        return replace(packed.subject, limits=limits, plan=plan, baseline=baseline), packed, packed
+    limits = policy.load(options.policy)
+    baseline = load_baseline(options.baseline, limits.latency)
+    subject = flags.subject(options, limits, plan, baseline)
+    references = stack.enter_context(KerasReferences(options.reference, options.models, terminal.step))
+    return subject, shards.open_source(options.data, subject.spec), references
+
+
+def _engine(options: argparse.Namespace, bars: terminal.Bars) -> Engine:
+    from harness.check.engine import LocalEngine
+    from harness.cluster.client import Cluster
+    from harness.run.devices import local
+    from harness.run.devices.benchmark_model import BenchmarkModel
+
+    if options.scheduler:
+        for flag, used in (("--keep", options.keep), ("--benchmark-model", options.benchmark_model)):
+            if used:
+                raise SetupError(f"{flag}: not in a lab, whose workers run jobs alone; run harness check on its host")
+        return Cluster(options.scheduler, flags.tls(options))
+    benchmark = None
+    if options.benchmark_model:
+        benchmark = BenchmarkModel(options.benchmark_model, tuple(options.benchmark_flag))
+    return LocalEngine(options.device or [local.URI], bars, keep=options.keep, benchmark=benchmark)
+
+
+def _checks(options: argparse.Namespace, subject: Subject, source: Source, engine: Engine) -> list[Check]:
+    """One for each device; of a lab, one for all of its devices."""
+    from harness.check.pipeline import Check
+    from harness.cluster import client
+    from harness.core.files import slug
+
+    groups: list[tuple[str, ...]] = [(device,) for device in engine.devices()]
+    if options.scheduler:
+        groups = [tuple(client.choose(engine.devices(), options.device or (), options.scheduler))]
+    size = -(-source.images // options.shards) if options.shards else None
+    skip_bad = options.skip_bad or bool(options.packed)  # a pack says what was left out of it
+    return [
+        Check(
+            subject,
+            source,
+            devices,
+            options.json if len(groups) == 1 else options.json.with_suffix(f".{slug(devices[0])}.json"),
+            size,
+            skip_bad,
+        )
+        for devices in groups
+    ]

@@ -18,19 +18,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from harness.check import pack
+    from harness.check.references import KerasReferences
     from harness.core.files import check_writable
+    from harness.images import shards
     from harness.judge import policy
     from harness.output import terminal
     from harness.output.formats.figures import size
 
-    limits = policy.load(options.policy)
     check_writable(options.file.parent)
-    with terminal.Bars() as bars:
-        subject = flags.subject(options, limits, bars)
-    pack.write(subject, limits, options.file)
+    subject = flags.subject(options, policy.load(options.policy))
+    source = shards.open_source(options.data, subject.spec)
+    with KerasReferences(options.reference, options.models, terminal.step) as references:
+        images = pack.write(subject, source, references, options.file, skip_bad=options.skip_bad)
     print(
-        f"{options.file}: {len(subject.variants)} variants, {len(subject.data)} images, "
-        f"{size(options.file.stat().st_size)}\n"
+        f"{options.file}: {len(subject.variants)} variants, {images} images, {size(options.file.stat().st_size)}\n"
         f"there: python3 {options.file.name}"
     )
     return Exit.PASS

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.check.pipeline import Subject
+    from harness.check.subject import Subject
     from harness.cluster.security import Keys
-    from harness.core.progress import Progress
     from harness.judge.policy import Policy
+    from harness.records.baseline import Baseline
     from harness.run.latency_plan import LatencyPlan
 
 MODEL = Path("models/resnet164.keras")
@@ -167,18 +167,10 @@ def latency_plan(options: argparse.Namespace) -> LatencyPlan | None:
     return replace(plan, **{name: value for name, value in changes.items() if value is not None})
 
 
-def subject(options: argparse.Namespace, limits: Policy, progress: Progress) -> Subject:
+def subject(
+    options: argparse.Namespace, limits: Policy, plan: LatencyPlan | None = None, baseline: Baseline | None = None
+) -> Subject:
     """What the flags of SUBJECT name."""
-    from harness.check import pipeline
-    from harness.output import terminal
+    from harness.check import subject
 
-    return pipeline.prepare(
-        options.models,
-        options.reference,
-        options.data,
-        terminal.step,
-        progress,
-        kinds=options.variants,
-        limits=limits,
-        skip_bad=options.skip_bad,
-    )
+    return subject.load(options.models, options.reference, limits, options.variants, plan, baseline)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from harness.core.errors import SetupError
 
@@ -36,10 +39,37 @@ def write_atomic_together(contents: Mapping[Path, bytes]) -> None:
             partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write in parts, under its final name only when it is complete. Raises SetupError where that fails."""
+    partial = _partial(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise SetupError(f"{path}: cannot be written ({error.strerror or error}); name a folder that can") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def slug(name: str) -> str:
+    """A name, such as a device's address, as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+
+
+def _partial(path: Path) -> Path:
+    """Hidden, in the same folder."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
 def _write_beside(path: Path, content: bytes) -> Path:
-    """A complete hidden file in the same folder, with the rights that the user's umask gives."""
+    """A complete file in the same folder, with the rights that the user's umask gives."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    partial = _partial(path)
     with partial.open("xb") as file:
         try:
             file.write(content)

@@ -15,10 +15,11 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from harness.core import cores
 from harness.core.errors import SetupError
 from harness.images import shards
-from harness.images.shards import Shard
+from harness.images.shards import Entry, Source
 from harness.images.spec import ModelSpec
 
 MAX_PIXELS = 16_000_000  # a larger image is refused before it is unpacked
@@ -88,7 +89,7 @@ def load(
     Raises SetupError: no folder, no images, a wrong name or class, an unreadable image.
     """
     source = shards.open_source(folder, spec)
-    read = _read(shards.shards(source, BATCH), source.images, spec, source.bad, source.left_out, progress)
+    read = _read(source.entries(), source.images, spec, source.bad, source.left_out, progress)
     if read.skipped and not skip_bad:
         raise SetupError(shards.cannot_be_used(folder, list(read.skipped)))
     if not len(read):
@@ -96,35 +97,38 @@ def load(
     return read
 
 
-def decode(shard: Shard, spec: ModelSpec) -> Dataset:
-    """The images of a shard that can be used; the others are listed in `skipped`."""
-    return _read([shard], len(shard), spec)
+def in_shards(source: Source, size: int, spec: ModelSpec) -> Iterator[Dataset]:
+    """A set's images, `size` at a time; those that cannot be used are listed in `skipped`."""
+    entries = source.entries()
+    for start in range(0, source.images, size):
+        yield _read(islice(entries, size), min(size, source.images - start), spec)
 
 
 def _read(
-    parts: Iterable[Shard],
+    entries: Iterator[Entry],
     total: int,
     spec: ModelSpec,
     bad: Sequence[str] = (),
     left_out: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dataset:
+    """No more than BATCH files are in memory at a time."""
     images = np.empty((total, *spec.shape), np.uint8)
     names: list[str] = []
     labels: list[int] = []
     skipped = list(bad)
     done = 0
     with ThreadPoolExecutor(cores.usable()) as pool:
-        for shard in parts:
-            decoded = pool.map(partial(try_read, spec=spec), shard.contents, chunksize=64)
-            for name, label, image in zip(shard.names, shard.labels, decoded, strict=True):
+        while batch := list(islice(entries, BATCH)):
+            decoded = pool.map(partial(try_read, spec=spec), (content for _, _, content in batch))
+            for (name, label, _), image in zip(batch, decoded, strict=True):
                 if isinstance(image, str):
                     skipped.append(f"{name} ({image})")
                 else:
                     images[len(names)] = image
                     names.append(name)
                     labels.append(label)
-            done += len(shard)
+            done += len(batch)
             progress(done, total)
     return build(images[: len(names)], labels, names, spec, skipped=skipped, left_out=left_out)
 

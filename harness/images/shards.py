@@ -1,4 +1,4 @@
-"""Sets of labelled images, still encoded, in shards: no more than a few of them are in memory at a time.
+"""Sets of labelled images, still encoded, read one by one.
 
 A set is Parquet (harness.images.parquet) or a folder in either of two layouts, which may be mixed:
 `<folder>/<class>_<n>.<ext>` and `<folder>/<class>/<any path>`, a class written as its name or its number. Hidden files
@@ -7,13 +7,10 @@ and folders, and those that operating systems leave behind, are left out at any 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -30,25 +27,7 @@ _FLAT_NAME = re.compile(r"(.+)_(\d+)\.[A-Za-z0-9]+")
 _LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "__macosx", "icon\r", "@eadir", "lost+found"}
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Some images as they are stored. number: of the shard, from 0. labels: a class each."""
-
-    number: int
-    names: tuple[str, ...]
-    labels: tuple[int, ...]
-    contents: tuple[bytes, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @property
-    def sha256(self) -> str:
-        """Over names, labels and files. An interrupted check resumes where it is the same."""
-        digest = hashlib.sha256(repr((self.names, self.labels)).encode())
-        for content in self.contents:
-            digest.update(hashlib.sha256(content).digest())
-        return digest.hexdigest()
+Entry = tuple[str, int, bytes]  # an image's name, label and content as it is stored
 
 
 class Source(Protocol):
@@ -59,8 +38,8 @@ class Source(Protocol):
     bad: list[str]
     left_out: tuple[str, ...]
 
-    def entries(self) -> Iterator[tuple[str, int, bytes]]:
-        """Name, label and content of every image, in order. Raises SetupError where one cannot be read."""
+    def entries(self) -> Iterator[Entry]:
+        """Every image, in order. Raises SetupError where one cannot be read."""
 
 
 def usual_size(spec: ModelSpec) -> int:
@@ -72,16 +51,6 @@ def usual_size(spec: ModelSpec) -> int:
 def open_source(path: Path, spec: ModelSpec) -> Source:
     """A folder or Parquet. Raises SetupError: nothing there, no images, no pyarrow, other columns, another class."""
     return Parquet(path, spec) if parquet.files(path) else Folder(path, spec)
-
-
-def shards(source: Source, size: int) -> Iterator[Shard]:
-    """All images, `size` in each shard."""
-    entries = source.entries()
-    number = 0
-    while part := list(islice(entries, size)):
-        names, labels, contents = zip(*part, strict=True)
-        yield Shard(number, names, labels, contents)
-        number += 1
 
 
 def cannot_be_used(path: Path, bad: list[str]) -> str:
@@ -114,7 +83,7 @@ class Folder:
         if not self.images and not self.bad:
             raise SetupError(f"{path}: {EXPECTED}; there is none")
 
-    def entries(self) -> Iterator[tuple[str, int, bytes]]:
+    def entries(self) -> Iterator[Entry]:
         for key in self._keys:
             name = os.fsdecode(key.replace(b"\0", b"/"))
             label = _label(name.partition("/")[0], b"\0" in key, self._spec)

@@ -17,6 +17,17 @@ class Agreement(Shape):
     max_steps: int | None
     max_difference: float
 
+    def __add__(self, other: Agreement) -> Agreement:
+        """Of the images of both."""
+        steps = [one.max_steps for one in (self, other) if one.max_steps is not None]
+        return Agreement(
+            self.images + other.images,
+            self.identical + other.identical,
+            self.flips + other.flips,
+            max(steps, default=None),
+            max(self.max_difference, other.max_difference),
+        )
+
 
 def compare(device: FloatArray, host: FloatArray, scale: float) -> Agreement | None:
     """Real outputs [N, classes] of both; scale: of one step, 0 for float. None if they do not pair."""

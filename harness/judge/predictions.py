@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,10 @@ class WrongInputs(Mergeable):
     worst: Extreme
 
 
+def _of_both(one: Agreement | None, other: Agreement | None) -> Agreement | None:
+    return one + other if one and other else None
+
+
 @dataclass(frozen=True)
 class Counted(Mergeable):
     """A cell's predictions counted, of one shard or of several added up."""
@@ -72,6 +77,7 @@ class Counted(Mergeable):
     wrong_inputs: WrongInputs
     answers: Tally
     chain: Chain
+    host: Annotated[Agreement | None, _of_both]  # None if this machine's outputs are not known, or do not pair
 
 
 def count(cell: Cell, predictions: Predictions, policy: Policy, start: int = 0) -> Counted:
@@ -79,7 +85,8 @@ def count(cell: Cell, predictions: Predictions, policy: Policy, start: int = 0) 
     cap = policy.limits(cell).max_probability_difference
     wrong = _wrong_inputs(cell, predictions, start)
     answers = tally.count(predictions.cells[cell], predictions.reference, predictions.labels, start, cap)
-    return Counted(wrong, answers, stages.chain(_stages(cell, predictions), predictions.labels))
+    chain = stages.chain(_stages(cell, predictions), predictions.labels)
+    return Counted(wrong, answers, chain, _host(cell, predictions))
 
 
 def judge(cell: Cell, predictions: Predictions, policy: Policy) -> Judged:
@@ -88,7 +95,7 @@ def judge(cell: Cell, predictions: Predictions, policy: Policy) -> Judged:
         counted = count(cell, predictions, policy)
     except ValueError as error:
         return Judged(Verdict(Outcome.FAIL, (str(error),)))
-    return replace(conclude(cell, counted, policy, predictions.class_names), host=_host(cell, predictions))
+    return conclude(cell, counted, policy, predictions.class_names)
 
 
 def conclude(cell: Cell, counted: Counted, policy: Policy, class_names: Sequence[str] = ()) -> Judged:
@@ -105,7 +112,7 @@ def conclude(cell: Cell, counted: Counted, policy: Policy, class_names: Sequence
     elif verdict.outcome is Outcome.FAIL:
         patterns = diagnosis.patterns(counted.answers, [part.name for part in figures.classes])
         verdict = Verdict(verdict.outcome, (*verdict.reasons, *patterns))
-    return Judged(verdict, figures, judgement.statistics, counted.chain.diffs, judgement.checks)
+    return Judged(verdict, figures, judgement.statistics, counted.chain.diffs, judgement.checks, counted.host)
 
 
 def not_passed(judged: Judged, incomplete: str) -> Judged:

@@ -16,8 +16,8 @@ from harness.core.shapes import Count, FileName, Shape
 from harness.records.arrays import IMAGES, INDEX
 
 KEY = "key"  # what a shard's evidence was made of
-DIGESTS, SKIPPED, MACHINE = "digests", "skipped", "machine"
-ABOUT = {KEY, DIGESTS, SKIPPED, MACHINE}  # not among a record's arrays
+DIGESTS, HASHES, GREY, SKIPPED, SOURCE = "digests", "content_hashes", "grey", "skipped", "source"
+ABOUT = {KEY, DIGESTS, HASHES, GREY, SKIPPED, SOURCE}  # not among a record's arrays
 MOST_FLIPPED = 500  # of all shards
 
 
@@ -33,15 +33,16 @@ def write(path: Path, key: str, arrays: Mapping[str, Array]) -> None:
 def matches(path: Path, key: str) -> bool:
     """Whether a shard's evidence is there, whole, and made of the same things."""
     try:
-        stored = _read(path, (KEY, DIGESTS))
+        return str(_read(path, (KEY,)).get(KEY)) == key
     except SetupError:
         return False
-    return len(stored) == 2 and str(stored[KEY]) == key
 
 
 def read(path: Path) -> dict[str, Array]:
     """Raises SetupError: missing or damaged."""
-    return _read(path)
+    stored = _read(path)
+    stored.pop(KEY, None)
+    return stored
 
 
 def _read(path: Path, only: tuple[str, ...] | None = None) -> dict[str, Array]:

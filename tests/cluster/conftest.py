@@ -14,17 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
-from harness.check import sharded
-from harness.check.engine import Engine
-from harness.check.pipeline import CheckedRun
 from harness.cluster.client import Cluster
 from harness.cluster.security import Keys
-from harness.core import shapes
-from harness.images import shards
-from harness.judge import policy
-from tests.conftest import FEW_IMAGES_POLICY, ROOT, quiet_step
+from tests.check.rig import check as check
+from tests.conftest import ROOT
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
@@ -110,34 +104,6 @@ def lab(empty_lab: Lab) -> Lab:
     return empty_lab
 
 
-@dataclass
-class Check:
-    """A check of the tiny variants on few images, in shards of some size; without latency."""
-
-    models: Path
-    model: Path
-    data: Path
-
-    def run(self, engine: Engine, devices: list[str], record: Path, size: int, **options: Any) -> CheckedRun:
-        what = sharded.subject(self.models, self.model, None, policy.load(FEW_IMAGES_POLICY), None)
-        return sharded.run(
-            what,
-            shards.open_source(self.data, what.spec),
-            size,
-            engine,
-            devices,
-            record,
-            quiet_step,
-            options.pop("progress", lambda *_: None),
-            **options,
-        )
-
-
-@pytest.fixture(scope="module")
-def check(tiny_variants: Path, tiny_model: Path, few_images: Path) -> Check:
-    return Check(tiny_variants, tiny_model, few_images)
-
-
 def make_certificate(folder: Path) -> Keys:
     """An authority, and one certificate that every role shares."""
     authority = "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=lab"
@@ -151,8 +117,3 @@ def make_certificate(folder: Path) -> Keys:
 
 def tls_flags(keys: Keys) -> tuple[str, ...]:
     return "--tls-ca", str(keys.ca), "--tls-cert", str(keys.cert), "--tls-key", str(keys.key)
-
-
-def figures(run: CheckedRun) -> str:
-    """The record's JSON, byte for byte, but for the time it was started at."""
-    return shapes.encode(replace(run.record.body, started="")).decode()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import distributed
+import numpy as np
 import pytest
 
 from harness.check.engine import LocalEngine
@@ -21,10 +22,11 @@ from harness.cluster import serve
 from harness.cluster.client import Cluster
 from harness.core.errors import SetupError
 from harness.core.outcome import Outcome
-from harness.images.shards import Shard
+from harness.images import dataset
 from harness.records import sharded_arrays
-from tests.cluster.conftest import Check, Lab, figures, make_certificate, tls_flags, wait_for
-from tests.conftest import DIGITS, ROOT, TEST_IMAGES, refusal
+from tests.check.rig import Check, figures
+from tests.cluster.conftest import Lab, make_certificate, tls_flags, wait_for
+from tests.conftest import DIGITS, ROOT, refusal
 
 SIZE = 11
 BOTH = ["local://one", "local://two"]
@@ -34,7 +36,7 @@ BOTH = ["local://one", "local://two"]
 def expected(check: Check, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What one process makes of it."""
     with LocalEngine(["local"]) as engine:
-        return figures(check.run(engine, ["local"], tmp_path_factory.mktemp("expected") / "c.json", SIZE))
+        return figures(check.run(engine, ["local"], tmp_path_factory.mktemp("expected") / "c.json", SIZE).record)
 
 
 def disturbed(check: Check, lab: Lab, record: Path, fault: Callable[[], None], patience_s: float = 30) -> CheckedRun:
@@ -60,7 +62,7 @@ def test_two_workers_give_the_verdict_of_one_process(lab: Lab, check: Check, exp
     with lab.cluster() as engine:
         assert cluster.choose(engine.devices(), [], lab.address) == BOTH
         found = check.run(engine, BOTH, tmp_path / "lab.json", SIZE)
-    assert figures(found) == expected
+    assert figures(found.record) == expected
     for process in lab.processes.values():
         assert listening(process.pid) == {"0100007F"}
 
@@ -68,7 +70,7 @@ def test_two_workers_give_the_verdict_of_one_process(lab: Lab, check: Check, exp
 def test_a_killed_workers_shards_go_elsewhere(lab: Lab, check: Check, expected: str, tmp_path: Path) -> None:
     """Killed in mid-run: the other worker does the rest, and nothing is counted twice."""
     found = disturbed(check, lab, tmp_path / "c.json", lambda: lab.kill("two"), patience_s=1)
-    assert figures(found) == expected
+    assert figures(found.record) == expected
 
 
 def test_a_restarted_scheduler_costs_nothing_that_is_done(
@@ -81,7 +83,7 @@ def test_a_restarted_scheduler_costs_nothing_that_is_done(
         time.sleep(1)
         lab.scheduler()
 
-    assert figures(disturbed(check, lab, tmp_path / "c.json", restart)) == expected
+    assert figures(disturbed(check, lab, tmp_path / "c.json", restart).record) == expected
 
 
 def test_without_any_worker_the_rest_is_inconclusive_until_run_again(
@@ -103,7 +105,7 @@ def test_without_any_worker_the_rest_is_inconclusive_until_run_again(
     lab.worker("one")
     lab.ready("one")
     with lab.cluster() as engine:
-        assert figures(check.run(engine, ["local://one"], record, SIZE)) == expected
+        assert figures(check.run(engine, ["local://one"], record, SIZE).record) == expected
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
@@ -117,11 +119,12 @@ def test_a_frozen_worker_is_given_up(lab: Lab, check: Check, expected: str, tmp_
         found = disturbed(check, lab, tmp_path / "c.json", lambda: frozen.send_signal(signal.SIGSTOP), patience_s=1)
     finally:
         frozen.send_signal(signal.SIGCONT)
-    assert figures(found) == expected
+    assert figures(found.record) == expected
 
 
 def a_job(content: bytes = b"", name: str = "float32") -> ShardJob:
-    return ShardJob(Shard(0, ("1_1.jpg",), (1,), ((TEST_IMAGES / "1_1.jpg").read_bytes(),)), DIGITS, {name: content})
+    data = dataset.build(np.zeros((1, *DIGITS.shape), np.uint8), [1], ["1_1.jpg"], DIGITS)
+    return ShardJob(0, 1, data, {name: content})
 
 
 def test_a_worker_runs_only_on_devices_that_it_offered(lab: Lab, tmp_path: Path) -> None:
@@ -210,7 +213,7 @@ def test_tls(empty_lab: Lab, check: Check, expected: str, tmp_path: Path, monkey
     empty_lab.worker("one")
     empty_lab.ready("one")
     with Cluster(empty_lab.address, keys) as engine:
-        assert figures(check.run(engine, ["local://one"], tmp_path / "c.json", SIZE)) == expected
+        assert figures(check.run(engine, ["local://one"], tmp_path / "c.json", SIZE).record) == expected
     with pytest.raises(SetupError, match="tls:// needs --tls-ca"), Cluster(empty_lab.address):
         pass
     others = make_certificate(tmp_path / "others")

@@ -14,10 +14,12 @@ import pytest
 
 from harness.check import fleet
 from harness.cluster.client import Cluster
+from harness.core.progress import NO_BARS
 from harness.records import sharded_arrays
 from harness.run.devices import bundle
 from harness.run.devices.virtual import Virtual
-from tests.cluster.conftest import Check, free_port, make_certificate, tls_flags, wait_for
+from tests.check.rig import Check
+from tests.cluster.conftest import free_port, make_certificate, tls_flags, wait_for
 from tests.conftest import FEW_IMAGES_POLICY, ROOT, quiet_step
 from tests.needs import needs
 
@@ -127,7 +129,7 @@ def test_a_cut_link_leaves_its_devices_inconclusive_until_it_is_mended(
     with Cluster(hosts.address, hosts.keys, patience_s=2) as engine:
         thread = threading.Thread(target=cut)
         thread.start()
-        done, _ = fleet.run(asked, engine, str(path), quiet_step, lambda *_: None)
+        done = fleet.run(asked, engine, str(path), quiet_step, NO_BARS)
         thread.join()
         assert [one.outcome for one in done] == ["PASS", "PASS", "INCONCLUSIVE", "INCONCLUSIVE"]
         for one in done[2:]:
@@ -135,7 +137,7 @@ def test_a_cut_link_leaves_its_devices_inconclusive_until_it_is_mended(
         kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "results").rglob("0*.npz")}
         hosts.mend(2)
         wait_for(lambda: {"local://h2", PHONE.format(PORTS[2])} <= engine.devices().keys())
-        again, _ = fleet.run(asked, engine, str(path), quiet_step, lambda *_: None)
+        again = fleet.run(asked, engine, str(path), quiet_step, NO_BARS)
     assert [one.outcome for one in again] == ["PASS"] * 4
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     assert len(list(second.glob("0*.npz"))) == 10

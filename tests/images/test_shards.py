@@ -36,8 +36,7 @@ def table(folder: Path, *, struct: bool = False, **columns: Any) -> pyarrow.Tabl
 def digest(path: Path, size: int) -> str:
     """The dataset's hash, put together from shards."""
     found = hashlib.sha256()
-    for shard in shards.shards(shards.open_source(path, DIGITS), size):
-        data = dataset.decode(shard, DIGITS)
+    for data in dataset.in_shards(shards.open_source(path, DIGITS), size, DIGITS):
         found.update(dataset.digests(data.images, data.labels, data.names).tobytes())
     return found.hexdigest()
 
@@ -69,8 +68,8 @@ def test_parquet_is_the_same_set(few_images: Path, tmp_path: Path) -> None:
 def test_parquet_without_names_gets_them(few_images: Path, tmp_path: Path) -> None:
     """A row is named after its file and number."""
     parquet.write_table(table(few_images, name=None), tmp_path / "set.parquet")
-    (shard,) = shards.shards(shards.open_source(tmp_path / "set.parquet", DIGITS), 200)
-    assert shard.names[:2] == ("set/0", "set/1")
+    (data,) = dataset.in_shards(shards.open_source(tmp_path / "set.parquet", DIGITS), 200, DIGITS)
+    assert data.names[:2] == ("set/0", "set/1")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +91,7 @@ def test_tables_that_cannot_be_used_are_refused(
     """Each by its file, and by its row where one is at fault."""
     parquet.write_table(table(few_images, **columns), tmp_path / "set.parquet")
     with pytest.raises(SetupError, match=what):
-        list(shards.shards(shards.open_source(tmp_path / "set.parquet", DIGITS), 50))
+        list(shards.open_source(tmp_path / "set.parquet", DIGITS).entries())
 
 
 def test_unreadable_files_are_refused(few_images: Path, tmp_path: Path) -> None:
@@ -112,28 +111,29 @@ def test_unreadable_files_are_refused(few_images: Path, tmp_path: Path) -> None:
     content[4:40] = b"\xff" * 36  # the first page's header
     file.write_bytes(content)
     with pytest.raises(SetupError, match=r"set\.parquet: cannot be read to its end"):
-        list(shards.shards(shards.open_source(file, DIGITS), 20))
+        list(shards.open_source(file, DIGITS).entries())
     parquet.write_table(table(few_images).slice(0, 0), file)
     with pytest.raises(SetupError, match="no rows"):
         shards.open_source(file, DIGITS)
 
 
-def test_images_that_cannot_be_used_are_listed(few_images: Path) -> None:
-    """As dataset lists them: by name and reason."""
+def test_images_that_cannot_be_used_are_listed(few_images: Path, tmp_path: Path) -> None:
+    """In the shard that they belong to, by name and reason."""
     good = (few_images / "1_1.jpg").read_bytes()
-    data = dataset.decode(
-        shards.Shard(0, ("1_1.jpg", "1_2.jpg", "1_3.jpg"), (1, 1, 1), (b"", good, good[:100])), DIGITS
-    )
-    assert data.names == ("1_2.jpg",)
-    assert data.skipped[0] == "1_1.jpg (empty file)"
-    assert data.skipped[1].startswith("1_3.jpg (unreadable")
+    for number, content in enumerate((b"", good, good[:100], good), start=1):
+        (tmp_path / f"1_{number}.jpg").write_bytes(content)
+    first, second = dataset.in_shards(shards.open_source(tmp_path, DIGITS), 3, DIGITS)
+    assert (first.names, second.names) == (("1_2.jpg",), ("1_4.jpg",))
+    assert first.skipped[0] == "1_1.jpg (empty file)"
+    assert first.skipped[1].startswith("1_3.jpg (unreadable")
+    assert second.skipped == ()
 
 
 def test_shards_are_read_one_at_a_time(tmp_path: Path) -> None:
     """A file that goes missing after the listing is refused when its shard is read, not before."""
     for number in (1, 2, 3):
         shutil.copy(TEST_IMAGES / f"1_{number}.jpg", tmp_path)
-    found = shards.shards(shards.open_source(tmp_path, DIGITS), 1)
+    found = dataset.in_shards(shards.open_source(tmp_path, DIGITS), 1, DIGITS)
     assert next(found).names == ("1_1.jpg",)
     (tmp_path / "1_3.jpg").unlink()
     assert next(found).names == ("1_2.jpg",)
@@ -154,7 +154,7 @@ from pathlib import Path
 from harness.images import dataset, shards
 from tests.conftest import DIGITS
 source = shards.open_source(Path(sys.argv[1]), DIGITS)
-images = sum(len(dataset.decode(shard, DIGITS)) for shard in shards.shards(source, 500))
+images = sum(len(data) for data in dataset.in_shards(source, 500, DIGITS))
 print(images, re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 

@@ -11,15 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.check import on_devices, pipeline
-from harness.judge import policy
 from harness.run.devices import recovery
-from harness.run.devices.local import Local
 from harness.run.devices.probing import VIRTUAL_MARK
 from harness.run.devices.virtual import Virtual
-from tests.conftest import FEW_IMAGES_POLICY, TEST_IMAGES, quiet_step
+from tests.conftest import TEST_IMAGES
 from tests.needs import needs
-from tests.run.devices.rig import PLAN, Rig, silent
+from tests.run.devices.rig import Rig
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,11 +53,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def rig(tiny_model: Path, tiny_variants: Path, images: Path) -> Rig:
     """The tiny model's variants and what this machine answers to 55 images."""
-    limits = policy.load(FEW_IMAGES_POLICY)
-    subject = pipeline.prepare(tiny_variants, tiny_model, images, quiet_step, silent, limits=limits)
-    (done,) = on_devices.run([Local()], subject, silent, plan=PLAN, limits=limits)
-    assert done.run
-    return Rig(subject, done.run.record, pipeline.with_host(subject, silent))
+    made = Rig(tiny_variants, tiny_model, images)
+    done = made.check("local")
+    assert done.run, done.problem
+    made.local = done.run.record
+    return made
 
 
 # What a Raspberry Pi's owner has from apt; the rest of what the harness needs, pip brings.

@@ -13,15 +13,21 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.check import on_devices
-from harness.check.pipeline import Subject
+from harness.check import pipeline, subject
+from harness.check.engine import LocalEngine
+from harness.check.pipeline import CheckedRun
+from harness.check.references import KerasReferences
+from harness.check.subject import Subject
 from harness.core.cell import Cell
+from harness.core.errors import SetupError
+from harness.core.progress import NO_BARS
+from harness.images import shards
 from harness.judge import policy
+from harness.judge.policy import Policy
 from harness.records.record import Record
-from harness.run.devices import uri
 from harness.run.devices.virtual import Virtual
 from harness.run.latency_plan import LatencyPlan
-from tests.conftest import FEW_IMAGES_POLICY
+from tests.conftest import FEW_IMAGES_POLICY, quiet_step
 
 Progress = Callable[[str, int, int], None]
 PLAN = LatencyPlan(processes=2, turns=1, block_s=0.002, warmup_s=0.01)
@@ -46,20 +52,56 @@ def at(task: str, action: Callable[[], object]) -> Iterator[Progress]:
 
 
 @dataclass
+class OnDevice:
+    """How a check on one device ended."""
+
+    run: CheckedRun | None
+    problem: SetupError | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Progress of devices, but not of what this machine computes to compare."""
+
+    progress: Progress
+
+    def for_device(self, uri: str) -> Progress:
+        return silent if uri == "this machine" else self.progress
+
+
+@dataclass
 class Rig:
-    """One subject, what this machine answers to it, and the subject with those answers to compare a device's with."""
+    """A small check, and what this machine answers to it."""
 
-    subject: Subject
-    local: Record
-    compared: Subject
+    models: Path
+    model: Path
+    images: Path
+    kinds: tuple[str, ...] | None = None
+    limits: Policy = field(default_factory=lambda: policy.load(FEW_IMAGES_POLICY))
+    plan: LatencyPlan | None = PLAN
+    local: Record = field(init=False)
 
-    def check(self, address: str, progress: Progress = silent, *, keep: bool = False) -> on_devices.OnDevice:
-        device = uri.device(address, keep=keep)
-        limits = policy.load(FEW_IMAGES_POLICY)
-        (done,) = on_devices.run([device], self.compared, progress, plan=PLAN, limits=limits)
+    def subject(self) -> Subject:
+        return subject.load(self.models, self.model, self.limits, self.kinds, self.plan)
+
+    def check_all(self, *devices: str, progress: Progress = silent, keep: bool = False) -> list[OnDevice]:
+        what = self.subject()
+        source = shards.open_source(self.images, what.spec)
+        checks = [pipeline.Check(what, source, (device,), Path("not written")) for device in devices]
+        with (
+            KerasReferences(self.model, self.models, quiet_step) as references,
+            LocalEngine(devices, Shown(progress), keep=keep) as engine,
+        ):
+            results = pipeline.run_all(checks, engine, references, NO_BARS)
+        return [
+            OnDevice(None, result) if isinstance(result, SetupError) else OnDevice(result, None) for result in results
+        ]
+
+    def check(self, address: str, progress: Progress = silent, *, keep: bool = False) -> OnDevice:
+        (done,) = self.check_all(address, progress=progress, keep=keep)
         return done
 
-    def same(self, done: on_devices.OnDevice) -> Record:
+    def same(self, done: OnDevice) -> Record:
         """The record of a check that ended as on this machine, every output the same."""
         assert done.run, done.problem
         record = done.run.record
@@ -70,13 +112,13 @@ class Rig:
             assert there.host.identical == there.host.images
         return record
 
-    def same_but_one(self, done: on_devices.OnDevice, reason: str) -> None:
+    def same_but_one(self, done: OnDevice, reason: str) -> None:
         """One variant, the one that a signal caught, is INCONCLUSIVE for that reason; the others' outputs are there."""
         assert done.run, done.problem
         (caught,) = (kind for kind, said in reasons(done.run.record).items() if reason in said)
         assert reasons(done.run.record)[caught].startswith("INCONCLUSIVE")
         arrays = done.run.record.arrays
-        for cell in (Cell(kind) for kind in self.subject.variants if kind != caught):
+        for cell in (Cell(kind) for kind in self.subject().variants if kind != caught):
             assert np.array_equal(arrays.raw_answers(cell), self.local.arrays.raw_answers(cell))
 
 

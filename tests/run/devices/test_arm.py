@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.check import on_devices, pipeline
 from harness.cli import main
 from harness.judge import policy
 from harness.run.devices import uri
-from harness.run.devices.local import Local
 from harness.run.devices.virtual import Virtual
-from tests.conftest import FEW_IMAGES_POLICY, SHIPPED, quiet_step
-from tests.run.devices.rig import PLAN, Rig, pushed, silent
+from tests.conftest import SHIPPED
+from tests.run.devices.rig import Rig, pushed
 
 STEPS = 2  # of an int8 output between two sets of kernels
 FLOAT_NOISE = 1e-4
@@ -35,10 +33,7 @@ def test_the_phone_is_one(arm_phone: Virtual) -> None:
 
 def test_every_output_of_the_arm_kernels(arm_phone: Virtual, arm_pi: Virtual, rig: Rig) -> None:
     """Phone and Pi at once, 55 images x 3 variants: this machine's verdicts, outputs within two steps, no time."""
-    limits = policy.load(FEW_IMAGES_POLICY)
-    devices = [uri.device(arm_phone.start()), uri.device(arm_pi.start())]
-    done = on_devices.run(devices, rig.subject, silent, plan=PLAN, limits=limits)
-    for one in done:
+    for one in rig.check_all(arm_phone.start(), arm_pi.start()):
         assert one.run, one.problem
         record = one.run.record
         assert record.device.emulated
@@ -55,17 +50,15 @@ def test_every_output_of_the_arm_kernels(arm_phone: Virtual, arm_pi: Virtual, ri
             elif there.variant == "float32":
                 assert there.host.max_difference <= FLOAT_NOISE
         assert not record.arrays.latency_runs()
-    (again,) = on_devices.run([uri.device(arm_phone.start())], rig.subject, silent, plan=PLAN, limits=limits)
+    again = rig.check(arm_phone.start())
     assert again.run
     assert set(pushed(again.run.record)) == {"plan"}
 
 
 def test_the_shipped_model_on_the_phone(arm_phone: Virtual, shipped_variants: Path, images: Path) -> None:
     """ResNet-164 in int8, 55 images: verdict and answers of the ARM kernels are this machine's."""
-    limits = policy.load(None)
-    subject = pipeline.prepare(shipped_variants, SHIPPED, images, quiet_step, silent, kinds=("int8",), limits=limits)
-    devices = [Local(), uri.device(arm_phone.start())]
-    here, there = on_devices.run(devices, subject, silent, plan=None, limits=limits)
+    rig = Rig(shipped_variants, SHIPPED, images, kinds=("int8",), limits=policy.load(), plan=None)
+    here, there = rig.check_all("local", arm_phone.start())
     assert here.run
     assert there.run, there.problem
     for ours, theirs in zip(here.run.record.cells, there.run.record.cells, strict=True):

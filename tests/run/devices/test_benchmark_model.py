@@ -177,9 +177,8 @@ def test_a_check_records_what_it_measured(rig: Rig, tmp_path: Path, capsys: pyte
     """`harness check --benchmark-model`: in the record's device, and a line for a person."""
     binary = stand_in(tmp_path, TFLITE)
     binary.write_text(binary.read_text().replace("== '2'", "== '1'"))
-    subject = rig.subject
-    words = ["check", "--models", str(subject.models), "--reference", subject.reference_model]
-    words += ["--data", subject.data_folder, "--json", str(tmp_path / "c.json"), "--variants", "int8", "--no-latency"]
+    words = ["check", "--models", str(rig.models), "--reference", str(rig.model)]
+    words += ["--data", str(rig.images), "--json", str(tmp_path / "c.json"), "--variants", "int8", "--no-latency"]
     words += ["--policy", str(FEW_IMAGES_POLICY)]
     main([*words, "--benchmark-model", str(binary), "--benchmark-flag=--use_gpu=true"])
     figures = (record.read(tmp_path / "c.json").device.benchmark_model or {})["int8"]

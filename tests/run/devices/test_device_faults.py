@@ -33,9 +33,8 @@ from tests.run.devices.rig import Cable, Rig, at, harness_folder, pushed, reason
 
 
 def arguments(rig: Rig, address: str, record: Path, *more: str) -> list[str]:
-    subject = rig.subject
-    words = ["check", "--models", str(subject.models), "--reference", subject.reference_model]
-    words += ["--data", subject.data_folder, "--policy", str(FEW_IMAGES_POLICY), "--json", str(record)]
+    words = ["check", "--models", str(rig.models), "--reference", str(rig.model)]
+    words += ["--data", str(rig.images), "--policy", str(FEW_IMAGES_POLICY), "--json", str(record)]
     return [*words, "--device", address, *more]
 
 
@@ -280,7 +279,7 @@ def test_adbd_is_killed_and_comes_back(rig: Rig, phone: Virtual) -> None:
 def test_a_byte_of_a_pushed_file_is_flipped(times: int, whole: bool, rig: Rig, phone: Virtual, cable: Cable) -> None:
     """It is sent again; where it never arrives whole, that is said, and nothing is run."""
     clean(phone)
-    content = (rig.subject.models / "int8.tflite").read_bytes()
+    content = (rig.models / "int8.tflite").read_bytes()
     cable.damage, cable.damage_times = content[5000:5024], times
     done = rig.check(address(cable))
     if whole:
@@ -331,7 +330,7 @@ def test_a_stale_model_of_the_same_size(rig: Rig, phone: Virtual) -> None:
     """It is told by its hash, sent again, and the answers are the right model's."""
     address = phone.start()
     rig.same(rig.check(address))
-    digest = rig.subject.variants["int8"].sha256
+    digest = rig.subject().variants["int8"].sha256
     there = harness_folder(phone) / "files" / digest
     stale = bytearray(there.read_bytes())
     stale[len(stale) // 2] ^= 0xFF
@@ -343,7 +342,7 @@ def test_a_stale_model_of_the_same_size(rig: Rig, phone: Virtual) -> None:
 def test_a_file_changed_between_push_and_run(rig: Rig, phone: Virtual) -> None:
     """The worker reads no file that is not the job's: INCONCLUSIVE, not FAIL, and the next run mends it."""
     address = phone.start()
-    there = harness_folder(phone) / "files" / rig.subject.variants["int8"].sha256
+    there = harness_folder(phone) / "files" / rig.subject().variants["int8"].sha256
     rig.same(rig.check(address))
 
     def change() -> None:
@@ -447,7 +446,7 @@ def test_a_model_that_does_not_run_or_answers_nan(
     fault: str, rig: Rig, phone: Virtual, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """That variant FAILs, exit code 1; the others are judged."""
-    models = Path(shutil.copytree(rig.subject.models, tmp_path / "models"))
+    models = Path(shutil.copytree(rig.models, tmp_path / "models"))
     content = bytearray((models / "float32.tflite").read_bytes())
     if fault == "refused":
         content = content[:-5000]
@@ -478,7 +477,7 @@ def rig_bias(rig: Rig) -> bytes:
     """The dense layer's first weights as the float32 file holds them."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(rig.subject.models / "float32.tflite"))
+    interpreter = Interpreter(str(rig.models / "float32.tflite"))
     interpreter.allocate_tensors()
     for detail in interpreter.get_tensor_details():
         if tuple(detail["shape"]) in ((11, 64), (11, 256)):

@@ -21,9 +21,8 @@ from tests.run.devices.rig import Rig
 def packed(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rig's check in one file."""
     path = tmp_path_factory.mktemp("packed") / "job.zip"
-    subject = rig.subject
-    words = ["device", "pack", str(path), "--models", str(subject.models), "--reference", subject.reference_model]
-    assert main([*words, "--data", subject.data_folder, "--policy", str(FEW_IMAGES_POLICY)]) == 0
+    words = ["device", "pack", str(path), "--models", str(rig.models), "--reference", str(rig.model)]
+    assert main([*words, "--data", str(rig.images), "--policy", str(FEW_IMAGES_POLICY)]) == 0
     return path
 
 

@@ -13,22 +13,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.check import pipeline as whole
+from harness.check import references, subject
 from harness.check.engine import Dispatcher, LocalEngine, Lost
 from harness.check.shard_task import RefusedError, ShardAnswer, ShardJob, run_shard
 from harness.cli import main
 from harness.core.cell import Cell
 from harness.core.errors import SetupError
 from harness.core.outcome import Outcome
-from harness.images.shards import Shard
+from harness.images import dataset
 from harness.judge import policy, predictions
 from harness.records import arrays, record, sharded_arrays
 from harness.records.arrays import RecordArrays
 from harness.records.rejudge import rejudge
 from harness.run import execute, job
+from harness.run.devices.base import DeviceRecord
 from harness.run.devices.local import Local
 from harness.run.execute import Outputs
-from tests.cluster.conftest import Check, figures
+from tests.check.rig import Check, figures
 from tests.conftest import DIGITS, FEW_IMAGES_POLICY, quiet_step, refusal
 
 LOCAL = ["local"]
@@ -45,31 +46,40 @@ def done(check: Check, tmp_path: Path) -> Path:
 
 
 def test_shards_give_the_verdict_of_the_whole(check: Check, done: Path, tmp_path: Path) -> None:
-    """The record's JSON is that of a check that holds all images at once, byte for byte, whatever the shards' size."""
+    """Figures are those of all images judged at once, whatever the shards' size."""
     limits = policy.load(FEW_IMAGES_POLICY)
-    subject = whole.prepare(check.models, check.model, check.data, quiet_step, lambda *_: None, limits=limits)
-    with Local() as device:
-        written = job.write(tmp_path, subject.contents, subject.data, None, job.ALL_CORES)
-        outputs = execute.run(written, lambda *_: None, device)
-    data = subject.data
-    whole_set = (
+    what = subject.load(check.models, check.model, limits)
+    data = dataset.load(check.data, what.spec)
+    outputs = execute.run(job.write(tmp_path, what.contents, data, None, job.ALL_CORES), lambda *_: None, Local())
+    expected = references.obtain(check.model, data, check.models, quiet_step)
+    whole = (
         arrays.image_arrays(data.names, data.labels, data.input_means())
         | arrays.class_arrays(data.spec.class_names)
-        | arrays.reference_arrays(subject.expected.outputs, subject.expected.folded)
+        | arrays.reference_arrays(expected.outputs, expected.folded)
     )
-    for kind, variant in subject.variants.items():
-        whole_set |= arrays.answer_arrays(Cell(kind), outputs.results[kind].arrays, variant.input)
-    expected = RecordArrays(whole_set).predictions()
+    for kind, variant in what.variants.items():
+        whole |= arrays.answer_arrays(Cell(kind), outputs.results[kind].arrays, variant.input)
+    answers = RecordArrays(whole).predictions()
+    judged = {cell: predictions.judge(cell, answers, limits) for cell in answers.cells}
     stored = json.loads(done.read_text())
-    assert stored["data"]["sha256"] == subject.data.sha256
+    assert stored["data"]["sha256"] == data.sha256
     assert [one["images"] for one in stored["shards"]] == [28, 28, 28, 26]
-    judged = {cell: predictions.judge(cell, expected, limits) for cell in expected.cells}
-    assert {row.cell: row.parity for row in rejudge(done).cells} == {cell: j.parity for cell, j in judged.items()}
-    with LocalEngine(LOCAL) as engine:
-        other = check.run(engine, LOCAL, tmp_path / "other.json", 77)
-    assert figures(whole.CheckedRun(rejudge(done), False)) == figures(other)
-    for row in other.record.cells:
+    for row in rejudge(done).cells:
         assert (row.parity, row.stages) == (judged[row.cell].parity, judged[row.cell].stages)
+
+
+def test_a_small_set_is_one_shard_in_memory(check: Check, done: Path, tmp_path: Path) -> None:
+    """Record and arrays are those of the same set in several shards, byte for byte; nothing lies beside the record."""
+    path = tmp_path / "alone" / "check.json"
+    with LocalEngine(LOCAL) as engine:
+        small = check.run(engine, LOCAL, path, 110).record
+    assert sorted(file.name for file in record.write(small, path).parent.iterdir()) == ["check.json", "check.npz"]
+    assert figures(small) == figures(rejudge(done)) == figures(rejudge(path))
+    several, one = record.read(done).arrays.stored, record.read(path).arrays.stored
+    assert set(several) == set(one)
+    for name, array in one.items():
+        assert np.array_equal(several[name], array), name
+    assert not path.with_suffix(".shards").exists()
 
 
 def test_evidence_is_written_shard_by_shard(done: Path) -> None:
@@ -95,10 +105,10 @@ def test_what_is_finished_is_not_done_again(check: Check, done: Path) -> None:
     content = dict(np.load(folder / "000003.npz"))
     np.savez(folder / "000003.npz", **content | {"key": np.array("of something else")})
     with LocalEngine(LOCAL) as engine:
-        again = check.run(engine, LOCAL, done, SIZE)
+        again = check.run(engine, LOCAL, done, SIZE).record
     after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert [name for name in sorted(after) if before[name] != after[name]] == ["000001.npz", "000003.npz"]
-    assert figures(again) == figures(whole.CheckedRun(rejudge(done), False))
+    assert figures(again) == figures(rejudge(done))
 
 
 def test_bad_images_are_refused_or_counted(check: Check, tmp_path: Path) -> None:
@@ -120,18 +130,16 @@ def test_the_command_takes_shards_and_tables(check: Check, tmp_path: Path, capsy
     """`--shards`, with latency of the first; a number that is none is refused."""
     base = ["check", "--models", str(check.models), "--reference", str(check.model), "--data", str(check.data)]
     base += ["--json", str(tmp_path / "c.json"), "--policy", str(FEW_IMAGES_POLICY), "--variants", "int8"]
-    assert "expected at least 1" in refusal(capsys, main([*base, "--shards", "0"]))
+    assert "at least 1" in refusal(capsys, main([*base, "--shards", "0"]))
     assert main([*base, "--shards", "4"]) in (0, 1, 3)
     stored = json.loads((tmp_path / "c.json").read_text())
     assert stored["cells"][0]["latency"]["median"] > 0
     assert len(stored["shards"]) == 4
 
 
-EMPTY = ShardAnswer(np.empty(0, np.int64), (), np.empty((0, 32), np.uint8), np.empty(0), Outputs({}, {}, False), None)
-
-
 def jobs(count: int) -> Iterator[ShardJob]:
-    return (ShardJob(Shard(number, (), (), ()), DIGITS, {}) for number in range(count))
+    data = dataset.build(np.empty((0, *DIGITS.shape), np.uint8), [], [], DIGITS)
+    return (ShardJob(number, count, data, {}) for number in range(count))
 
 
 class Flaky(LocalEngine):
@@ -145,7 +153,7 @@ class Flaky(LocalEngine):
         def answer() -> ShardAnswer:
             if device in self._dead:
                 raise OSError("no cable")
-            return EMPTY
+            return ShardAnswer(Outputs({}, {}, False), DeviceRecord(device, device, "x86_64", "Linux"))
 
         return self._executors[device].submit(answer)
 
@@ -155,7 +163,7 @@ def test_every_job_is_answered_once_or_lost(dead: tuple[str, ...], lost: int) ->
     """A device that fails again and again is given up, its jobs go to the other; without any, each is lost once."""
     with Flaky(*dead) as engine:
         ended = list(Dispatcher(engine, ["ssh://a", "ssh://b"], jobs(20)))
-    assert sorted(job.shard.number for job, _ in ended) == list(range(20))
+    assert sorted(job.number for job, _ in ended) == list(range(20))
     assert sum(isinstance(answer, Lost) for _, answer in ended) == lost
     assert all("no cable" in answer.why for _, answer in ended if isinstance(answer, Lost))
 
@@ -193,8 +201,12 @@ def test_a_variant_that_crashes_fails_alone(check: Check, tmp_path: Path) -> Non
     assert by_kind["float32"].verdict.outcome is Outcome.PASS
 
 
-def test_a_shard_is_told_apart_by_its_content() -> None:
-    """Another byte, label or name is another shard."""
-    one = Shard(0, ("a",), (1,), (b"x",))
-    others = (Shard(0, ("b",), (1,), (b"x",)), Shard(0, ("a",), (2,), (b"x",)), Shard(0, ("a",), (1,), (b"y",)))
-    assert len({one.sha256, *(other.sha256 for other in others)}) == 4
+def test_a_shard_is_known_by_its_content(check: Check, done: Path, tmp_path: Path) -> None:
+    """Another image under the same name is answered again; one bad file more is, too."""
+    changed = replace(check, data=Path(shutil.copytree(check.data, tmp_path / "images")))
+    shutil.copy(check.data / "1_2.jpg", changed.data / "1_1.jpg")
+    folder = sharded_arrays.folder_of(done)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with LocalEngine(LOCAL) as engine:
+        changed.run(engine, LOCAL, done, SIZE)
+    assert [path.name for path in sorted(folder.iterdir()) if before[path.name] != path.read_bytes()] == ["000000.npz"]

@@ -1,0 +1,148 @@
+"""From evidence to the record: shards counted one after the other, the sums judged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.artifacts import reference
+from harness.check.evidence import Answered
+from harness.check.subject import Subject
+from harness.core import shapes
+from harness.core.cell import Cell
+from harness.core.errors import SetupError
+from harness.core.npz import Array
+from harness.core.outcome import Outcome, Verdict
+from harness.images import dataset
+from harness.images.shards import Source
+from harness.judge import agreement, predictions
+from harness.judge.predictions import Counted, Judged
+from harness.records.arrays import RecordArrays
+from harness.records.record import CellRecord, Data, Failure, Model, Record
+from harness.records.rejudge import judge_latency
+from harness.records.sharded_arrays import DIGESTS, GREY, HASHES, SKIPPED, SOURCE
+from harness.run.devices import benchmark_model
+from harness.timing import verdict
+from harness.timing.figures import Latency, Ratio
+
+
+class Total:
+    """All shards' evidence added up, in order. answered: the devices that answered, alike ones once."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.images = 0
+        self.answered: list[Answered] = []
+        self._counted: dict[Cell, Counted] = {}
+        self._wrong: dict[Cell, str] = {}
+        self._digest = hashlib.sha256()
+        self._hashes: list[npt.NDArray[np.uint64]] = []
+        self._grey = 0
+        self._skipped: list[str] = []
+
+    def add(self, part: Mapping[str, Array]) -> int:
+        """One shard's evidence. The number of its images."""
+        self._skipped += part[SKIPPED].tolist()
+        self._digest.update(part[DIGESTS].tobytes())
+        self._hashes.append(part[HASHES])
+        self._grey += int(part[GREY])
+        if SOURCE not in part:  # no image of it can be used
+            return 0
+        answered = shapes.decode(str(part[SOURCE]), Answered, "a shard's evidence")
+        if answered.make not in [known.make for known in self.answered]:
+            self.answered.append(answered)
+        answers = RecordArrays(part).predictions()
+        for cell in answers.cells:
+            try:
+                counted = predictions.count(cell, answers, self.subject.limits, self.images)
+                self._counted[cell] = self._counted[cell] + counted if cell in self._counted else counted
+            except ValueError as error:
+                self._wrong.setdefault(cell, str(error))
+        self.images += len(answers.labels)
+        return len(answers.labels)
+
+    def judge(
+        self, arrays: RecordArrays, source: Source, started: str, failures: Sequence[Failure], incomplete: str
+    ) -> Record:
+        """The record. incomplete: why some images were not answered."""
+        if len(self.answered) > 1:
+            makes = "; ".join(answered.make for answered in self.answered)
+            incomplete = incomplete or f"answered by devices that are not alike: {makes}"
+        subject, first = self.subject, self.answered[0]
+        plan = None if first.device.emulated else subject.plan
+        runs = arrays.latency_runs()
+        times = verdict.figures(runs)
+        cells = tuple(self._cell(cell, times, failures, incomplete) for cell in subject.cells)
+        failures, changes = self._changes(times, failures)
+        names = [cell.name for cell in cells]
+        timing = judge_latency(runs, times, subject.limits, first.machine, first.device, plan, failures, changes, names)
+        digest = self._digest.hexdigest()  # the reference of each shard is keyed by the shard's own
+        return Record(
+            outcome=verdict.overall([cell.verdict for cell in cells], timing),
+            cells=cells,
+            model=Model(subject.model, subject.model_sha256, subject.spec),
+            data=Data(str(source.path), digest, digest, self.images, (*source.bad, *self._skipped), incomplete),
+            policy=subject.limits,
+            machine=first.machine,
+            plan=plan,
+            started=started,
+            notes=tuple(self._notes(cells, failures, source)),
+            failures=tuple(failures),
+            arrays=arrays,
+            timing=timing,
+            device=first.device,
+        )
+
+    def _cell(
+        self, cell: Cell, times: Mapping[str, Latency], failures: Iterable[Failure], incomplete: str
+    ) -> CellRecord:
+        """A cell whose worker crashed FAILs; one that did not answer every image is INCONCLUSIVE at best."""
+        failed = next((failure.verdict for failure in failures if failure.task == str(cell)), None)
+        if failed:
+            judged = Judged(failed)
+        elif cell in self._wrong:
+            judged = Judged(Verdict(Outcome.FAIL, (self._wrong[cell],)))
+        else:
+            judged = predictions.conclude(cell, self._counted[cell], self.subject.limits, self.subject.spec.class_names)
+            judged = predictions.not_passed(judged, incomplete)
+        variant = self.subject.variants[cell.variant]
+        return CellRecord(
+            variant=cell.variant,
+            accelerator=cell.accelerator,
+            sha256=variant.sha256,
+            size_bytes=variant.size_bytes,
+            latency=times.get(str(cell)),
+            ran=self.answered[0].ran.get(str(cell)),
+            **vars(judged),
+        )
+
+    def _changes(
+        self, times: Mapping[str, Latency], failures: Sequence[Failure]
+    ) -> tuple[Sequence[Failure], tuple[Ratio, ...]]:
+        """Times beside the baseline's, and where they cannot be compared, one failure more."""
+        subject = self.subject
+        if not (subject.baseline and subject.plan and times):
+            return failures, ()
+        try:
+            subject.baseline.check(self.answered[0].machine, subject.plan.threads)
+        except SetupError as error:
+            return (*failures, Failure("latency", "baseline", Outcome.INCONCLUSIVE, (str(error),))), ()
+        return failures, subject.baseline.changes(times)
+
+    def _notes(self, cells: Iterable[CellRecord], failures: Iterable[Failure], source: Source) -> Iterator[str]:
+        yield from dataset.notes(np.concatenate(self._hashes), self._grey, source.left_out)
+        for failure in failures:
+            if failure.kind == "latency":
+                yield from (f"latency was not measured: {reason}" for reason in failure.reasons)
+        if parity := next((cell.parity for cell in cells if cell.parity), None):
+            most_frequent = max(part.images for part in parity.classes) / parity.images
+            yield from reference.doubts(parity.reference_accuracy, most_frequent)
+        device = self.answered[0].device
+        if device.emulated:
+            yield f"{device.name} is emulated: it answers as its processor would, and nothing of its speed is measured"
+        yield from (agreement.sentence(cell.name, cell.host, device.name) for cell in cells if cell.host)
+        medians = {cell.name: cell.latency.median for cell in cells if cell.latency}
+        yield from benchmark_model.notes(device.benchmark_model or {}, medians)
