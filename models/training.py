@@ -220,7 +220,7 @@ def _hard_examples(settings: TrainConfig, training: Dataset) -> Indices | None:
     except (OSError, ValueError, KeyError):
         pass  # none yet, or damaged: ask again
     with terminal.Bars() as bars:
-        outputs, _ = classifier.ask(judge, replace(training, spec=judge.spec), bars)
+        outputs, _ = classifier.infer(judge, replace(training, spec=judge.spec), bars)
     found = unsure(outputs, training)
     print(f"{settings.hard_by}: unsure of {len(found)} of {len(training)} training images", flush=True)
     record = {"asked": asked, "unsure": [training.names[index] for index in found]}

@@ -1,4 +1,4 @@
-"""One .keras or .tflite file: what it takes and gives, and its answers. A .tflite file needs no TensorFlow."""
+"""One .keras or .tflite file: its inputs, its classes and its outputs. A .tflite file needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TFLITE_MARK = slice(4, 8), b"TFL3"
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model's file, read. imports: modules that register a Keras model's own layers."""
+    """The content of a model's file. imports: modules that register a Keras model's own layers."""
 
     path: Path
     content: bytes
@@ -44,35 +44,35 @@ class Classifier:
 
 
 def open_model(path: Path, store: Path, *, config: Path | None = None, imports: Sequence[str] = ()) -> Classifier:
-    """A model's file and its spec: by the config named or beside it, else by what was stored when it was converted.
+    """Read a model's file and its spec: from its config, else from what was stored when it was converted.
 
-    store: the folder that may know a Keras model: its variants' manifest, or its reference outputs.
-    Raises SetupError: no such model, or none of images; a config that does not fit it.
+    store: the folder whose manifest or reference outputs may describe a Keras model. config: if not beside the model.
+    Raises SetupError: no such model, a model that takes no images, or a config that does not fit it.
     """
     content = _read(path)
     sha256 = files.sha256(content)
-    told = spec.config_of(path, config)
+    configured = spec.config_of(path, config)
     known = _variant(sha256, path.parent) if path.suffix == TFLITE else _known(sha256, store)
-    if known and not told:
+    if known and not configured:
         return Classifier(path, content, sha256, known, tuple(imports))
     if known:
         ends = known.ends
     else:
         runtime = "ai_edge_litert.interpreter" if path.suffix == TFLITE else "tensorflow"
-        with KerasProcess(preload=runtime) as apart:  # TensorFlow, or a damaged file that crashes the interpreter
+        with KerasProcess(preload=runtime) as process:  # a damaged file may crash it
             if path.suffix == TFLITE:
-                ends = _ends_of(path, apart, content)
+                ends = _ends_of(path, process, content)
             else:
-                ends = apart.call(keras_model.ends, path, tuple(imports))
-    return Classifier(path, content, sha256, spec.combine(ends, told, path), tuple(imports))
+                ends = process.call(keras_model.ends, path, tuple(imports))
+    return Classifier(path, content, sha256, spec.combine(ends, configured, path), tuple(imports))
 
 
-def ask(
+def infer(
     model: Classifier, data: Dataset, progress: Progress = lambda task, done, total: None
 ) -> tuple[npt.NDArray[np.floating], str]:
-    """The outputs [N, classes] as real numbers, logits as probabilities; and what computed them.
+    """Outputs [N, classes] as real numbers, logits turned into probabilities, and the name of the runtime.
 
-    Raises SetupError where the model does not run, or answers NaN.
+    Raises SetupError if the model does not run or gives NaN.
     """
     if model.is_keras:
         with KerasProcess() as keras:
@@ -82,7 +82,7 @@ def ask(
         outputs, runtime = _run(model, data, progress)
     if broken := int((~np.isfinite(outputs)).any(axis=1).sum()):
         raise SetupError(
-            f"{model.path}: NaN or infinite outputs on {broken} of {len(outputs)} images; expected an answer to each"
+            f"{model.path}: NaN or infinite outputs on {broken} of {len(outputs)} images; expected finite numbers"
         )
     if are_logits(outputs):
         outputs = softmax(outputs)
@@ -105,7 +105,7 @@ def _read(model: Path) -> bytes:
 
 
 def _known(sha256: str, store: Path) -> ModelSpec | None:
-    """What a folder's manifest or references say of a Keras model."""
+    """A Keras model's spec by a folder's manifest or references. None if they do not know the model."""
     for variant in _manifest(store):
         if variant.source_sha256 == sha256:
             return variant.spec
@@ -116,7 +116,7 @@ def _known(sha256: str, store: Path) -> ModelSpec | None:
 
 
 def _variant(sha256: str, folder: Path) -> ModelSpec | None:
-    """What the manifest beside a .tflite file says of it."""
+    """A .tflite file's spec by the manifest beside it. None if there is none."""
     return next((variant.spec for variant in _manifest(folder) if variant.sha256 == sha256), None)
 
 
@@ -127,31 +127,31 @@ def _manifest(folder: Path) -> list[manifest.Variant]:
         return []
 
 
-def _ends_of(path: Path, apart: KerasProcess, content: bytes) -> Ends:
-    """What a .tflite file says of its images and classes."""
+def _ends_of(path: Path, process: KerasProcess, content: bytes) -> Ends:
+    """The signature of a .tflite file: its images and classes."""
     try:
-        taken, given = apart.call(_shapes, content)
+        inputs, outputs = process.call(_shapes, content)
     except SetupError as error:
-        raise SetupError(f"{path}: does not run ({error}); expected a whole .tflite file: convert again") from error
-    if len(taken) != 1 or len(given) != 1 or len(taken[0]) != 4 or len(given[0]) != 2:
-        raise SetupError(f"{path}: maps {taken} to {given}; expected [1, height, width, channels] to [1, classes]")
-    _, height, width, channels = taken[0]
-    return Ends((height, width), channels, given[0][1])
+        raise SetupError(f"{path}: does not run ({error}); expected a whole .tflite file, convert again") from error
+    if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0]) != 4 or len(outputs[0]) != 2:
+        raise SetupError(f"{path}: maps {inputs} to {outputs}; expected [1, height, width, channels] to [1, classes]")
+    _, height, width, channels = inputs[0]
+    return Ends((height, width), channels, outputs[0][1])
 
 
 def _shapes(content: bytes) -> tuple[list[list[int]], list[list[int]]]:
-    """Of a .tflite file's inputs and outputs, as the interpreter reads them."""
+    """The shapes of a .tflite file's inputs and outputs, as the interpreter reads them."""
     from harness.run import worker
 
     runtime, _ = worker.find_runtime()
     interpreter = runtime.Interpreter(model_content=content)
-    ends = interpreter.get_input_details(), interpreter.get_output_details()
-    taken, given = ([[int(size) for size in one["shape"]] for one in end] for end in ends)
-    return taken, given
+    details = interpreter.get_input_details(), interpreter.get_output_details()
+    inputs, outputs = ([[int(size) for size in tensor["shape"]] for tensor in side] for side in details)
+    return inputs, outputs
 
 
 def _run(model: Classifier, data: Dataset, progress: Progress) -> tuple[npt.NDArray[np.floating], str]:
-    """The real outputs of a .tflite file and its runtime, from a process of its own: a damaged file may crash it."""
+    """A .tflite file's real outputs and its runtime, from a process of its own, which a damaged file may crash."""
     with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
         written = job.write_answers(Path(folder), model.content, data, job.ALL_CORES)
         ended = local.run(written, lambda task, done, total: progress(model.path.name, done, total))

@@ -1,4 +1,4 @@
-"""What on this machine would disturb latency, worst first, each with what to do about it."""
+"""What on this machine would disturb latency, the worst first, and what to do about it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WATCHED_S = 1.0
 BUSY = 0.05  # of the cores' time
 STOLEN = 0.01  # of the cores' time
 HOT_C = 75.0
-LEAST_MEMORY_BYTES = 300e6
+MIN_MEMORY_BYTES = 300e6
 PI_BITS = {
     0: "under-voltage now",
     1: "frequency capped now",
@@ -30,7 +30,7 @@ PI_BITS = {
 
 @dataclass(frozen=True)
 class Advice:
-    """Something seen, and what to do; no `todo`: it cannot be changed here, but should be known."""
+    """An observation and what to do about it. todo: empty if it cannot be changed here but should be known."""
 
     seen: str
     todo: str = ""
@@ -44,13 +44,13 @@ def examine(root: Path = Path("/"), watched_s: float = WATCHED_S) -> list[Advice
     time.sleep(watched_s)
     change = dict(zip(STATE, (after - first for after, first in zip(gauges.read(), before, strict=True)), strict=True))
     now = dict(zip(STATE, gauges.read(), strict=True))
-    found = [*_power(root, now), *_company(root, change), *_frequency(root), *_memory(root), *_unseen(root, now)]
-    return sorted(found, key=lambda advice: not advice.todo)
+    advice = [*_power(root, now), *_load(root, change), *_frequency(root), *_memory(root), *_unavailable(root, now)]
+    return sorted(advice, key=lambda item: not item.todo)
 
 
 def outcome(advice: Sequence[Advice]) -> Outcome:
     """INCONCLUSIVE if something should be changed before latency is measured."""
-    return Outcome.INCONCLUSIVE if any(one.todo for one in advice) else Outcome.PASS
+    return Outcome.INCONCLUSIVE if any(item.todo for item in advice) else Outcome.PASS
 
 
 def _power(root: Path, now: dict[str, float]) -> Iterator[Advice]:
@@ -70,7 +70,7 @@ def _power(root: Path, now: dict[str, float]) -> Iterator[Advice]:
             yield Advice("running on battery", "plug it in")
 
 
-def _company(root: Path, change: dict[str, float]) -> Iterator[Advice]:
+def _load(root: Path, change: dict[str, float]) -> Iterator[Advice]:
     if (busy := change["others_s"] / change["clock_s"]) > BUSY:
         yield Advice(
             f"other programs keep {busy:.0%} of the cores busy",
@@ -102,16 +102,16 @@ def _frequency(root: Path) -> Iterator[Advice]:
 def _memory(root: Path) -> Iterator[Advice]:
     rows = dict(line.split(":", 1) for line in text(root / "proc/meminfo").splitlines() if ":" in line)
     free = number(rows.get("MemAvailable", "").split(" kB")[0]) * 1024
-    if free < LEAST_MEMORY_BYTES:
-        yield Advice(f"{free / 1e6:.0f} MB of memory are left", "stop other programs: swapping would be measured")
+    if free < MIN_MEMORY_BYTES:
+        yield Advice(f"{free / 1e6:.0f} MB of memory are free", "stop other programs, or swapping will be measured")
 
 
-def _unseen(root: Path, now: dict[str, float]) -> Iterator[Advice]:
+def _unavailable(root: Path, now: dict[str, float]) -> Iterator[Advice]:
     names = {"frequency_hz": "frequency", "temperature_c": "temperature", "others_s": "load", "steal_s": "stolen time"}
     if hidden := [name for key, name in names.items() if now[key] != now[key]]:
         where = ", as usual in a virtual machine" if "hypervisor" in text(root / "proc/cpuinfo") else ""
         yield Advice(
-            f"unavailable{where}: {', '.join(hidden)}; what it does shows only in the control and in the intervals"
+            f"unavailable{where}: {', '.join(hidden)}; only the A/A control and the intervals show their effect"
         )
     if hasattr(os, "sched_getaffinity") and (cores := len(os.sched_getaffinity(0))) < (os.cpu_count() or 1):
         yield Advice(f"this process may use {cores} of {os.cpu_count()} cores")

@@ -1,4 +1,4 @@
-"""One model against labelled images: what it answers, how often it is right, and where not."""
+"""One model on labelled images: its predictions, how often they are right, and where they are not."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class EvaluatedClass(Shape):
 
 
 class Miss(Shape):
-    """An image answered wrongly, and the largest output."""
+    """An image predicted wrongly, and the largest output."""
 
     image: str
     truth: str
@@ -73,7 +73,7 @@ class EvaluationFile(Shape, tag_field="schema", tag="harness-evaluation/2"):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """outputs: the model's answers as real numbers [N, classes]. runtime: what computed them."""
+    """outputs: real numbers [N, classes]. runtime: what computed them."""
 
     model: Path
     model_sha256: str
@@ -87,29 +87,29 @@ class Evaluation:
 
     @cached_property
     def answers(self) -> npt.NDArray[np.intp]:
-        """The class answered for each image [N]."""
+        """The class predicted for each image [N]."""
         answers: npt.NDArray[np.intp] = self.outputs.argmax(axis=1)
         return answers
 
     @cached_property
     def confidences(self) -> npt.NDArray[np.floating]:
-        """The largest output for each image [N]: a probability where the model ends in a softmax."""
+        """The largest output for each image [N]: a probability if the model ends in a softmax."""
         largest: npt.NDArray[np.floating] = self.outputs.max(axis=1)
         return largest
 
     @cached_property
     def order(self) -> list[int]:
-        """Every image: misses, most confident first, then right answers, least confident first."""
+        """Every image: misses, the most confident first, then right predictions, the least confident first."""
         right = self.answers == self.data.labels
         return [int(i) for i in np.lexsort((np.where(right, 1, -1) * self.confidences, right))]
 
     @property
     def misses(self) -> list[int]:
-        """The images answered wrongly, most confident first."""
+        """The images predicted wrongly, the most confident first."""
         return self.order[: self.scores.images - self.scores.right]
 
     def name(self, label: int) -> str:
-        """Of a class."""
+        """The name of a class."""
         return self.data.spec.class_names[label]
 
     @property
@@ -150,10 +150,10 @@ def evaluate(
     imports: Sequence[str] = (),
     skip_bad: bool = False,
 ) -> Evaluation:
-    """A .keras or .tflite model on a folder's images; a .tflite file needs no TensorFlow.
+    """Evaluate a .keras or .tflite model on a folder's images; a .tflite file needs no TensorFlow.
 
-    store: where a Keras model's outputs are kept, and found the next time. config: of the model, if not beside it.
-    Raises SetupError: no such model or images, a model that does not run, does not fit the data, or answers NaN.
+    store: the folder that keeps a Keras model's outputs. config: of the model, if it is not beside it.
+    Raises SetupError: no such model or images, or a model that does not run, does not fit the data, or gives NaN.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     opened = classifier.open_model(model, store, config=config, imports=imports)
@@ -162,25 +162,25 @@ def evaluate(
         outputs: npt.NDArray[np.floating] = references.obtain(model, data, store, step, imports).outputs
         runtime = "Keras"
     else:
-        outputs, runtime = classifier.ask(opened, data, progress)
+        outputs, runtime = classifier.infer(opened, data, progress)
     scores = metrics.score(outputs, data.labels, opened.spec.class_names)
     return Evaluation(model, opened.sha256, len(opened.content), folder, data, outputs, scores, runtime, started)
 
 
 def evaluate_all(models: Path, folder: Path, store: Path, **options: Any) -> tuple[list[Evaluation], list[str]]:
-    """A model, or every model below a folder, Keras first; and in one line each, the models that cannot be evaluated.
+    """Evaluate a model, or every model below a folder, Keras first; the others are refused, each in one line.
 
-    Raises SetupError: there is no model, or none can be evaluated.
+    Raises SetupError if there is no model, or none can be evaluated.
     """
-    found = [models]
+    paths = [models]
     if models.is_dir():
-        found = [path for suffix in (KERAS, TFLITE) for path in sorted(models.rglob(f"*{suffix}"))]
+        paths = [path for suffix in (KERAS, TFLITE) for path in sorted(models.rglob(f"*{suffix}"))]
     done, refused = [], []
-    for model in found:
+    for model in paths:
         try:
             done.append(evaluate(model, folder, store, **options))
         except SetupError as error:
             refused.append(str(error))
     if not done:
-        raise SetupError("; ".join(refused) or f"{models}: expected {KERAS} or {TFLITE} models in it; there are none")
+        raise SetupError("; ".join(refused) or f"{models}: expected {KERAS} or {TFLITE} models in it")
     return done, refused

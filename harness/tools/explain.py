@@ -1,6 +1,6 @@
-"""Why a quantized variant answers otherwise: every layer's output beside the float variant's, on the same images.
+"""Why a quantized variant predicts differently: every layer's output beside the float variant's, on the same images.
 
-Both files are run with all tensors kept, without a delegate: layers are paired by name, as quantizers leave names be.
+Both files are run with all tensors kept and without a delegate. Layers are paired by name: quantizers keep names.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from harness.run import worker
 
 Values = npt.NDArray[np.float64]
 
-CLIPPED = 0.01  # of a layer's values: its range is too narrow
-CLIPPING_ERROR = 0.5  # of a layer's squared error: clipping is what spoils it
-UNUSED = 0.1  # of the range is all that the values take: it is too wide
+MAX_CLIPPED = 0.01  # share of a layer's values; with more its range is too narrow
+MAX_CLIPPING_ERROR = 0.5  # share of a layer's squared error; with more clipping is the cause
+MIN_USED = 0.1  # share of the range; with less it is too wide
 NO_ERROR_DB = 200.0  # stands for equal outputs
-BEST_DB = 50.0  # what 8 bits can hold: a better input counts as that, for what is lost after it
+BEST_DB = 50.0  # the most that 8 bits can hold; a better input counts as this much
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Layer:
 
     lost_db: how much lower its signal to noise is than the lowest of its inputs, at most BEST_DB.
     clipped: share of values beyond what the tensor can store. clipping_error: share of the squared error from those.
-    used: the values' extent as a share of what the tensor can store. Those three: none where it is not quantized.
+    used: the values' extent as a share of what the tensor can store. These three: None if it is not quantized.
     """
 
     position: int
@@ -53,7 +53,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Explanation:
-    """layers: in the order of computation. causes: what is likely to be wrong, the likeliest first."""
+    """layers: in the order of computation. causes: in sentences, the most likely first."""
 
     layers: tuple[Layer, ...]
     causes: tuple[str, ...]
@@ -63,13 +63,13 @@ class Explanation:
 
     @property
     def ranked(self) -> tuple[Layer, ...]:
-        """The layers that lose most come first."""
+        """The layers, those that lose most first."""
         return tuple(sorted(self.layers, key=lambda layer: -layer.lost_db))
 
 
 @dataclass
 class _Sums:
-    """What is added up of one tensor, image by image."""
+    """Sums over one tensor's values, image by image."""
 
     signal: float = 0.0
     noise: float = 0.0
@@ -81,11 +81,11 @@ class _Sums:
     low: float = math.inf
     high: float = -math.inf
 
-    def add(self, expected: Values, given: Values, limits: tuple[float, float] | None) -> None:
-        noise = (expected - given) ** 2
+    def add(self, expected: Values, actual: Values, limits: tuple[float, float] | None) -> None:
+        noise = (expected - actual) ** 2
         self.signal += float((expected**2).sum())
-        self.other += float((given**2).sum())
-        self.product += float((expected * given).sum())
+        self.other += float((actual**2).sum())
+        self.product += float((expected * actual).sum())
         self.noise += float(noise.sum())
         self.count += expected.size
         self.low, self.high = min(self.low, float(expected.min())), max(self.high, float(expected.max()))
@@ -125,9 +125,10 @@ def explain(
     class_names: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Explanation:
-    """Compare every layer over float images [N, H, W, C]. class_names: numbers unless given.
+    """Compare every layer over float images [N, H, W, C]. class_names: numbers by default.
 
-    Raises SetupError where the files share no layers."""
+    Raises SetupError if the files share no layers.
+    """
     before, after = KeptTensors(float32), KeptTensors(quantized)
     factors = {name: factor.astype(np.float64) for name, factor in equalize.factors(quantized).items()}
     shared = [op for op in after.operations if (name := after.name(op)) in before.outputs and name in after.outputs]
@@ -141,15 +142,15 @@ def explain(
         entry.add(image.astype(np.float64), after.real(after.entry)[0], after.limits(after.entry))
         for op in shared:
             name = after.name(op)
-            expected, given = before.real(before.outputs[name]), after.real(after.outputs[name])
-            if expected.shape != given.shape:
-                raise SetupError(f"layer {name}: shapes {expected.shape} and {given.shape}; expected one conversion's")
-            sums[name].add(expected * factors.get(name, 1.0), given, after.limits(after.outputs[name]))
+            expected, actual = before.real(before.outputs[name]), after.real(after.outputs[name])
+            if expected.shape != actual.shape:
+                raise SetupError(f"layer {name}: shapes {expected.shape} and {actual.shape}; expected one conversion's")
+            sums[name].add(expected * factors.get(name, 1.0), actual, after.limits(after.outputs[name]))
         answers.append((before.real(before.answer)[0], after.real(after.answer)[0]))
         progress(number + 1, len(images))
     layers = tuple(_layers(after, shared, sums, entry))
-    expected, given = (np.array(side) for side in zip(*answers, strict=True))
-    causes = tuple(_causes(after, layers, entry, expected, given, class_names))
+    expected, actual = (np.array(side) for side in zip(*answers, strict=True))
+    causes = tuple(_causes(after, layers, entry, expected, actual, class_names))
     return Explanation(layers, causes, len(images))
 
 
@@ -199,7 +200,7 @@ class KeptTensors:
         return (values - zero_point) * scale if scale else values
 
     def limits(self, index: int) -> tuple[float, float] | None:
-        """The least and greatest real number that a quantized tensor stores, half a step added; none: float."""
+        """The smallest and largest real number that a quantized tensor stores, and half a step. None if it is float."""
         scale, zero_point = self.tensors[index]["quantization"]
         if not scale:
             return None
@@ -211,21 +212,21 @@ def _layers(after: KeptTensors, shared: list[dict[str, Any]], sums: dict[str, _S
     known = {after.entry: entry.snr_db}
     for position, op in enumerate(shared):
         name, output = after.name(op), int(op["outputs"][0])
-        found, limits = sums[name], after.limits(output)
-        snr_db = found.snr_db
+        total, limits = sums[name], after.limits(output)
+        snr_db = total.snr_db
         inputs = [known[int(i)] for i in op["inputs"] if int(i) in known]
         known[output] = snr_db
-        norm = math.sqrt(found.signal * found.other)
-        extent = max(found.high, 0) - min(found.low, 0)
+        norm = math.sqrt(total.signal * total.other)
+        extent = max(total.high, 0) - min(total.low, 0)
         yield Layer(
             position=position,
             name=name,
             operation=str(op["op_name"]),
             snr_db=snr_db,
             lost_db=min([*inputs, BEST_DB]) - snr_db,
-            cosine=found.product / norm if norm else float(found.signal == found.other),
-            clipped=found.clipped / found.count if limits else None,
-            clipping_error=(found.clipping / found.noise if found.noise else 0.0) if limits else None,
+            cosine=total.product / norm if norm else float(total.signal == total.other),
+            clipped=total.clipped / total.count if limits else None,
+            clipping_error=(total.clipping / total.noise if total.noise else 0.0) if limits else None,
             used=extent / (limits[1] - limits[0]) if limits else None,
         )
 
@@ -235,24 +236,24 @@ def _causes(
     layers: tuple[Layer, ...],
     entry: _Sums,
     expected: Values,
-    given: Values,
+    actual: Values,
     class_names: Sequence[str],
 ) -> Iterator[str]:
-    """The likeliest cause first: what is wrong before the network, in it, behind it."""
+    """The most likely first: causes before the network, in it, and after it."""
     if limits := after.limits(after.entry):
-        off = entry.clipped / entry.count
+        clipped = entry.clipped / entry.count
         used = (entry.high - entry.low) / (limits[1] - limits[0])
-        if off > CLIPPED or used < 0.5:
+        if clipped > MAX_CLIPPED or used < 0.5:
             yield (
                 f"wrong input quantization: it stores {limits[0]:.3g} to {limits[1]:.3g}, the images take "
-                f"{entry.low:.3g} to {entry.high:.3g}, {off:.1%} of the pixels are clipped"
+                f"{entry.low:.3g} to {entry.high:.3g}, {clipped:.1%} of the pixels are clipped"
             )
     narrow = [
         layer
         for layer in layers
-        if layer.operation != "SOFTMAX"  # its range is fixed; the surest answers are a little beyond it
-        and (layer.clipped or 0) > CLIPPED
-        and (layer.clipping_error or 0) > CLIPPING_ERROR
+        if layer.operation != "SOFTMAX"  # its range is fixed; the most confident outputs are a little beyond it
+        and (layer.clipped or 0) > MAX_CLIPPED
+        and (layer.clipping_error or 0) > MAX_CLIPPING_ERROR
         and layer.snr_db < 30
     ]
     if narrow:
@@ -261,25 +262,25 @@ def _causes(
             f"clipping range: {len(narrow)} of {len(layers)} layers store less than the images need; most is lost in "
             f"{short(worst.name)}, {worst.clipped:.1%} of its values clipped; calibrate on images like these"
         )
-    wide = [layer for layer in layers if layer.used is not None and 0 < layer.used < UNUSED]
+    wide = [layer for layer in layers if layer.used is not None and 0 < layer.used < MIN_USED]
     if wide:
         worst = min(wide, key=lambda layer: layer.used or 0)
         yield (
-            f"range too wide: {len(wide)} layers use less than {UNUSED:.0%} of their steps, {short(worst.name)} "
+            f"range too wide: {len(wide)} layers use less than {MIN_USED:.0%} of their steps, {short(worst.name)} "
             f"{worst.used:.1%}; an outlier in the calibration set"
         )
-    dead = sorted(set(expected.argmax(axis=1).tolist()) - set(given.argmax(axis=1).tolist()))
+    dead = sorted(set(expected.argmax(axis=1).tolist()) - set(actual.argmax(axis=1).tolist()))
     if dead:
         names = ", ".join(class_names[label] if class_names else str(label) for label in dead)
-        yield f"dead class: {names} never answered, by the float variant it is"
+        yield f"dead class: {names} is never predicted, but the float variant predicts it"
     integer = [layer for layer in layers if layer.used is not None]
     fallback = [layer for layer in layers if layer.used is None]
     if integer and fallback:
         first = ", ".join(short(layer.name) for layer in fallback[:3])
-        yield f"float fallback: {len(fallback)} of {len(layers)} layers compute in float, {first}: slow, not inexact"
+        yield f"float fallback: {len(fallback)} of {len(layers)} layers compute in float ({first}): slow, not inexact"
 
 
 def short(name: str) -> str:
-    """The first of the names that a converter fused, without the model's."""
+    """The first of the names that a converter joined, without the model's name."""
     first = name.split(";")[0]
     return "/".join(first.split("/")[1:]) or first

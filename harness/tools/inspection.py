@@ -1,4 +1,4 @@
-"""What is in a .tflite: operations, the runtime it needs, what XNNPACK takes of it, and why int8 may be slow."""
+"""A .tflite file: its operations, the runtime it needs, what XNNPACK takes of it, and why int8 may be slow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DELEGATE = "XNNPACK"
 
 @dataclass(frozen=True)
 class Operation:
-    """One kind of operation: how often, and how many of those XNNPACK takes (none: unknown)."""
+    """One kind of operation. delegated: how many of them XNNPACK takes. None if unknown."""
 
     name: str
     types: str  # of the activations read -> written, such as int8 or float32 -> int8
@@ -56,15 +56,15 @@ class Inspection:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     operations: tuple[Operation, ...]
-    parts: int | None  # the delegate's pieces of the graph; none: unknown
+    parts: int | None  # the delegate's pieces of the graph; None if unknown
     oldest_runtime: str | None  # TensorFlow Lite version by op versions
-    oldest_runtime_note: str  # where it comes from, or why there is none
+    oldest_runtime_note: str  # where that comes from, or why it is unknown
     runs: tuple[runtimes.Answers, ...]
-    slow: tuple[str, ...]  # what costs time, if anything
+    slow: tuple[str, ...]  # causes of avoidable slowness
 
 
 def inspect(path: Path, pythons: Sequence[str] = ()) -> Inspection:
-    """Read a file, load it here and in other Pythons' runtimes. Raises SetupError: no .tflite, no LiteRT."""
+    """Read a file; run it here and in other Pythons' runtimes. Raises SetupError: not a .tflite file, or no LiteRT."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -97,25 +97,25 @@ def inspect(path: Path, pythons: Sequence[str] = ()) -> Inspection:
 
 
 def _delegated(content: bytes, count: int) -> tuple[list[bool] | None, int | None]:
-    """For each operation of the main graph whether XNNPACK takes it, and in how many parts it takes them.
+    """Whether XNNPACK takes each operation of the main graph, and in how many parts. None if the file does not run.
 
-    With delegate nodes kept single, each has the outputs of the operation that it replaced.
+    With delegate nodes kept single, each has the outputs of the operation that it replaces.
     """
     from ai_edge_litert.interpreter import Interpreter
 
     try:
         whole, single = (
-            Interpreter(model_content=content, experimental_disable_delegate_node_fusion=apart)
-            for apart in (False, True)
+            Interpreter(model_content=content, experimental_disable_delegate_node_fusion=unfused)
+            for unfused in (False, True)
         )
         whole.allocate_tensors()
         single.allocate_tensors()
         operations = single._get_ops_details()
-        parts = sum(one["op_name"] == "DELEGATE" for one in whole._get_ops_details())
+        parts = sum(node["op_name"] == "DELEGATE" for node in whole._get_ops_details())
     except (RuntimeError, ValueError):
         return None, None
-    taken = {int(i) for one in operations[count:] if one["op_name"] == "DELEGATE" for i in one["outputs"]}
-    return [any(int(i) in taken for i in one["outputs"]) for one in operations[:count]], parts
+    taken = {int(i) for node in operations[count:] if node["op_name"] == "DELEGATE" for i in node["outputs"]}
+    return [any(int(i) in taken for i in node["outputs"]) for node in operations[:count]], parts
 
 
 def _operations(model: Any, taken: list[bool] | None) -> tuple[Operation, ...]:
@@ -134,14 +134,14 @@ def _operations(model: Any, taken: list[bool] | None) -> tuple[Operation, ...]:
 
 
 def _types(model: Any, graph: Any, operator: Any) -> str:
-    """The type of what an operation reads first, or writes where it reads only constants, and of what it writes."""
+    """The types of an operation's first activation and of its output, or of the output alone."""
     read, written = _activations(model, graph, operator), [graph.tensors[i] for i in operator.outputs]
     types = [_type(tensors[0]) for tensors in (read, written) if tensors]
     return " -> ".join(dict.fromkeys(types))
 
 
 def _activations(model: Any, graph: Any, operator: Any) -> list[Any]:
-    """What an operation reads that is no constant."""
+    """The tensors that an operation reads and that are not constant."""
     tensors = [graph.tensors[i] for i in operator.inputs if i != -1]
     return [tensor for tensor in tensors if model.buffers[tensor.buffer].data is None]
 
@@ -184,7 +184,7 @@ def _oldest_runtime(model: Any, content: bytes) -> tuple[str | None, str]:
 
 
 def _run(content: bytes, graph: Any, pythons: Sequence[str]) -> tuple[runtimes.Answers, ...]:
-    """Random inputs in this runtime and in the others."""
+    """The answers to random inputs, in this runtime and in the others."""
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         return ()
     shape = [max(1, int(size)) for size in graph.tensors[graph.inputs[0]].shape]
@@ -193,11 +193,11 @@ def _run(content: bytes, graph: Any, pythons: Sequence[str]) -> tuple[runtimes.A
 
 
 def _slow(model: Any, taken: list[bool] | None, parts: int | None) -> Iterator[str]:
-    """What is seen in the file that may cost a quantized model its speed."""
+    """What may slow a quantized model down."""
     graph = model.subgraphs[0]
     names = [flatbuffer.operation(model, operator) for operator in graph.operators]
     types = [_types(model, graph, operator) for operator in graph.operators]
-    if not any("int8" in one or "int16" in one for one in types):
+    if not any("int8" in kind or "int16" in kind for kind in types):
         return
     each = list(zip(names, types, graph.operators, strict=True))
     left = [f"{name} ({kind})" for (name, kind, _), on in zip(each, taken or [], strict=False) if not on]
@@ -206,10 +206,10 @@ def _slow(model: Any, taken: list[bool] | None, parts: int | None) -> Iterator[s
         yield f"{DELEGATE} leaves {len(left)} of {len(each)} operations to plain kernels: {_counted(left)}{rest}"
     if "int16" in types:
         yield f"int16 activations: {DELEGATE} has no kernels for them"
-    scaling = [one for one in each if one[0] in ("ADD", "MUL", "SUB")]
+    scaling = [row for row in each if row[0] in ("ADD", "MUL", "SUB")]
     constant = [name for name, _, o in scaling if len(_activations(model, graph, o)) < len(o.inputs)]
     if constant:
-        yield f"{_counted(constant)} with a constant, unfolded batch norms perhaps: each requantizes what passes"
+        yield f"{_counted(constant)} with a constant, perhaps unfolded batch norms: each requantizes its input"
     floats = [name for name, kind, _ in each if kind == "float32"]
     if floats:
         yield f"computed in float32: {_counted(floats)}"

@@ -1,4 +1,4 @@
-"""litert-benchmark's latency of a file beside ours, turn by turn."""
+"""Latency by the harness and by litert-benchmark, in turn."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ main()
 
 @dataclass(frozen=True)
 class Turn:
-    """Median seconds of an inference, both measured within seconds of each other."""
+    """Median seconds of an inference, by both, measured within seconds of each other."""
 
     ours: float
     theirs: float
@@ -84,9 +84,9 @@ def variants(
 
 
 def compare(models: Path, variant: Variant, data: Dataset, threads: int, turns: int) -> Iterator[Turn]:
-    """Ours and theirs, now the one first and now the other, in fresh processes on the same cores.
+    """Measure by both, the first changing from turn to turn, in fresh processes on the same cores.
 
-    Raises SetupError where either fails.
+    Raises SetupError if either fails.
     """
     for turn in range(turns):
         if turn % 2:
@@ -123,5 +123,5 @@ def _theirs(path: Path, threads: int) -> float:
         except subprocess.TimeoutExpired as error:
             raise SetupError(f"litert-benchmark: no result within {TIMEOUT_S} s") from error
         except (OSError, ValueError, KeyError) as error:
-            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise SetupError(f"litert-benchmark failed ({last}); expected ai-edge-litert 2.3 with its tools") from error

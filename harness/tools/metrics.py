@@ -1,4 +1,4 @@
-"""How well answers fit labels: accuracy, the confusion matrix, and precision, recall and F1 of each class."""
+"""How well predictions fit labels: accuracy, the confusion matrix, and precision, recall and F1 of each class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.images.spec import numbers
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One class. Shares are 0..1; none where the divisor is 0: nothing of the class was shown, or answered."""
+    """One class. Shares are 0..1; None if the divisor is 0: no image of the class, or no prediction of it."""
 
     name: str
     images: int
@@ -74,7 +74,7 @@ class Scores:
 
 
 def score(outputs: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], class_names: Sequence[str] = ()) -> Scores:
-    """Scores of outputs [N, classes] for labels [N]. class_names: numbers unless given.
+    """Scores of outputs [N, classes] for labels [N]. class_names: numbers by default.
 
     Raises ValueError: no images, numbers that do not pair, a label beyond the classes, NaN or infinite outputs.
     """

@@ -1,4 +1,4 @@
-"""Where a variant's time goes on this machine: by kind of operation and by layer, beside what they cost at least."""
+"""Where a variant's time goes on this machine, by kernel and by layer, and the least that its work could take."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FAMILIES = {  # the graph's operations -> words of the kernels that do them; mat
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel in the order of running. work: of the graph's operation that it does; none where that is not known."""
+    """One kernel, in the order of execution. work: of its operation in the graph. None if that is not known."""
 
     kernel: str
     delegated: bool
@@ -58,15 +58,16 @@ class Profile:
     peak: Peak
 
     def by_kernel(self) -> list[tuple[str, int, float]]:
-        """Name, number and seconds of each kind of kernel, the longest first."""
-        found: dict[str, list[float]] = defaultdict(list)
+        """Name, number and seconds of each kind of kernel, the slowest first."""
+        kernels: dict[str, list[float]] = defaultdict(list)
         for step in self.steps:
-            found[step.kernel].append(step.seconds)
-        return sorted(((name, len(own), sum(own)) for name, own in found.items()), key=lambda row: -row[2])
+            kernels[step.kernel].append(step.seconds)
+        rows = ((name, len(seconds), sum(seconds)) for name, seconds in kernels.items())
+        return sorted(rows, key=lambda row: -row[2])
 
     @property
     def delegated_share(self) -> float:
-        """Of the time."""
+        """The share of time in delegated kernels."""
         return sum(step.seconds for step in self.steps if step.delegated) / self.latency_s
 
     @property
@@ -83,7 +84,7 @@ class Profile:
 
     @property
     def min_s(self) -> float:
-        """What the roofline allows: every operation at the peak of arithmetic or of memory, whichever takes longer."""
+        """The roofline: every operation at the peak of arithmetic or of memory, whichever takes longer."""
         return sum(
             max(work.macs / self.peak_macs_per_s, work.moved_bytes / self.peak.bytes_per_s) for work in self.work
         )
@@ -100,14 +101,13 @@ def variant(models: Path, name: str, folder: Path, images: int, *, skip_bad: boo
 
 
 def measure(path: Path, images: npt.NDArray[np.float32], kind: str) -> Profile:
-    """A .tflite on one thread. Raises SetupError where this machine's runtime has no profiler."""
+    """Profile a .tflite file on one thread. Raises SetupError if the runtime has no profiler, or another one."""
     content = path.read_bytes()
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
         latency_s, prepared = alone.submit(_bare, content, images).result()
         peak = alone.submit(roofline.peak, 1).result()
-    events = _events(path, prepared)
-    steps = [[event for event in run if event[1] in (OPERATOR, DELEGATED)] for run in events]
-    profiled_s = float(np.median([sum(event[3] for event in run if event[:2] == ["Invoke", INVOKE]) for run in events]))
+    runs = _events(path, prepared)
+    steps, profiled_s = operations(runs, path), _profiled_us(runs) / 1e6
     taken = np.sort([[event[3] for event in run] for run in steps], axis=0)
     seconds = taken[: len(taken) * 4 // 5].mean(axis=0)  # whole microseconds: a median would lose more than the mean
     seconds *= latency_s / seconds.sum()
@@ -115,15 +115,31 @@ def measure(path: Path, images: npt.NDArray[np.float32], kind: str) -> Profile:
     known = _matched([event[0] for event in steps[0]], work)
     return Profile(
         steps=tuple(
-            Step(event[0], event[1] == DELEGATED, float(taken), one)
-            for event, taken, one in zip(steps[0], seconds, known, strict=True)
+            Step(event[0], event[1] == DELEGATED, float(taken), operation)
+            for event, taken, operation in zip(steps[0], seconds, known, strict=True)
         ),
         latency_s=latency_s,
-        profiled_s=profiled_s / 1e6,
+        profiled_s=profiled_s,
         work=tuple(work),
         quantized=kind.startswith(("int8", "dynamic")),
         peak=peak,
     )
+
+
+def operations(runs: list[list[Any]], path: Path) -> list[list[Any]]:
+    """The events of operations, run by run. Raises SetupError if they do not add up: the profiler is another one."""
+    steps = [[event for event in run if event[1] in (OPERATOR, DELEGATED)] for run in runs]
+    total = float(np.median([sum(event[3] for event in run) for run in steps]))
+    if not 0.1 < total / _profiled_us(runs) < 1.1:
+        raise SetupError(
+            f"{path}: the profiler's operations do not add up to the inference; expected ai-edge-litert 2.3"
+        )
+    return steps
+
+
+def _profiled_us(runs: list[list[Any]]) -> float:
+    """The median time of an inference."""
+    return float(np.median([sum(event[3] for event in run if event[:2] == ["Invoke", INVOKE]) for run in runs]))
 
 
 def _bare(content: bytes, images: npt.NDArray[np.float32]) -> tuple[float, Any]:
@@ -153,12 +169,12 @@ def _events(path: Path, prepared: Any) -> list[list[Any]]:
 
 
 def _matched(kernels: Sequence[str], work: Sequence[Work]) -> list[Work | None]:
-    """Which operation of the graph each kernel does: by order within a family, where both have as many."""
-    found: list[Work | None] = [None] * len(kernels)
+    """The operation of each kernel, by order within a family. None if the numbers differ."""
+    matched: list[Work | None] = [None] * len(kernels)
     for operations, words in FAMILIES.items():
         places = [place for place, name in enumerate(kernels) if name.startswith(words)]
-        own = [one for one in work if one.operation in operations]
-        if len(places) == len(own):
-            for place, one in zip(places, own, strict=True):
-                found[place] = one
-    return found
+        family = [operation for operation in work if operation.operation in operations]
+        if len(places) == len(family):
+            for place, operation in zip(places, family, strict=True):
+                matched[place] = operation
+    return matched

@@ -1,4 +1,4 @@
-"""What a model answers to pictures: no truth, no judgement."""
+"""A model's predictions for images whose class is not known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.images import dataset
 from harness.tools import classifier
 from harness.tools.classifier import Classifier
 
-UNKNOWN = -1  # the label of an image whose class nobody said
+UNKNOWN = -1  # the label of an image whose class is not known
 
 
 class PredictingModel(Shape):
@@ -30,7 +30,7 @@ class ClassConfidence(Shape):
 
 
 class ImagePrediction(Shape):
-    """top: the likeliest classes, as many as were asked for."""
+    """top: the most likely classes, as many as were asked for."""
 
     image: str
     top: tuple[ClassConfidence, ...]
@@ -47,7 +47,7 @@ class PredictionFile(Shape, tag_field="schema", tag="harness-prediction/1"):
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's likeliest classes, (name, confidence), the likeliest first; of equal ones the earlier class."""
+    """One image's most likely classes as (name, confidence), the most likely first; of equal ones the earlier class."""
 
     image: Path
     top: tuple[tuple[str, float], ...]
@@ -91,7 +91,7 @@ def predict(
     if not paths:
         raise SetupError("; ".join(problems[:3]) or "no image in the folders named; expected readable image files")
     data = dataset.build(np.stack(pixels), [UNKNOWN] * len(paths), [str(path) for path in paths], model.spec)
-    outputs, runtime = classifier.ask(model, data, progress)
+    outputs, runtime = classifier.infer(model, data, progress)
     likeliest = np.argsort(-outputs, axis=1, kind="stable")[:, :top]
     names = model.spec.class_names
     images = tuple(

@@ -1,9 +1,9 @@
-"""Times of single operations, by LiteRT's own profiler: its C library has one that its Python classes do not show.
+"""Times of single operations by LiteRT's profiler, which its C library has and its Python classes do not offer.
 
     python -m harness.tools.profiler_process FILE.tflite INPUT.npy RUNS
 
-A process of its own: the library logs to standard error, and a crash in it must not be ours. Prints one JSON list a
-run, of [name, type, index, microseconds]. One thread.
+A process of its own, because the library logs to standard error and may crash. Prints one JSON list per run, of
+[name, type, index, microseconds]. One thread. tests/tools/test_op_profile.py checks the layout against the wheel.
 """
 
 from __future__ import annotations

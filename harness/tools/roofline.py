@@ -1,4 +1,4 @@
-"""What a model's operations cost at least, and how fast this machine does such work at best.
+"""The work of a model's operations, and this machine's peak rates for such work.
 
 The peaks are measured, not read from a data sheet: one large fully connected layer, built here, by the same kernels
 and on as many threads as the model; and a copy far larger than any cache.
@@ -23,7 +23,7 @@ TYPES = {0: np.float32, 1: np.float16, 2: np.int32, 3: np.uint8, 4: np.int64, 9:
 
 @dataclass(frozen=True)
 class Work:
-    """Of one operation of the graph: multiply-accumulates, and bytes of activations and weights read or written."""
+    """One operation's multiply-accumulates, and the bytes of activations and weights that it reads or writes."""
 
     name: str  # of the tensor it gives
     operation: str
@@ -33,7 +33,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Peak:
-    """This machine's best, on some threads."""
+    """This machine's peak rates, on some threads."""
 
     float_macs_per_s: float
     int8_macs_per_s: float
@@ -41,21 +41,21 @@ class Peak:
 
 
 def work(content: bytes) -> list[Work]:
-    """Of every operation in order, for a batch of one."""
+    """The work of every operation in order, for a batch of one."""
     model = flatbuffer.read(content)
     graph = model.subgraphs[0]
-    found = []
+    works = []
     for operator in graph.operators:
         operation = flatbuffer.operation(model, operator)
         used = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index != -1]
-        given = graph.tensors[operator.outputs[0]]
+        written = graph.tensors[operator.outputs[0]]
         macs = 0
         if operation in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             kernel = graph.tensors[operator.inputs[1]].shape
-            macs = _size(given) * int(np.prod(kernel[1:3] if operation == "DEPTHWISE_CONV_2D" else kernel[1:]))
+            macs = _size(written) * int(np.prod(kernel[1:3] if operation == "DEPTHWISE_CONV_2D" else kernel[1:]))
         moved = sum(_size(tensor) * np.dtype(TYPES.get(tensor.type, np.float32)).itemsize for tensor in used)
-        found.append(Work(given.name.decode(), operation, macs, moved))
-    return found
+        works.append(Work(written.name.decode(), operation, macs, moved))
+    return works
 
 
 def _size(tensor: Any) -> int:

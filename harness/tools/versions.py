@@ -1,4 +1,4 @@
-"""What is installed, by the packages' own metadata: nothing is imported for it."""
+"""Installed versions, by the packages' metadata: nothing is imported."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ RUNTIMES = ("ai-edge-litert", "tflite-runtime", "numpy", "scipy")
 MAKERS = ("tensorflow-cpu", "tensorflow", "keras", "litert-quantizer")
 
 
-def of(package: str) -> str | None:
-    """A package's version; none where it is not installed."""
+def installed(package: str) -> str | None:
+    """A package's version. None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -20,10 +20,10 @@ def of(package: str) -> str | None:
 def text() -> str:
     """The harness, Python and the machine, then what runs variants and what makes them."""
     lines = [
-        f"harness {of('tflite-harness') or '(not installed)'}",
+        f"harness {installed('tflite-harness') or '(not installed)'}",
         f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
     ]
     for what, packages in (("runs variants", RUNTIMES), ("makes variants", MAKERS)):
-        found = [f"{package} {number}" for package in packages if (number := of(package))]
-        lines.append(f"{what}: {', '.join(found) or 'nothing installed'}")
+        names = [f"{package} {number}" for package in packages if (number := installed(package))]
+        lines.append(f"{what}: {', '.join(names) or 'nothing installed'}")
     return "\n".join(lines)

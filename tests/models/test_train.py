@@ -360,7 +360,7 @@ def test_a_model_picks_the_hard_images(
     assert kept.read_text() != whole
     assert main([*arguments, "--epochs", "2"]) == 0
     assert kept.read_text() == whole
-    monkeypatch.setattr("harness.tools.classifier.ask", None)
+    monkeypatch.setattr("harness.tools.classifier.infer", None)
     assert main([*arguments, "--epochs", "3"]) == 0
     assert "continuing after epoch 2" in capsys.readouterr().out
 

@@ -200,5 +200,5 @@ def test_a_folder_of_models_is_evaluated_past_a_broken_one(
     assert len(refused) == 1
     assert "broken.tflite" in refused[0]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SetupError, match="there are none"):
+    with pytest.raises(SetupError, match=r"expected .keras or .tflite models in it"):
         evaluate_all(tmp_path / "empty", few_images, tiny_variants)

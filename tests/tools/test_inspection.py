@@ -77,7 +77,7 @@ def test_the_table(tiny_variants: Path, capsys: pytest.CaptureFixture[str]) -> N
     """One row an operation, one line a runtime, size and ends."""
     assert main(["inspect", str(tiny_variants / "int8.tflite")]) == 0
     shown = capsys.readouterr().out
-    for text in ("in XNNPACK", "CONV_2D", "input: int8 [-1, 28, 28, 1]", "ai-edge-litert 2.3.0: runs it", "MB, sha256"):
+    for text in ("in XNNPACK", "CONV_2D", "input: int8 [-1, 28, 28, 1]", "ai-edge-litert 2.3.0: runs it", "KB, sha256"):
         assert text in shown
 
 

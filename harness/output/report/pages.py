@@ -32,7 +32,7 @@ def fill(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": figures.percent, "duration": figures.duration, "size": figures.size}
-    return environment.get_template(template).render(harness_version=versions.of("tflite-harness"), **values)
+    return environment.get_template(template).render(harness_version=versions.installed("tflite-harness"), **values)
 
 
 def picture(draw: Callable[[], Figure], alt: str) -> Markup:
