@@ -104,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
         codes.append(Exit.INTERRUPTED if result.interrupted else OUTCOME_CODES[result.record.outcome])
         records.append(result.record)
     if options.html and records:
-        write_atomic(options.html, page.render(runs.of(records)).encode())
+        write_atomic(options.html, page.render(runs.side_by_side(records)).encode())
         print(f"report: {options.html}")
     return min(codes, key=WORST_FIRST.index)
 

@@ -1,4 +1,4 @@
-"""An earlier check of the same host, to hold latency against."""
+"""An earlier check of the same host, which latency is compared with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.records.record import Record
 from harness.run.job import Machine
 from harness.timing.figures import Latency, Ratio
 
-SAME = ("host", "processor", "machine", "cores")  # of two machines that may be compared
+SAME = ("host", "processor", "machine", "cores")  # on machines whose times are compared
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,19 @@ class Baseline:
     record: Record
 
     def check(self, machine: Machine, threads: int) -> None:
-        """Raise SetupError unless it was measured on this host, with as many threads."""
+        """Raise SetupError unless it was measured on this host with as many threads."""
         for key in SAME:
             theirs, ours = getattr(self.record.machine, key), getattr(machine, key)
             if theirs != ours:
                 raise SetupError(
-                    f"{self.path}: measured where {key} is {theirs!r}, here it is {ours!r}, and times of two hosts do "
-                    "not compare; expected a record of this host: harness check --json baseline.json"
+                    f"{self.path}: measured where {key} is {theirs!r}, here it is {ours!r}, and times of two hosts "
+                    "cannot be compared; expected a record of this host: harness check --json baseline.json"
                 )
         if (theirs := self.record.plan.threads if self.record.plan else None) != threads:
             raise SetupError(f"{self.path}: measured with {theirs} threads, now with {threads}; expected as many")
 
     def changes(self, figures: Mapping[str, Latency]) -> tuple[Ratio, ...]:
-        """Each cell's median / the earlier one's, of cells that both have."""
+        """Each cell's median divided by the earlier one's, for cells that both have."""
         known = {stored.name: stored.latency for stored in self.record.cells}
         return tuple(
             Ratio(cell, str(self.path), now.median / before.median, _quotient(now, before))
@@ -48,7 +48,7 @@ class Baseline:
 
 
 def load_baseline(path: Path | None, rules: Sequence[LatencyRule]) -> Baseline | None:
-    """A baseline, where one is named. Raises SetupError: none where a rule asks for one, damaged, without latency."""
+    """None if there is no path. Raises SetupError: a rule needs one, or the record is damaged or has no latency."""
     if path is None:
         if any(rule.max_ratio for rule in rules):
             raise SetupError(
@@ -62,13 +62,11 @@ def load_baseline(path: Path | None, rules: Sequence[LatencyRule]) -> Baseline |
     return Baseline(path, stored)
 
 
-def _quotient(one: Latency, other: Latency) -> Interval | None:
-    """Of two independent medians: their errors on the logarithmic scale, added as squares."""
-    if not one.median_interval or not other.median_interval:
+def _quotient(now: Latency, before: Latency) -> Interval | None:
+    """Interval of the quotient of two independent medians, whose errors add as squares on the logarithmic scale."""
+    if not now.median_interval or not before.median_interval:
         return None
-    ratio = one.median / other.median
-    down = math.hypot(
-        math.log(one.median / one.median_interval.low), math.log(other.median_interval.high / other.median)
-    )
-    up = math.hypot(math.log(one.median_interval.high / one.median), math.log(other.median / other.median_interval.low))
-    return Interval(ratio * math.exp(-down), ratio * math.exp(up))
+    ratio = now.median / before.median
+    down = math.log(now.median / now.median_interval.low), math.log(before.median_interval.high / before.median)
+    up = math.log(now.median_interval.high / now.median), math.log(before.median / before.median_interval.low)
+    return Interval(ratio * math.exp(-math.hypot(*down)), ratio * math.exp(math.hypot(*up)))

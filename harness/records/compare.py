@@ -1,4 +1,4 @@
-"""Two stored runs against each other: the later one's answers judged as if the earlier one were the reference."""
+"""Two stored runs compared: the later one's predictions judged as if the earlier one were the reference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.records.record import Record
 
 @dataclass(frozen=True)
 class Comparison:
-    """cells: the later run's answers against the earlier one's. differences: what else the runs differ in."""
+    """cells: the later run's predictions against the earlier one's. differences: in what else the runs differ."""
 
     before: Record
     after: Record
@@ -31,7 +31,7 @@ class Comparison:
 def compare(before: Path, after: Path, *, anyway: bool = False) -> Comparison:
     """Judge a run against an earlier one, by the later one's policy.
 
-    anyway: also where model or policy differ. Raises SetupError then, if not asked to, and where the images differ.
+    anyway: even if model or policy differ. Raises SetupError if they differ otherwise, and if the images differ.
     """
     earlier, later = record.read(before), record.read(after)
     if earlier.data.sha256 != later.data.sha256:
@@ -45,7 +45,9 @@ def compare(before: Path, after: Path, *, anyway: bool = False) -> Comparison:
     if earlier.policy != later.policy:
         differences.append("policies")
     if differences and not anyway:
-        raise SetupError(f"{before} and {after}: other {' and other '.join(differences)}; --anyway compares them")
+        raise SetupError(
+            f"{before} and {after}: different {' and different '.join(differences)}; --anyway compares them"
+        )
     return Comparison(earlier, later, _judge(earlier, later), tuple(differences))
 
 
@@ -54,9 +56,9 @@ def _judge(earlier: Record, later: Record) -> dict[Cell, Judged]:
     judged = {}
     for cell in dict.fromkeys((*before.cells, *after.cells)):
         if cell not in after.cells:
-            judged[cell] = Judged(Verdict(Outcome.FAIL, ("answered in the earlier run only",)))
+            judged[cell] = Judged(Verdict(Outcome.FAIL, ("only the earlier run has predictions",)))
         elif cell not in before.cells:
-            judged[cell] = Judged(Verdict(Outcome.INCONCLUSIVE, ("answered in the later run only",)))
+            judged[cell] = Judged(Verdict(Outcome.INCONCLUSIVE, ("only the later run has predictions",)))
         else:
             pair = Predictions(
                 after.labels, before.cells[cell], None, {cell: after.cells[cell]}, class_names=after.class_names

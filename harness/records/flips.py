@@ -1,4 +1,4 @@
-"""The images whose answer changed: which, from what to what, and how sure."""
+"""The images whose prediction changed: which ones, from what to what, and with what confidence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from harness.core.cell import Cell
 from harness.records.record import Record
 
-BROKEN, FIXED, OTHER = "broken", "fixed", "wrong before and after"
+REGRESSION, IMPROVEMENT, OTHER = "regression", "improvement", "wrong before and after"
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class FlippedImage:
     image: npt.NDArray[np.uint8] | None
 
     @property
-    def sort(self) -> str:
-        """BROKEN, FIXED or OTHER."""
-        return BROKEN if self.expected == self.truth else FIXED if self.answer == self.truth else OTHER
+    def change(self) -> str:
+        """REGRESSION, IMPROVEMENT or OTHER."""
+        return REGRESSION if self.expected == self.truth else IMPROVEMENT if self.answer == self.truth else OTHER
 
 
 def flipped_images(record: Record) -> list[FlippedImage]:
-    """All flips of all cells, the most confident wrong answers first."""
+    """All flips of all cells, the most confident predictions first."""
     predictions, images = record.arrays.predictions(), record.arrays.flipped
     image_names, classes = record.arrays.names, predictions.class_names
     expected = predictions.reference.argmax(axis=1)

@@ -66,18 +66,18 @@ def on(name: str, run: Record) -> Record:
 
 def two_devices() -> runs.Runs:
     """A desk where all is well, and a phone whose int8 breaks answers, and on which nothing was timed."""
-    return runs.of([on("desk", timed(a_run())), on("phone <b>", a_run(broken=60))])
+    return runs.side_by_side([on("desk", timed(a_run())), on("phone <b>", a_run(broken=60))])
 
 
 def test_speed_is_told_as_times_as_fast_with_its_interval() -> None:
     """Half the time of float32 is 2.00x, its interval around it; without a ratio there is a dash."""
     run = timed(a_run())
-    found = figures.of(run.cells[1], run)
+    found = figures.cell_figures(run.cells[1], run)
     low, high = map(float, found.speedup_interval.split(" to "))
     assert low < 2 < high
     assert found.speedup == "2.00x"
-    assert figures.of(run.cells[0], run).speedup == "-"
-    assert figures.of(a_run().cells[1], a_run()).median == "-"
+    assert figures.cell_figures(run.cells[0], run).speedup == "-"
+    assert figures.cell_figures(a_run().cells[1], a_run()).median == "-"
     assert "2.00x" in table(run)
 
 
@@ -97,7 +97,7 @@ def test_the_page_of_a_check_comes_from_the_command_line(tmp_path: Path, capsys:
 
 def test_the_page_tells_of_time_and_of_the_device() -> None:
     """Speed-up, the distribution, blocks over time, the temperature; what could not be read is unavailable."""
-    text = check.render(runs.of([timed(a_run())]))
+    text = check.render(runs.side_by_side([timed(a_run())]))
     assert "2.00x" in text
     assert "Distribution of the time of one inference. float32 median 4.0" in text
     assert "int8&#39;s blocks took 0.9" in text
@@ -123,7 +123,7 @@ def test_a_page_of_noise_stays_small() -> None:
     run = a_run(broken=500)
     pixels = np.random.default_rng(0).integers(0, 256, (500, 96, 96, 3), dtype=np.uint8)
     run = with_arrays(run, {"flipped.images": pixels})
-    text = check.render(runs.of([on(f"device {i}", run) for i in range(4)]))
+    text = check.render(runs.side_by_side([on(f"device {i}", run) for i in range(4)]))
     assert len(text.encode()) < 2_000_000
     assert "40 of them, the surest answers first" in text
 
@@ -131,13 +131,13 @@ def test_a_page_of_noise_stays_small() -> None:
 def test_a_page_without_a_change_or_an_answer_says_so() -> None:
     """Nothing broken: no gallery. A variant that crashed: its reason, dashes, and no figure fails."""
     run = a_run(broken=0)
-    assert "No variant changed an answer." in check.render(runs.of([run]))
+    assert "No variant changed an answer." in check.render(runs.side_by_side([run]))
     crashed = replace(run, cells=(*run.cells, silent()), outcome=Outcome.FAIL)
-    text = check.render(runs.of([crashed]))
+    text = check.render(runs.side_by_side([crashed]))
     assert "exit code -11" in text
     kept = {name: array for name, array in run.arrays.stored.items() if "." not in name or name.startswith("flip")}
     alone = replace(run, cells=(silent(),), arrays=RecordArrays(kept), outcome=Outcome.FAIL)
-    assert "exit code -11" in check.render(runs.of([alone]))
+    assert "exit code -11" in check.render(runs.side_by_side([alone]))
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -160,7 +160,7 @@ def test_markdown_has_the_verdict_first_and_escapes_names() -> None:
     reasons = [line for line in lines if line.startswith("- ") and ": ship " not in line]
     assert len(reasons) == 1
     assert "**int8** on phone \\<b\\>: accuracy drop" in reasons[0]
-    alone = markdown.render(runs.of([a_run()]))
+    alone = markdown.render(runs.side_by_side([a_run()]))
     assert "device" not in alone.splitlines()[4]
 
 
@@ -175,7 +175,7 @@ def test_junit_has_a_case_for_each_variant_device_and_check() -> None:
     assert {device.split(".")[0] for device, _ in failed if device} == {"phone <b>"}
     assert root.get("failures") == str(len(failed))
     undecided = replace(a_run(broken=12), cells=(silent(why="a \x00 byte"), a_run(broken=12).cells[1]))
-    root = ElementTree.fromstring(junit.render(runs.of([undecided])).encode())
+    root = ElementTree.fromstring(junit.render(runs.side_by_side([undecided])).encode())
     assert [case.get("name") for case in root.iter("testcase") if case.get("classname", "").endswith("range")] == [
         "answers"
     ]
@@ -185,9 +185,9 @@ def test_junit_has_a_case_for_each_variant_device_and_check() -> None:
 def test_latency_is_a_case_only_where_it_is_limited() -> None:
     """A figure that nobody limits fails no build."""
     slow = timed(a_run(), outcome=Outcome.FAIL)
-    assert 'name="latency"' not in junit.render(runs.of([slow]))
+    assert 'name="latency"' not in junit.render(runs.side_by_side([slow]))
     limited = timed(a_run(), gated=True, outcome=Outcome.FAIL)
-    assert ElementTree.fromstring(junit.render(runs.of([limited])).encode()).get("failures") == "1"
+    assert ElementTree.fromstring(junit.render(runs.side_by_side([limited])).encode()).get("failures") == "1"
 
 
 def validator(name: str) -> Draft202012Validator:
@@ -209,7 +209,7 @@ def test_what_is_written_fits_the_schemas(make: Callable[[], Record], tmp_path: 
     record.write(run, tmp_path / "check.json")
     written = json.loads((tmp_path / "check.json").read_text())
     validator("record.json").validate(written)
-    validator("report.json").validate(json.loads(json_report.render(runs.of([run]))))
+    validator("report.json").validate(json.loads(json_report.render(runs.side_by_side([run]))))
     assert not validator("record.json").is_valid(written | {"surprise": 1})
     written["cells"][0]["size_bytes"] = "large"
     assert not validator("record.json").is_valid(written)
@@ -232,8 +232,8 @@ def test_runs_that_cannot_stand_side_by_side_are_refused(tmp_path: Path, capsys:
     """Other images, another model, the same run twice, no run at all: one line and exit code 2."""
     for what in ("model", "data"):
         other = replace(a_run(), **{what: replace(getattr(a_run(), what), sha256="another")})
-        with pytest.raises(SetupError, match="cannot stand side by side"):
-            runs.of([a_run(), other])
+        with pytest.raises(SetupError, match="cannot be shown side by side"):
+            runs.side_by_side([a_run(), other])
     path = stored(tmp_path)
     assert "named twice" in refusal(capsys, main(["report", str(path), str(path)]))
     (tmp_path / "empty").mkdir()

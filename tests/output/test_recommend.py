@@ -67,9 +67,9 @@ def test_each_accelerator_has_its_own() -> None:
     }
     extra["int8@gpu.outputs"] = np.roll(arrays["int8.outputs"], 1, axis=1)
     run = a_run(extra)
-    found = recommend(runs.of([run]))
+    found = recommend(runs.side_by_side([run]))
     assert [(one.accelerator, one.variant) for one in found] == [("cpu", "float32"), ("gpu", "float32")]
-    text = markdown.render(runs.of([run, replace(run, device=replace(run.device, name="phone"))]))
+    text = markdown.render(runs.side_by_side([run, replace(run, device=replace(run.device, name="phone"))]))
     assert "- phone, gpu: ship float32, the only one that passes: 1 KB" in text
     assert "| variant" in text
     assert "FAIL, 2200 flips" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,9 @@ def stored(folder: Path, name: str = "check.json", changes: dict[str, Any] | Non
     path = folder / name
     record.write(a_run(changes, broken=broken), path)
     return path
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))

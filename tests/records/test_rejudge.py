@@ -1,10 +1,8 @@
-"""Stored runs: judged again offline, altered ones refused, two of them compared, their flips shown."""
+"""Stored records: judged again offline, altered ones refused."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,11 @@ from harness.cli import main
 from harness.core.errors import SetupError
 from harness.core.outcome import Outcome, Verdict
 from harness.judge import stages
-from harness.records import compare, flips, record
+from harness.records import record
 from harness.records.arrays import RecordArrays
 from harness.records.record import Failure
 from harness.records.rejudge import rejudge
-from tests.records.sample import CLASSES, IMAGES, INT8, a_run, silent, stored
+from tests.records.sample import CLASSES, IMAGES, a_run, edit_json, silent, stored
 
 
 def test_the_stored_run_gives_the_same_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,12 +57,6 @@ def test_a_pass_without_outputs_is_none(tmp_path: Path) -> None:
     record.write(replace(run, cells=(*run.cells, claimed)), tmp_path / "check.json")
     with pytest.raises(SetupError, match="float16 PASS, its outputs give FAIL"):
         rejudge(tmp_path / "check.json")
-
-
-def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 def test_an_altered_verdict_is_refused(tmp_path: Path) -> None:
@@ -155,58 +147,6 @@ def test_the_hop_that_lost_most_is_named(tmp_path: Path) -> None:
     ]
     assert stages.lost_most(chain) == chain[-1]
     assert stages.lost_most(run.cells[0].stages) is None
-
-
-def test_a_run_is_compared_with_its_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same answers: PASS; sixty broken since: FAIL; a variant no longer there: FAIL."""
-    before = stored(tmp_path, "before.json")
-    assert main(["compare", str(before), str(before)]) == 0
-    after = stored(tmp_path, "after.json", broken=60)
-    assert main(["compare", str(before), str(after)]) == 1
-    assert "verdict: FAIL" in capsys.readouterr().out
-    fewer = a_run()
-    arrays = {name: array for name, array in fewer.arrays.stored.items() if not name.startswith("int8.")}
-    fewer = replace(fewer, cells=fewer.cells[:1], arrays=RecordArrays(arrays))
-    record.write(fewer, tmp_path / "fewer.json")
-    found = compare.compare(before, tmp_path / "fewer.json")
-    assert found.cells[INT8].verdict.reasons == ("answered in the earlier run only",)
-    assert found.outcome is Outcome.FAIL
-
-
-def test_unlike_runs_are_not_compared_silently(tmp_path: Path) -> None:
-    """Other images never; another model or policy only when asked to, and then it is said."""
-    before, after = stored(tmp_path, "before.json"), stored(tmp_path, "after.json")
-    edit_json(after, lambda content: content["model"].update(sha256="another"))
-    with pytest.raises(SetupError, match="other models"):
-        compare.compare(before, after)
-    assert compare.compare(before, after, anyway=True).differences == ("models modelmodelmo and another",)
-    edit_json(after, lambda content: content["policy"].update(alpha=0.05))
-    with pytest.raises(SetupError, match="other policies"):
-        compare.compare(before, after)
-    edit_json(after, lambda content: content["data"].update(sha256="images", reference_sha256="images"))
-    with pytest.raises(SetupError, match="expected the same images"):
-        compare.compare(before, after, anyway=True)
-
-
-def test_the_flips_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each with its truth, both answers and confidences, in the terminal and on a page with its image."""
-    run = a_run(broken=2)
-    found = flips.flipped_images(run)
-    assert [(flip.cell, flip.sort, flip.expected, flip.image is not None) for flip in found] == [
-        (INT8, flips.BROKEN, flip.truth, True) for flip in found
-    ]
-    record.write(run, tmp_path / "check.json")
-    page = tmp_path / "check.html"
-    assert main(["report", "--flips", str(tmp_path / "check.json"), "--html", str(page)]) == 0
-    shown = capsys.readouterr().out
-    content = page.read_text()
-    for flip in found:
-        assert flip.name in shown
-        assert flip.name in content
-    assert content.count("data:image/png;base64,") == 2
-    assert "2 broken" in content
-    assert "<h4>2 broken</h4>" in content
-    assert "<h4>0 fixed" not in content
 
 
 @pytest.mark.parametrize("damage", ["scale", "swap", "missing"])

@@ -1,4 +1,4 @@
-"""A variant's figures as text, the same in every shape. What was not measured is a dash."""
+"""A cell's figures as text, the same in every format. What was not measured is a dash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NONE = "-"
 
 @dataclass(frozen=True)
 class Figures:
-    """One variant on one device."""
+    """One cell on one device."""
 
     accuracy: str = NONE
     accuracy_interval: str = NONE
@@ -31,7 +31,7 @@ class Figures:
     memory: str = NONE  # peak, beyond the interpreter's own
 
 
-def of(cell: CellRecord, record: Record) -> Figures:
+def cell_figures(cell: CellRecord, record: Record) -> Figures:
     """All figures of one cell of a record."""
     found = {"size": size(cell.size_bytes)}
     if parity := cell.parity:
@@ -62,19 +62,19 @@ def of(cell: CellRecord, record: Record) -> Figures:
     return Figures(**found)
 
 
-def speedup(kind: str, record: Record) -> tuple[float, Interval | None] | None:
-    """How many times as fast as BASE a kind is, with its interval; none where no blocks stood side by side."""
+def speedup(cell: str, record: Record) -> tuple[float, Interval | None] | None:
+    """How many times as fast as BASE a cell is, with its interval. None if their blocks were not interleaved."""
     for ratio in record.timing.ratios if record.timing else ():
-        if (ratio.cell, ratio.base) == (kind, BASE):
+        if (ratio.cell, ratio.base) == (cell, BASE):
             interval = ratio.interval
             return 1 / ratio.ratio, Interval(1 / interval.high, 1 / interval.low) if interval else None
-        if (ratio.cell, ratio.base) == (BASE, kind):
+        if (ratio.cell, ratio.base) == (BASE, cell):
             return ratio.ratio, ratio.interval
     return None
 
 
 def percent(share: float | None) -> str:
-    """98.59%, or a dash where there is nothing to divide by."""
+    """98.59%, or a dash if there is nothing to divide by."""
     return NONE if share is None else f"{share:.2%}"
 
 

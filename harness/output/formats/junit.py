@@ -1,6 +1,6 @@
-"""A run as JUnit XML: a suite a device, a test case for each of a variant's checks.
+"""A run as JUnit XML: a suite per device, a test case for each of a cell's checks.
 
-A FAIL is a failure; INCONCLUSIVE is an error, not a skipped test: it must not look like a PASS.
+FAIL is a failure. INCONCLUSIVE is an error, not a skipped test, because it must not look like a PASS.
 """
 
 from __future__ import annotations
@@ -35,10 +35,7 @@ def render(runs: Runs) -> str:
 
 
 def checks(cell: CellRecord) -> tuple[Check, ...]:
-    """What a cell was judged by: each group of rules, or that it gave no answers that could be judged.
-
-    A verdict beyond them, such as that of wrong inputs, is a check of its own.
-    """
+    """Each check of a cell, and before them whether it gave predictions that could be judged."""
     answered = Check("answers", Outcome.PASS, ())
     if not cell.checks:
         answered = Check("answers", cell.verdict.outcome, cell.verdict.reasons)
@@ -46,18 +43,18 @@ def checks(cell: CellRecord) -> tuple[Check, ...]:
 
 
 def _latency(record: Record) -> Iterator[Check]:
-    """Only where the policy limits it: a figure nobody asked for fails no build."""
+    """A check only if the policy limits latency: what nobody asked for must not fail a build."""
     if record.timing and record.timing.gated:
         yield Check("latency", record.timing.verdict.outcome, record.timing.verdict.reasons)
 
 
 def _case(suite: ElementTree.Element, class_name: str, check: Check) -> None:
     case = ElementTree.SubElement(suite, "testcase", classname=_text(class_name), name=check.rule)
-    said = _text("; ".join(check.reasons))
+    reasons = _text("; ".join(check.reasons))
     if tag := TAGS.get(check.outcome):
-        ElementTree.SubElement(case, tag, message=said, type=str(check.outcome)).text = said
-    elif said:
-        ElementTree.SubElement(case, "system-out").text = said
+        ElementTree.SubElement(case, tag, message=reasons, type=str(check.outcome)).text = reasons
+    elif reasons:
+        ElementTree.SubElement(case, "system-out").text = reasons
 
 
 def _count(element: ElementTree.Element) -> None:
@@ -66,7 +63,7 @@ def _count(element: ElementTree.Element) -> None:
 
 
 def _class(device: str) -> str:
-    """A device's name as one part of a dotted class name."""
+    """A device's name as one part of a class name, whose parts are separated by dots."""
     return device.replace(".", "_")
 
 

@@ -19,7 +19,7 @@ def render(runs: Runs) -> str:
     several = len(runs.devices) > 1
     rows = []
     for device, record, row in runs.rows():
-        found = figures.of(row, record)
+        found = figures.cell_figures(row, record)
         outcome = row.verdict.outcome
         cells = (
             f"**{row.name}**",
@@ -64,7 +64,7 @@ def render(runs: Runs) -> str:
         "",
         f"<sub>model `{first.model.sha256[:12]}`, images `{first.data.sha256[:12]}`, "
         f"{_text(first.machine.runtime)}, {first.started}. Drop: points of accuracy "
-        "below the Keras model. Flips: answers unlike its (-broken +fixed).</sub>",
+        "below the Keras model. Flips: predictions unlike its (-regressions +improvements).</sub>",
     ]
     return "\n".join(lines) + "\n"
 

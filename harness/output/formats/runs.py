@@ -46,15 +46,15 @@ class Runs:
                 yield from ((device, record, row) for row in record.cells if row.cell == cell)
 
 
-def of(records: Sequence[Record]) -> Runs:
-    """Records side by side. Raises SetupError where they are of other models or images."""
+def side_by_side(records: Sequence[Record]) -> Runs:
+    """Raises SetupError if they are of different models or images, or if one is there twice."""
     first = records[0]
     for what, key in (("model", "model"), ("images", "data")):
-        found = {getattr(record, key).sha256[:12] for record in records}
-        if len(found) > 1:
+        hashes = {getattr(record, key).sha256[:12] for record in records}
+        if len(hashes) > 1:
             raise SetupError(
-                f"{len(records)} records of other {what} ({', '.join(sorted(found))}): they cannot stand side by side; "
-                f"name those of one model and one set of images, as {getattr(first, key).sha256[:12]}"
+                f"{len(records)} records of different {what} ({', '.join(sorted(hashes))}) cannot be shown side by "
+                f"side; name those of one model and one set of images, such as {getattr(first, key).sha256[:12]}"
             )
     names = [device_name(record) for record in records]
     counts = Counter(names)
@@ -67,12 +67,12 @@ def of(records: Sequence[Record]) -> Runs:
 
 
 def read(paths: Sequence[Path], policy: Path | None = None, prefer: Preference = "fastest") -> Runs:
-    """Stored runs, judged anew from their arrays. A folder stands for all records in it.
+    """Stored runs, judged again from their arrays. A folder stands for all records in it.
 
-    Raises SetupError as `rejudge` and `of` do.
+    Raises SetupError as `rejudge` and `side_by_side` do.
     """
     files = [file for path in paths for file in (_in(path) if path.is_dir() else [path])]
-    return replace(of([rejudge(file, policy) for file in files]), prefer=prefer)
+    return replace(side_by_side([rejudge(file, policy) for file in files]), prefer=prefer)
 
 
 def overview(record: Record) -> tuple[list[Accelerator], dict[str, list[CellRecord | None]]]:
@@ -84,7 +84,7 @@ def overview(record: Record) -> tuple[list[Accelerator], dict[str, list[CellReco
 
 
 def device_name(record: Record) -> str:
-    """How a person calls the device of a record."""
+    """A record's device, for a person."""
     name = record.device.name or record.device.uri
     return f"{name} (emulated)" if record.device.emulated else name
 
@@ -92,5 +92,5 @@ def device_name(record: Record) -> str:
 def _in(folder: Path) -> list[Path]:
     """The record of a folder, and those of its further devices."""
     stem = Path(FILE).stem
-    found = [folder / FILE, *sorted(folder.glob(f"{stem}.*.json"))]
-    return [file for file in found if file.exists()] or found[:1]
+    files = [folder / FILE, *sorted(folder.glob(f"{stem}.*.json"))]
+    return [file for file in files if file.exists()] or files[:1]

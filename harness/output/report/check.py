@@ -67,7 +67,7 @@ def _row(device: str, record: Record, cell: CellRecord) -> dict[str, Any]:
     return {
         "device": device,
         "cell": cell,
-        "figures": figures.of(cell, record),
+        "figures": figures.cell_figures(cell, record),
         "passed": cell.verdict.outcome is Outcome.PASS,
     }
 

@@ -13,7 +13,7 @@ from harness.records.record import CellRecord, Record
 
 @dataclass(frozen=True)
 class Gallery:
-    """One cell's changed images, groups of (sort, how many, tiles of the first)."""
+    """One cell's changed images, groups of (change, how many, tiles of the first)."""
 
     cell: CellRecord
     flips: int
@@ -27,9 +27,9 @@ def galleries(record: Record, shown: int) -> list[Gallery]:
     for cell in record.cells:
         own = [flip for flip in found if flip.cell == cell.cell]
         groups = tuple(
-            (sort, len(of_sort), [_tile(flip) for flip in of_sort[:shown]])
-            for sort in (flips.BROKEN, flips.FIXED, flips.OTHER)
-            if (of_sort := [flip for flip in own if flip.sort == sort])
+            (change, len(changed), [_tile(flip) for flip in changed[:shown]])
+            for change in (flips.REGRESSION, flips.IMPROVEMENT, flips.OTHER)
+            if (changed := [flip for flip in own if flip.change == change])
         )
         made.append(Gallery(cell, len(own), groups))
     return made

@@ -93,7 +93,7 @@ def flips(runs: Runs) -> str:
         (
             *([device] if several else []),
             str(flip.cell),
-            flip.sort,
+            flip.change,
             flip.name,
             flip.truth,
             f"{flip.expected} at {flip.expected_confidence:.2f}",
@@ -111,7 +111,7 @@ def flips(runs: Runs) -> str:
 def _answers(record: Record, cells: Sequence[CellRecord]) -> str:
     rows = []
     for cell in cells:
-        f = figures.of(cell, record)
+        f = figures.cell_figures(cell, record)
         shown = f.accuracy, f.drop, f.drop_interval, f.flips, f.largest
         rows.append((cell.variant, coloured(cell.verdict.outcome), *shown))
     return grid(rows, ANSWERS, left=2)
@@ -120,7 +120,7 @@ def _answers(record: Record, cells: Sequence[CellRecord]) -> str:
 def _speed(record: Record, cells: Sequence[CellRecord]) -> str:
     rows = []
     for cell in cells:
-        f = figures.of(cell, record)
+        f = figures.cell_figures(cell, record)
         rows.append((cell.variant, f.size, f.median, f.p90, f.speedup, f.speedup_interval, f.memory))
     return grid(rows, SPEED)
 
