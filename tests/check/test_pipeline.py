@@ -86,8 +86,8 @@ def test_a_faithful_conversion_passes(
     assert arrays["int8.outputs"].dtype == np.int8
     assert f"verdict: {stored['verdict']}" in shown
     timing = stored["timing"]
-    assert (timing["control"]["kind"], timing["gated"], timing["processes"]) == ("int8", False, 3)
-    assert [ratio["kind"] for ratio in timing["ratios"]] == ["dynamic_range", "int8"]
+    assert (timing["control"]["cell"], timing["gated"], timing["processes"]) == ("int8", False, 3)
+    assert [ratio["cell"] for ratio in timing["ratios"]] == ["dynamic_range", "int8"]
     assert timing["blocks"] == 3 * 4 * 8
 
 
