@@ -25,6 +25,7 @@ from harness.records.record import CellRecord, Data, Failure, Model, Record
 from harness.records.rejudge import judge_latency
 from harness.records.sharded_arrays import DIGESTS, GREY, HASHES, SKIPPED, SOURCE
 from harness.run.devices import benchmark_model
+from harness.run.job import Ran
 from harness.timing import verdict
 from harness.timing.figures import Latency, Ratio
 
@@ -108,6 +109,7 @@ class Total:
         else:
             judged = predictions.conclude(cell, self._counted[cell], self.subject.limits, self.subject.spec.class_names)
             judged = predictions.not_passed(judged, incomplete)
+            judged = predictions.accelerated(judged, self._ran(cell), self.subject.limits.limits(cell))
         variant = self.subject.variants[cell.variant]
         return CellRecord(
             variant=cell.variant,
@@ -115,9 +117,12 @@ class Total:
             sha256=variant.sha256,
             size_bytes=variant.size_bytes,
             latency=times.get(str(cell)),
-            ran=self.answered[0].ran.get(str(cell)),
+            ran=self._ran(cell),
             **vars(judged),
         )
+
+    def _ran(self, cell: Cell) -> Ran | None:
+        return self.answered[0].ran.get(str(cell))
 
     def _changes(
         self, times: Mapping[str, Latency], failures: Sequence[Failure]
@@ -143,6 +148,9 @@ class Total:
         device = self.answered[0].device
         if device.emulated:
             yield f"{device.name} is emulated: it answers as its processor would, and nothing of its speed is measured"
+        software = {cell.accelerator: cell.ran for cell in cells if cell.ran and cell.ran.software}
+        for accelerator, ran in software.items():
+            yield f"{accelerator} is in software, {ran.adapter}: its predictions count, its speed is not measured"
         yield from (agreement.sentence(cell.name, cell.host, device.name) for cell in cells if cell.host)
         medians = {cell.name: cell.latency.median for cell in cells if cell.latency}
         yield from benchmark_model.notes(device.benchmark_model or {}, medians)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli import flags
+from harness.core.cell import ACCELERATORS
 from harness.core.errors import Exit, SetupError
 
 if TYPE_CHECKING:
@@ -27,6 +28,16 @@ EXAMPLE = "harness check --device ssh://pi@raspberrypi.local --json runs/check.j
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add(parser, *flags.SUBJECT)
+    parser.add_argument(
+        "--accelerator",
+        type=flags.names,
+        default=("cpu",),
+        metavar="NAMES",
+        help=f"what runs each variant, comma-separated: {', '.join(ACCELERATORS)} (default: cpu)",
+    )
+    parser.add_argument(
+        "--runtime", metavar="PYTHON", help="this machine's worker is run by this Python, whose runtime may be older"
+    )
     flags.add(
         parser,
         "--device",
@@ -67,6 +78,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from harness.check import pipeline
+    from harness.core import shapes
     from harness.core.files import check_writable, write_atomic
     from harness.core.outcome import EXIT_CODES as OUTCOME_CODES
     from harness.output import terminal
@@ -82,6 +94,9 @@ def run(options: argparse.Namespace) -> int:
         check_writable(options.html.parent)
     with terminal.Bars() as bars, ExitStack() as stack:
         subject, source, references = _inputs(options, stack)
+        for name in options.accelerator:
+            shapes.check_name(name, ACCELERATORS, "--accelerator", "accelerator")
+        subject = replace(subject, accelerators=options.accelerator)
         engine = stack.enter_context(_engine(options, bars))
         checks = _checks(options, subject, source, engine)
         results = pipeline.run_all(checks, engine, references, bars)
@@ -138,6 +153,7 @@ def _engine(options: argparse.Namespace, bars: terminal.Bars) -> Engine:
     from harness.cluster.client import Cluster
     from harness.run.devices import local
     from harness.run.devices.benchmark_model import BenchmarkModel
+    from harness.run.devices.local import Local
 
     if options.scheduler:
         for flag, used in (("--keep", options.keep), ("--benchmark-model", options.benchmark_model)):
@@ -147,7 +163,15 @@ def _engine(options: argparse.Namespace, bars: terminal.Bars) -> Engine:
     benchmark = None
     if options.benchmark_model:
         benchmark = BenchmarkModel(options.benchmark_model, tuple(options.benchmark_flag))
-    return LocalEngine(options.device or [local.URI], bars, keep=options.keep, benchmark=benchmark)
+    devices = options.device or [local.URI]
+    if options.runtime:
+        if local.URI not in devices:
+            raise SetupError(
+                f"--runtime {options.runtime}: runs this machine's worker; add --device local, or name a "
+                "device's Python in its address: ssh://HOST?python=PATH"
+            )
+        devices = [Local(options.runtime).uri if device == local.URI else device for device in devices]
+    return LocalEngine(devices, bars, keep=options.keep, benchmark=benchmark)
 
 
 def _checks(options: argparse.Namespace, subject: Subject, source: Source, engine: Engine) -> list[Check]:

@@ -174,14 +174,17 @@ def _check_inputs(counted: Counted) -> None:
 
 
 def _stages(cell: Cell, predictions: Predictions) -> list[stages.Stage]:
-    """Keras, its fold, float32, the variant, the cell; if a device computed it, the others are as on this machine."""
+    """Keras, its fold, float32 and the variant on the CPU, as this machine computes them where it does; then the cell
+    on the device or accelerator."""
     outputs: list[tuple[str, FloatArray | None]] = [("Keras", predictions.reference)]
     if predictions.folded is not None:
         outputs.append(("folded Keras", predictions.folded))
-    host = {name: real for name, (real, _) in predictions.host.items()}
-    for name in dict.fromkeys((FLOAT, Cell(cell.variant), cell)):
+    host: dict[Cell, FloatArray | None] = {name: real for name, (real, _) in predictions.host.items()}
+    on_cpu = Cell(cell.variant)
+    host.setdefault(on_cpu, host.get(cell, predictions.cells.get(on_cpu)))
+    for name in dict.fromkeys((FLOAT, on_cpu)):
         outputs.append((str(name), host.get(name, predictions.cells.get(name))))
-    if cell in host:
-        outputs.append((f"{cell} on the device", predictions.cells[cell]))
+    if cell != on_cpu or cell in predictions.host:
+        outputs.append((f"{cell} on the device" if cell in predictions.host else str(cell), predictions.cells[cell]))
     shape = predictions.reference.shape
     return [(n, o) for n, o in outputs if o is not None and o.shape == shape and np.isfinite(o).all()]
