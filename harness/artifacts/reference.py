@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 class Reference:
     """outputs: float32 probabilities [N, classes] of the model on the dataset, in the dataset's order.
 
-    folded: those of the model with its batch norms folded; none where they were not computed.
+    folded: those of the model with its batch norms folded, None if they were not computed.
     """
 
     outputs: npt.NDArray[np.float32]
@@ -46,11 +46,12 @@ def model_sha256(path: Path) -> str:
 
 
 def stored(store: Path, model_sha256: str, data_sha256: str, images: int, takes: ModelSpec) -> Reference | None:
-    """The reference that the folder holds of a model and a dataset, read by this spec; none: it has none."""
-    found = read(_path(store, model_sha256, data_sha256))
-    wanted = model_sha256, data_sha256, (images, len(takes.class_names))
-    if found and (found.model_sha256, found.data_sha256, found.outputs.shape) == wanted:
-        return found if found.spec.same_input(takes) else None
+    """The reference that the folder holds for a model and a dataset, whose images were read by this spec. None if it
+    has none."""
+    reference = read(_path(store, model_sha256, data_sha256))
+    expected = model_sha256, data_sha256, (images, len(takes.class_names))
+    if reference and (reference.model_sha256, reference.data_sha256, reference.outputs.shape) == expected:
+        return reference if reference.spec.same_input(takes) else None
     return None
 
 
@@ -82,11 +83,12 @@ def doubts(accuracy: float, usual: float) -> tuple[str, ...]:
 
 
 def read(path: Path) -> Reference | None:
-    """A stored reference; none where it is missing or damaged, so that it is computed anew."""
+    """A stored reference. None if it is missing or damaged, so that it is computed again."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            hashes = str(stored["model_sha256"]), str(stored["data_sha256"])
-            takes = shapes.decode(str(stored["spec"]), ModelSpec, str(path))
-            return Reference(stored["outputs"], *hashes, takes, stored.get("folded"))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, SetupError):
+        with path.open("rb") as file:
+            arrays = npz.read(file, str(path))
+        hashes = str(arrays["model_sha256"]), str(arrays["data_sha256"])
+        spec = shapes.decode(str(arrays["spec"]), ModelSpec, str(path))
+        return Reference(arrays["outputs"], *hashes, spec, arrays.get("folded"))
+    except (OSError, KeyError, SetupError):
         return None

@@ -19,6 +19,15 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def file_sha256(path: Path, expected: str) -> str:
+    """The hash of a file of any size. Raises SetupError: it cannot be read; `expected` says what it should be."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SetupError(f"{path}: expected {expected} ({error.strerror}); run harness check again") from error
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file atomically. Raises SetupError if it cannot be written."""
     write_atomic_together({path: content})

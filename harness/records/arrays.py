@@ -83,8 +83,9 @@ class RecordArrays:
     """Typed access to arrays by their names, in memory or on disk. Every access raises SetupError for an array that is
     missing, or is not what it must be."""
 
-    def __init__(self, stored: Mapping[str, Array]) -> None:
-        self.stored = stored
+    def __init__(self, stored: Mapping[str, Array], where: str = "arrays") -> None:
+        """where: what an error calls them."""
+        self.stored, self._where = stored, where
 
     @property
     def names(self) -> npt.NDArray[np.str_]:
@@ -108,7 +109,7 @@ class RecordArrays:
         if "class_names" not in self.stored:
             return tuple(map(str, range(classes)))
         if len(names := tuple(self._get("class_names").tolist())) != classes:
-            raise SetupError(f"{len(names)} class names for {classes} outputs; run harness check again")
+            raise SetupError(f"{self._where}: {len(names)} class names for {classes} outputs; run harness check again")
         return names
 
     @property
@@ -132,7 +133,10 @@ class RecordArrays:
 
     def latency_runs(self) -> list[LatencyRun]:
         """What was measured, process by process."""
-        return [latency_run(arrays, f"process {number}") for number, arrays in self.latency_by_process().items()]
+        return [
+            latency_run(arrays, f"{self._where}: process {number}")
+            for number, arrays in self.latency_by_process().items()
+        ]
 
     def latency_by_process(self) -> dict[int, dict[str, Array]]:
         """The arrays of each process, by its number."""
@@ -173,13 +177,13 @@ class RecordArrays:
     def _get(self, name: str) -> Any:
         expected = _expected(name)
         if expected is None or name not in self.stored:
-            raise SetupError(f"arrays: expected {name!r}, there is none; run harness check again")
+            raise SetupError(f"{self._where}: expected {name!r}, there is none; run harness check again")
         array = self.stored[name]
         kinds, dimensions = expected
         if array.dtype.kind not in kinds or array.ndim != dimensions:
             raise SetupError(
-                f"arrays: {name} is {array.dtype} with {array.ndim} dimensions, expected {dimensions} dimensions of "
-                f"kind {' or '.join(kinds)}; run harness check again"
+                f"{self._where}: {name} is {array.dtype} with {array.ndim} dimensions, expected {dimensions} and kind "
+                f"{' or '.join(kinds)}; run harness check again"
             )
         return array
 

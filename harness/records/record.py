@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from msgspec import field, structs
 from harness.core import npz, shapes
 from harness.core.cell import Accelerator, Cell
 from harness.core.errors import SetupError
-from harness.core.files import sha256, write_atomic
+from harness.core.files import file_sha256, sha256, write_atomic
 from harness.core.outcome import Outcome, Verdict
 from harness.core.shapes import Count, FileName, Shape
 from harness.images.spec import ModelSpec
@@ -148,20 +147,14 @@ def read(path: Path) -> Record:
         path = path / FILE
     file = shapes.read_json(path, RecordFile, "a record of harness check", "run harness check again")
     arrays_path = path.with_name(file.arrays)
-    try:
-        with arrays_path.open("rb") as content:
-            if hashlib.file_digest(content, "sha256").hexdigest() != file.arrays_sha256:
-                raise SetupError(
-                    f"{arrays_path}: not the arrays that the record was written with; run harness check again"
-                )
-            content.seek(0)
-            arrays: Any = npz.read(content, str(arrays_path))
-    except OSError as error:
-        raise SetupError(f"{arrays_path}: expected the record's arrays ({error.strerror})") from error
+    if file_sha256(arrays_path, "the record's arrays") != file.arrays_sha256:
+        raise SetupError(f"{arrays_path}: not the arrays that the record was written with; run harness check again")
+    with arrays_path.open("rb") as content:
+        arrays: Any = npz.read(content, str(arrays_path))
     if file.shards:
         arrays = ShardedArrays(arrays, arrays_path.with_suffix(".shards"), file.shards)
         arrays.verify()
-    record = Record(**structs.asdict(file.body), arrays=RecordArrays(arrays))
+    record = Record(**structs.asdict(file.body), arrays=RecordArrays(arrays, str(arrays_path)))
     _check(record, path)
     return record
 

@@ -1,4 +1,4 @@
-"""Evidence of a large set: one .npz for each shard in a folder beside the record, read as if they were one."""
+"""The arrays of a large set: one .npz per shard in a folder beside the record, read as if they were one file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from harness.core import npz
 from harness.core.errors import SetupError
-from harness.core.files import sha256, write_atomic
+from harness.core.files import file_sha256, write_atomic
 from harness.core.npz import Array
 from harness.core.shapes import Count, FileName, Shape
+from harness.judge.predictions import MAX_FLIPPED_KEPT
 from harness.records.arrays import IMAGES, INDEX
 
-KEY = "key"  # what a shard's evidence was made of
+KEY = "key"  # a hash of all that a shard's arrays depend on
 DIGESTS, HASHES, GREY, SKIPPED, SOURCE = "digests", "content_hashes", "grey", "skipped", "source"
 ABOUT = {KEY, DIGESTS, HASHES, GREY, SKIPPED, SOURCE}  # not among a record's arrays
-MOST_FLIPPED = 500  # of all shards
 
 
 def folder_of(record: Path) -> Path:
@@ -31,7 +31,7 @@ def write(path: Path, key: str, arrays: Mapping[str, Array]) -> None:
 
 
 def matches(path: Path, key: str) -> bool:
-    """Whether a shard's evidence is there, whole, and made of the same things."""
+    """Whether a shard's file is there, undamaged, and has this key."""
     try:
         return str(_read(path, (KEY,)).get(KEY)) == key
     except SetupError:
@@ -50,11 +50,11 @@ def _read(path: Path, only: tuple[str, ...] | None = None) -> dict[str, Array]:
         with path.open("rb") as file:
             return npz.read(file, str(path), only=only)
     except OSError as error:
-        raise SetupError(f"{path}: expected a shard's evidence ({error.strerror}); run harness check again") from error
+        raise SetupError(f"{path}: expected a shard's arrays ({error.strerror}); run harness check again") from error
 
 
 class ShardFile(Shape):
-    """One shard's evidence: its file, in the shards' folder, and what it holds."""
+    """A shard's file in the shards' folder, and how many images it is about."""
 
     file: FileName
     sha256: str
@@ -63,9 +63,9 @@ class ShardFile(Shape):
 
 @dataclass(frozen=True)
 class ShardedArrays(Mapping[str, Array]):
-    """A record's arrays: its own, and those of its shards put together when one is asked for.
+    """A record's arrays: its own, and those that all of its shards have, concatenated when one is asked for.
 
-    files: in order. Arrays that not every shard has are not there.
+    files: in the order of the images. Raises SetupError if a shard is missing or damaged.
     """
 
     own: Mapping[str, Array]
@@ -79,14 +79,17 @@ class ShardedArrays(Mapping[str, Array]):
         if name not in self._listed():
             raise KeyError(name)
         parts, start = [], 0
-        for one in self.files:
-            (part,) = _read(self.folder / one.file, (name,)).values()
+        for shard in self.files:
+            (part,) = _read(self.folder / shard.file, (name,)).values()
             if not part.ndim:
-                return np.asarray(part)
+                return part
             parts.append(part + start if name == INDEX else part)
-            start += one.images
-        whole = np.concatenate(parts)
-        return whole[:MOST_FLIPPED] if name in (INDEX, IMAGES) else whole
+            start += shard.images
+        try:
+            whole = np.concatenate(parts)
+        except ValueError as error:
+            raise SetupError(f"{self.folder}: {name} differs between shards ({error})") from error
+        return whole[:MAX_FLIPPED_KEPT] if name in (INDEX, IMAGES) else whole
 
     def __contains__(self, name: object) -> bool:
         return name in self.own or name in self._listed()
@@ -99,22 +102,18 @@ class ShardedArrays(Mapping[str, Array]):
         return sum(1 for _ in self)
 
     def verify(self) -> None:
-        """Raise SetupError unless every shard is there, as it was written."""
-        for one in self.files:
-            path = self.folder / one.file
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                raise SetupError(f"{path}: expected a shard's evidence ({error.strerror}); run again") from error
-            if sha256(content) != one.sha256:
+        """Raise SetupError unless every shard is as it was written."""
+        for shard in self.files:
+            path = self.folder / shard.file
+            if file_sha256(path, "a shard's arrays") != shard.sha256:
                 raise SetupError(f"{path}: not the shard that the record was written with; run harness check again")
 
     def _listed(self) -> list[str]:
         if not self._names:
             common: set[str] | None = None
-            for one in self.files:
-                with (self.folder / one.file).open("rb") as file:
-                    names = set(npz.names(file, one.file))
+            for shard in self.files:
+                with (self.folder / shard.file).open("rb") as file:
+                    names = set(npz.names(file, shard.file))
                 common = names if common is None else common & names
             self._names.extend(sorted((common or set()) - ABOUT))
         return self._names

@@ -197,7 +197,7 @@ def test_a_failure_is_data_not_a_note(tmp_path: Path) -> None:
     ("name", "array", "said"),
     [
         ("int8.scale", None, "expected 'int8.scale'"),
-        ("int8.scale", np.array(["1"]), "int8.scale is <U1 with 1 dimensions, expected 0 dimensions"),
+        ("int8.scale", np.array(["1"]), "int8.scale is <U1 with 1 dimensions, expected 0 and kind f"),
         ("labels", np.zeros(IMAGES), "labels is float64"),
         ("reference", np.zeros(IMAGES), "reference is float64 with 1 dimensions"),
         ("class_names", np.array(["a", "b"]), "2 class names for 11 outputs"),

@@ -33,33 +33,33 @@ class Figures:
 
 def cell_figures(cell: CellRecord, record: Record) -> Figures:
     """All figures of one cell of a record."""
-    found = {"size": size(cell.size_bytes)}
+    texts = {"size": size(cell.size_bytes)}
     if parity := cell.parity:
         changes = parity.changes
-        found |= {
+        texts |= {
             "accuracy": percent(parity.accuracy),
             "drop": points((changes.regressions - changes.improvements) / parity.images),
             "flips": f"{parity.flips} (-{changes.regressions} +{changes.improvements})",
             "largest": f"{parity.max_probability_difference:.4f}",
         }
     if proven := cell.statistics:
-        found |= {
+        texts |= {
             "accuracy_interval": f"{percent(proven.accuracy.low)} to {percent(proven.accuracy.high)}",
             "drop_interval": f"{points(proven.drop_interval.low)} to {points(proven.drop_interval.high)}",
         }
     if times := cell.latency:
-        found |= {"median": duration(times.median), "p90": duration(times.p90)}
+        texts |= {"median": duration(times.median), "p90": duration(times.p90)}
         if times.median_interval:
             low, high = times.median_interval.low, times.median_interval.high
-            found["median_interval"] = f"{duration(low, high).partition(' ')[0]} to {duration(high)}"
+            texts["median_interval"] = f"{duration(low, high).partition(' ')[0]} to {duration(high)}"
         if times.memory:
-            found["memory"] = size(times.memory.peak_bytes)
+            texts["memory"] = size(times.memory.peak_bytes)
     if faster := speedup(cell.name, record):
         ratio, interval = faster
-        found["speedup"] = f"{ratio:.2f}x"
+        texts["speedup"] = f"{ratio:.2f}x"
         if interval:
-            found["speedup_interval"] = f"{interval.low:.2f} to {interval.high:.2f}"
-    return Figures(**found)
+            texts["speedup_interval"] = f"{interval.low:.2f} to {interval.high:.2f}"
+    return Figures(**texts)
 
 
 def speedup(cell: str, record: Record) -> tuple[float, Interval | None] | None:

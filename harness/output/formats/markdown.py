@@ -19,18 +19,18 @@ def render(runs: Runs) -> str:
     several = len(runs.devices) > 1
     rows = []
     for device, record, row in runs.rows():
-        found = figures.cell_figures(row, record)
+        texts = figures.cell_figures(row, record)
         outcome = row.verdict.outcome
         cells = (
             f"**{row.name}**",
             _text(device),
             f"{words.MARKS[outcome]} {outcome}",
-            found.accuracy,
-            f"{found.drop} ({found.drop_interval})" if found.drop_interval != figures.NONE else found.drop,
-            found.flips,
-            found.size,
-            found.median,
-            f"{found.speedup} ({found.speedup_interval})" if found.speedup_interval != figures.NONE else found.speedup,
+            texts.accuracy,
+            f"{texts.drop} ({texts.drop_interval})" if texts.drop_interval != figures.NONE else texts.drop,
+            texts.flips,
+            texts.size,
+            texts.median,
+            f"{texts.speedup} ({texts.speedup_interval})" if texts.speedup_interval != figures.NONE else texts.speedup,
         )
         rows.append(cells if several else (cells[0], *cells[2:]))
     headers = HEADERS if several else (HEADERS[0], *HEADERS[2:])
