@@ -131,7 +131,7 @@ def test_a_page_of_noise_stays_small() -> None:
 def test_a_page_without_a_change_or_an_answer_says_so() -> None:
     """Nothing broken: no gallery. A variant that crashed: its reason, dashes, and no figure fails."""
     run = a_run(broken=0)
-    assert "No variant changed an answer." in check.render(runs.side_by_side([run]))
+    assert "No variant changed a prediction." in check.render(runs.side_by_side([run]))
     crashed = replace(run, cells=(*run.cells, silent()), outcome=Outcome.FAIL)
     text = check.render(runs.side_by_side([crashed]))
     assert "exit code -11" in text

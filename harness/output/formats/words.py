@@ -57,8 +57,13 @@ def what_ran(ran: Ran) -> str:
 def next_step(runs: Runs) -> tuple[str, str] | None:
     """Why, and a command to go on with; none where there is nothing better than reading the reasons."""
     for _, _, row in runs.rows():
-        if row.verdict.outcome is Outcome.FAIL and row.parity and row.variant != "float32":
-            return f"Which layers lose {row.name}'s answers", f"harness explain {row.variant}"
+        if row.verdict.outcome is not Outcome.FAIL or not row.parity:
+            continue
+        if row.accelerator != "cpu":
+            command = f"harness explain {row.variant} --accelerator {row.accelerator}"
+            return f"Which operation {row.accelerator} computes differently", command
+        if row.variant != "float32":
+            return f"Which layers change {row.name}'s predictions", f"harness explain {row.variant}"
     if runs.outcome is Outcome.PASS:
         return (
             "To judge later runs against this one, keep its record",

@@ -13,7 +13,7 @@ from harness.core import shapes
 from harness.core.outcome import SEVERITY, Outcome
 from harness.judge import stages
 from harness.output.formats import figures, words
-from harness.output.formats.runs import Runs
+from harness.output.formats.runs import Runs, overview
 from harness.output.report import charts, flips, plots
 from harness.output.report.pages import fill, picture
 from harness.records.record import CellRecord, Record
@@ -23,16 +23,15 @@ from harness.tools import metrics
 
 TILES = 160  # in all; each is about a kilobyte, or three of a large photograph
 TRANSITIONS_SHOWN = 12
-FOLDED_FROM = 4  # reasons of variants; of more, those that passed are folded away
-DRAWN_FROM = 5  # changed answers; fewer are read faster in the table
+FOLDED_FROM = 4  # cells; of more, the reasons of those that pass are folded away
+DRAWN_FROM = 5  # changed predictions; fewer are read faster in the table
 FIGURES_SHOWN = 6  # of devices over time, and of changed confusion matrices
 
 
 def render(runs: Runs) -> str:
-    """HTML, under 2 MB whatever was run: of many flips it shows the surest, and says so."""
+    """HTML, under 2 MB whatever was run: of many flips it shows the most confident, and says so."""
     first = runs.records[0]
-    called = first.arrays.class_names
-    in_matrix = called if len(called) <= plots.MOST_CLASSES else None
+    class_names = first.arrays.class_names
     rows = [_row(*row) for row in runs.rows()]
     by_outcome = sorted(rows, key=lambda row: -SEVERITY.index(row["cell"].verdict.outcome))
     return fill(
@@ -41,8 +40,16 @@ def render(runs: Runs) -> str:
         first=first,
         policy=shapes.to_builtins(first.policy),
         sentence=words.sentence(runs),
+        to_ship=words.to_ship(runs),
         next_step=words.next_step(runs),
+        overviews=[(device, *places) for device, record in runs.each() if len((places := overview(record))[0]) > 1],
         rows=rows,
+        timed=any(cell.latency for _, _, cell in runs.rows()),
+        ran=[
+            (device, cell, words.what_ran(cell.ran))
+            for device, _, cell in runs.rows()
+            if cell.ran and cell.accelerator != "cpu"
+        ],
         open_rows=[row for row in by_outcome if len(by_outcome) <= FOLDED_FROM or not row["passed"]],
         folded_rows=[row for row in by_outcome if len(by_outcome) > FOLDED_FROM and row["passed"]],
         drops=_drops(runs),
@@ -55,7 +62,7 @@ def render(runs: Runs) -> str:
         emulated=all(record.device.emulated for record in runs.records),
         states=[(device, _state(record.timing)) for device, record in runs.each() if record.timing],
         reference=_reference(first),
-        changed=_changed(runs, called, in_matrix),
+        changed=_changed(runs, class_names),
         galleries=_galleries(runs),
         chain=_chain(runs),
         worst={(device, cell.name): stages.lost_most(cell.stages) for device, _, cell in runs.rows()},
@@ -97,7 +104,7 @@ def _latency(runs: Runs) -> Any:
 
 
 def _spread(record: Record) -> str:
-    """In words: how far each variant's blocks spread."""
+    """How far each variant's blocks spread, in words."""
     parts = []
     for kind, blocks in charts.blocks_of(record.arrays.latency_runs()).items():
         medians = np.array([median for _, median in blocks])
@@ -107,22 +114,22 @@ def _spread(record: Record) -> str:
 
 
 def _state(timing: Timing) -> list[tuple[str, str]]:
-    """What the device told of itself, and what of the measurement a person should know: name, text."""
+    """The device's readings, and what a person should know of the measurement, as (name, text)."""
     units = {"frequency_hz": ("frequency", 1e-9, " GHz"), "temperature_c": ("temperature", 1, " °C")}
     units |= {"battery_percent": ("battery", 1, " %"), "others_share": ("its cores busy with other work", 100, " %")}
     units |= {"throttled": ("throttling bits", 1, ""), "throttle_count": ("throttled", 1, " times")}
     facts, missing = [], []
     for name, reading in timing.machine.items():
-        called, scale, unit = units.get(name, (name, 1, ""))
+        title, scale, unit = units.get(name, (name, 1, ""))
         if reading == UNAVAILABLE:
-            missing.append(called)
+            missing.append(title)
             continue
         if isinstance(reading, Mapping):
             low, median, high = (f"{scale * reading[key]:.3g}" for key in ("lowest", "median", "highest"))
             reading = f"{low}{unit}" if low == high else f"{median}{unit} ({low} to {high})"
         elif isinstance(reading, list):
             reading = ", ".join(map(str, reading))
-        facts.append((called, str(reading)))
+        facts.append((title, str(reading)))
     if timing.control:
         facts.append(("control", str(timing.control)))
     facts.append(("disturbed blocks", f"{len(timing.disturbed)} of {timing.blocks}, {timing.processes} processes"))
@@ -135,19 +142,22 @@ def _state(timing: Timing) -> list[tuple[str, str]]:
 
 
 def _reference(record: Record) -> dict[str, Any] | None:
-    """The Keras model on its own; none where it did not answer as it must."""
+    """The Keras model on its own. None if its outputs cannot be scored."""
     try:
         scores = metrics.score(record.arrays.reference, record.arrays.labels, record.arrays.class_names)
     except ValueError:
         return None
-    worst = "; ".join(f"{truth} read as {answer}: {n}" for truth, answer, n in scores.confusions[:TRANSITIONS_SHOWN])
-    alt = f"The Keras model reads {scores.right} of {scores.images} images rightly. Most frequent mistakes: {worst}."
+    worst = "; ".join(
+        f"{truth} predicted as {answer}: {n}" for truth, answer, n in scores.confusions[:TRANSITIONS_SHOWN]
+    )
+    alt = f"The Keras model is right on {scores.right} of {scores.images} images. Most frequent mistakes: {worst}."
     return {"scores": scores, "picture": picture(partial(plots.confusion, scores), alt)}
 
 
-def _changed(runs: Runs, called: tuple[str, ...], in_matrix: tuple[str, ...] | None) -> list[dict[str, Any]]:
-    """Of each cell whose answers changed anywhere, what became what."""
-    found: list[dict[str, Any]] = []
+def _changed(runs: Runs, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The transitions of each cell that changed a prediction: truth, Keras's prediction, the variant's, how many."""
+    in_matrix = class_names if len(class_names) <= plots.MOST_CLASSES else None
+    changed: list[dict[str, Any]] = []
     for device, record, cell in runs.rows():
         answered = record.arrays.predictions()
         outputs = answered.cells.get(cell.cell)
@@ -157,12 +167,12 @@ def _changed(runs: Runs, called: tuple[str, ...], in_matrix: tuple[str, ...] | N
         triples = np.stack([answered.labels, was, now], axis=1)[was != now]
         kinds, counts = np.unique(triples, axis=0, return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        moves = [(*(called[i] for i in kinds[n].tolist()), int(counts[n])) for n in order]
+        moves = [(*(class_names[i] for i in kinds[n].tolist()), int(counts[n])) for n in order]
         drawn = None
-        if len(found) < FIGURES_SHOWN and len(triples) >= DRAWN_FROM:
+        if len(changed) < FIGURES_SHOWN and len(triples) >= DRAWN_FROM:
             draw = partial(charts.changes, answered.reference, outputs, answered.labels, in_matrix)
             drawn = picture(draw, f"How {cell.name}'s confusion matrix differs from the reference's; as in the table.")
-        found.append(
+        changed.append(
             {
                 "title": charts.label(runs, device, cell.name),
                 "moves": moves[:TRANSITIONS_SHOWN],
@@ -170,7 +180,7 @@ def _changed(runs: Runs, called: tuple[str, ...], in_matrix: tuple[str, ...] | N
                 "picture": drawn,
             }
         )
-    return found
+    return changed
 
 
 def _galleries(runs: Runs) -> list[tuple[str, flips.Gallery]]:
