@@ -18,6 +18,8 @@ DEFAULTS_OF_THEIR_OWN = (
     ("convert", "--data"),  # is only used if it exists
     ("explain", "--out"),
     ("check", "--json"),
+    ("check", "--accelerator"),  # takes several, `explain` one
+    ("check", "--runtime"),  # takes one, which replaces this machine's; elsewhere others are tried beside it
     ("lab worker", "--device"),
 )
 
@@ -93,6 +95,7 @@ def test_flags_that_mean_the_same_are_the_same_everywhere() -> None:
         ("check --shards 0", "harness check: --shards 0: expected a whole number, at least 1"),
         ("check --cooldown nan", "harness check: --cooldown nan: expected seconds, at least 0"),
         ("check --models", "harness check: --models: expected one argument"),
+        ("check --accelerator cpu,gqu", "harness check: --accelerator gqu: unknown; did you mean 'gpu'?"),
         ("explain int8 --time --html x.html", "harness explain: --html: not allowed with argument --time"),
     ],
 )

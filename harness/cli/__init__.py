@@ -119,7 +119,7 @@ class _Parser(argparse.ArgumentParser):
     """Reports wrong usage in one line, with the nearest valid name."""
 
     def error(self, message: str) -> NoReturn:
-        message = re.sub(r"^argument (-\S+):(?= \S+: expected)", r"\1", message)
+        message = re.sub(r"^argument (-\S+):(?= \S+: (?:expected|unknown))", r"\1", message)
         message = re.sub(r"^argument (?!VERB)", "", message)
         if wrong := re.fullmatch(r"(?:argument )?(.*): invalid choice: '?(.*?)'? \(choose from (.*)\)", message):
             message = _unknown("verb" if wrong[1] == "VERB" else wrong[1], wrong[2], re.findall(r"[\w-]+", wrong[3]))

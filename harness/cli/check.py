@@ -30,13 +30,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add(parser, *flags.SUBJECT)
     parser.add_argument(
         "--accelerator",
-        type=flags.names,
+        type=flags.accelerators,
         default=("cpu",),
         metavar="NAMES",
         help=f"what runs each variant, comma-separated: {', '.join(ACCELERATORS)} (default: cpu)",
     )
     parser.add_argument(
-        "--runtime", metavar="PYTHON", help="this machine's worker is run by this Python, whose runtime may be older"
+        "--runtime", metavar="PYTHON", help="run the variants by this Python, whose runtime may be older"
     )
     flags.add(
         parser,
@@ -78,7 +78,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from harness.check import pipeline
-    from harness.core import shapes
     from harness.core.files import check_writable, write_atomic
     from harness.core.outcome import EXIT_CODES as OUTCOME_CODES
     from harness.output import terminal
@@ -94,8 +93,6 @@ def run(options: argparse.Namespace) -> int:
         check_writable(options.html.parent)
     with terminal.Bars() as bars, ExitStack() as stack:
         subject, source, references = _inputs(options, stack)
-        for name in options.accelerator:
-            shapes.check_name(name, ACCELERATORS, "--accelerator", "accelerator")
         subject = replace(subject, accelerators=options.accelerator)
         engine = stack.enter_context(_engine(options, bars))
         checks = _checks(options, subject, source, engine)

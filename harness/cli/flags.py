@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.core.cell import ACCELERATORS, Accelerator
+
 if TYPE_CHECKING:
     from harness.check.subject import Subject
     from harness.cluster.security import Keys
@@ -47,6 +49,18 @@ def seconds(text: str) -> float:
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: expected seconds, at least 0")
     return value
+
+
+def accelerators(text: str) -> tuple[Accelerator, ...]:
+    """Comma-separated names of accelerators."""
+    chosen = [accelerator for name in names(text) for accelerator in ACCELERATORS if accelerator == name]
+    if unknown := next((name for name in names(text) if name not in ACCELERATORS), None):
+        import difflib
+
+        near = difflib.get_close_matches(unknown, ACCELERATORS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(ACCELERATORS)}"
+        raise argparse.ArgumentTypeError(f"{unknown}: unknown; {hint}")
+    return tuple(chosen)
 
 
 class _PrintPolicy(argparse.Action):
