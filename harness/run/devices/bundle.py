@@ -15,10 +15,12 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from harness.core.errors import SetupError
@@ -37,8 +39,10 @@ LIBRARIES = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.s
              "libstdc++.so.6", "libz.so.1", "libexpat.so.1", "libffi.so.8")  # fmt: skip
 NOT_NEEDED = (  # folders and files of Python, NumPy and LiteRT, by name
     "test", "tests", "__pycache__", "pydoc_data", "idlelib", "ensurepip", "_pyrepl", "turtledemo", "f2py", "typing",
-    "include", "aot", "bin", "libLiteRtWebGpuAccelerator.so", "sitecustomize.py",
+    "include", "aot", "bin", "sitecustomize.py",
 )  # fmt: skip
+GPUS = {"gpu", "gpu-fp32"}  # accelerators
+GPU_LIBRARY = "libLiteRtWebGpuAccelerator.so"  # not needed without the GPU
 NOT_NEEDED_SUFFIXES = (".pyi", ".pxd", ".a", ".h")
 MODULES_NOT_NEEDED = ("_test", "xx", "_ctypes_test", "_sqlite3", "_ssl", "_hashlib", "_curses", "_dbm", "_gdbm",
                       "readline", "_lzma", "_bz2", "_uuid", "_codecs_", "_tkinter")  # fmt: skip
@@ -89,15 +93,16 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tflite-harness"
 
 
-def complete(machine: str) -> Runtime:
+def complete(machine: str, accelerators: Collection[str] = ()) -> Runtime:
     """For a machine without Python. Raises SetupError: another architecture, or what must be installed here."""
     if machine not in MACHINES:
         raise SetupError(
             f"a device of {machine}: runtimes are made for {' and '.join(MACHINES)} only; use another device"
         )
     names = MACHINES[machine]
-    packages = _packages(machine)
-    bundle = _cached(f"complete-{machine}", packages, lambda root: _fill_complete(root, names, packages))
+    packages = _packages(machine, accelerators)
+    fill = partial(_fill_complete, names=names, packages=packages)
+    bundle = _cached(f"complete-{machine}", packages, fill, accelerators)
     return Runtime(
         bundle,
         (f"lib/{names.loader}", "--library-path", "lib", "./python3"),
@@ -105,26 +110,27 @@ def complete(machine: str) -> Runtime:
     )
 
 
-def wheels(machine: str, python: str, program: str) -> Runtime:
+def wheels(machine: str, python: str, program: str, accelerators: Collection[str] = ()) -> Runtime:
     """For a machine in PYTHONS that has Python. python: as 3.13; program: its path there. Raises SetupError."""
-    packages = _packages(machine)
+    packages = _packages(machine, accelerators)
 
     def fill(root: Path) -> None:
         _install(packages, machine, python, root / "site")
 
-    bundle = _cached(f"wheels-{machine}-{python}", packages, fill)
+    bundle = _cached(f"wheels-{machine}-{python}", packages, fill, accelerators)
     return Runtime(bundle, (program,), {"PYTHONPATH": "site"})
 
 
-def own(program: str) -> Runtime:
+def installed(program: str) -> Runtime:
     """For a Python there that has all it needs."""
     return Runtime(None, (program,), {})
 
 
-def _packages(machine: str) -> tuple[str, ...]:
+def _packages(machine: str, accelerators: Collection[str]) -> tuple[str, ...]:
     if machine == "armv7l":
         return ("tflite-runtime==2.14.0",)  # the last one; NumPy is the device's own
-    return (f"ai-edge-litert=={_version('ai-edge-litert', '2.3.0')}", "numpy>=2,<3")
+    packages = (f"ai-edge-litert=={_version('ai-edge-litert', '2.3.0')}", "numpy>=2,<3")
+    return (*packages, "ml-dtypes") if {*accelerators} - {"cpu"} else packages  # LiteRT's CompiledModel imports it
 
 
 def _version(package: str, default: str) -> str:
@@ -145,9 +151,12 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _cached(name: str, packages: tuple[str, ...], fill: Callable[[Path], None]) -> Bundle:
+def _cached(
+    name: str, packages: tuple[str, ...], fill: Callable[[Path], None], accelerators: Collection[str]
+) -> Bundle:
     """The bundle of that name and content, from the cache or made for it."""
-    key = hashlib.sha256(repr((RECIPE, SUITE, PACKAGES, packages)).encode()).hexdigest()[:12]
+    not_needed = NOT_NEEDED if GPUS & {*accelerators} else (*NOT_NEEDED, GPU_LIBRARY)
+    key = hashlib.sha256(repr((RECIPE, SUITE, PACKAGES, packages, not_needed)).encode()).hexdigest()[:12]
     folder = cache() / "runtime" / f"{name}-{key}"
     about = folder / "bundle.json"
     with locked(folder.with_name(f"{folder.name}.lock")):
@@ -156,7 +165,7 @@ def _cached(name: str, packages: tuple[str, ...], fill: Callable[[Path], None]) 
                 root = Path(work) / "root"
                 root.mkdir()
                 fill(root)
-                _trim(root)
+                _trim(root, not_needed)
                 content, tree = _pack(root)
             write_atomic(folder / "bundle.tar.gz", content)
             bundle = Bundle(folder / "bundle.tar.gz", sha256(content), tree, len(content))
@@ -205,7 +214,8 @@ def _install(packages: tuple[str, ...], machine: str, python: str, target: Path)
     else:
         tags = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
         platforms = [word for tag in tags for word in ("--platform", f"{tag}_{machine}")]
-        command = [sys.executable, "-m", "pip", *common, "--only-binary=:all:", "--no-compile", *platforms]
+        pip = [sys.executable, "-m", "pip"] if find_spec("pip") or not uv else [uv, "tool", "run", "pip"]
+        command = [*pip, *common, "--only-binary=:all:", "--no-compile", *platforms]
     done = shell.local([*command, *packages], 900)
     if done is None or done.code:
         reason = " ".join(done.error.split())[-200:] if done else "not done within 15 minutes"
@@ -214,10 +224,10 @@ def _install(packages: tuple[str, ...], machine: str, python: str, target: Path)
         )
 
 
-def _trim(root: Path) -> None:
+def _trim(root: Path, not_needed: Collection[str]) -> None:
     for path in sorted(root.rglob("*"), reverse=True):
         module = path.parent.name == "lib-dynload" and path.name.startswith(MODULES_NOT_NEEDED)
-        if path.name in NOT_NEEDED or path.name.endswith(NOT_NEEDED_SUFFIXES) or module:
+        if path.name in not_needed or path.name.endswith(NOT_NEEDED_SUFFIXES) or module:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Self
@@ -41,6 +41,7 @@ from harness.run.job import MAX_RESULT_BYTES, Job
 KEPT_DAYS = 7  # files, runtimes and unfinished jobs that have not been used for so long are removed
 MAX_LOSSES = 5  # of the connection, in one run
 Answers = Mapping[str, str]
+Choose = Callable[[Answers, Collection[str]], Runtime]
 
 
 class UnfinishedPlan(msgspec.Struct):
@@ -52,13 +53,11 @@ class UnfinishedPlan(msgspec.Struct):
 class Remote:
     """A device through a shell.
 
-    folder: where it may write, below the shell's home where relative. choose: the runtime for its answers to the probe.
-    keep: leave the job there to look at.
+    folder: where it may write, below the shell's home where relative. choose: the runtime for its answers to the probe
+    and the job's accelerators. keep: leave the job there to look at.
     """
 
-    def __init__(
-        self, machine: Shell, folder: str, choose: Callable[[Answers], Runtime], *, keep: bool = False
-    ) -> None:
+    def __init__(self, machine: Shell, folder: str, choose: Choose, *, keep: bool = False) -> None:
         self._shell = machine
         self._folder = folder
         self._choose = choose
@@ -98,7 +97,7 @@ class Remote:
         first = self._lock is None
         if first:
             self._take()
-        runtime, root = self._runtime or self._install()
+        runtime, root = self._runtime or self._install(job)
         self._runtime = runtime, root
         if first:
             job = self._take_up(job, runtime)
@@ -238,9 +237,10 @@ class Remote:
         self._must("rm -f " + quoted("x", *(f"{self._job}/results/{name}" for name in timed)))
         return jobs.with_nonce(job, unfinished.nonce)
 
-    def _install(self) -> tuple[Runtime, str]:
+    def _install(self, job: Job) -> tuple[Runtime, str]:
         """The runtime, verified file by file, and where it is."""
-        runtime = self._choose(self.answers or probing.parse(self._do(probing.SCRIPT).out))
+        accelerators = {task["accelerator"] for task in json.loads(job.plan.read_text())["tasks"]}
+        runtime = self._choose(self.answers or probing.parse(self._do(probing.SCRIPT).out), accelerators)
         bundle = runtime.bundle
         if bundle is None:
             return runtime, ""

@@ -11,7 +11,7 @@ file. A serial, user or path with % or ? in it is written percent-encoded.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from urllib.parse import parse_qsl, unquote
 
 from harness.core.errors import SetupError
@@ -60,29 +60,29 @@ def _options(uri: str, query: str, known: tuple[str, ...]) -> dict[str, str]:
     return options
 
 
-def _for_phone(answers: Mapping[str, str]) -> Runtime:
-    return bundle.complete(answers.get("machine", "unknown"))
+def _for_phone(answers: Mapping[str, str], accelerators: Collection[str]) -> Runtime:
+    return bundle.complete(answers.get("machine", "unknown"), accelerators)
 
 
-def _for_host(uri: str, python: str | None) -> Callable[[Mapping[str, str]], Runtime]:
+def _for_host(uri: str, python: str | None) -> Callable[[Mapping[str, str], Collection[str]], Runtime]:
     """python: the one that the address names, if it names one."""
 
-    def choose(answers: Mapping[str, str]) -> Runtime:
+    def choose(answers: Mapping[str, str], accelerators: Collection[str]) -> Runtime:
         if python:
-            return bundle.own(python)
+            return bundle.installed(python)
         machine, kernel = answers.get("machine", "unknown"), answers.get("kernel_machine", "unknown")
         version = answers.get("python_version", "")
         oldest, newest = bundle.PYTHONS.get(machine, ((0, 0), (0, 0)))
         if re.fullmatch(r"3\.\d{1,2}", version) and oldest <= (3, int(version[2:])) <= newest:
-            return bundle.wheels(machine, version, answers.get("python", "python3"))
+            return bundle.wheels(machine, version, answers.get("python", "python3"), accelerators)
         if kernel in bundle.MACHINES:  # it runs 64-bit programs, whatever its own are
-            return bundle.complete(kernel)
+            return bundle.complete(kernel, accelerators)
         if machine in bundle.PYTHONS:
             between = " to ".join(f"{major}.{minor}" for major, minor in (oldest, newest))
             raise SetupError(
                 f"{uri}: its Python is {version or 'missing'}, the interpreter for {machine} needs {between}: install "
                 "one with NumPy and name it, ?python=PATH"
             )
-        return bundle.complete(machine)
+        return bundle.complete(machine, accelerators)
 
     return choose

@@ -79,7 +79,7 @@ def tiny_job(tiny_variants: Path, images: Path, tmp_path: Path) -> Job:
 def device(request: pytest.FixtureRequest, tmp_path: Path) -> Device:
     if request.param == "local":
         return Local()
-    return Remote(Here(tmp_path / "home"), "harness", lambda answers: bundle.own(sys.executable))
+    return Remote(Here(tmp_path / "home"), "harness", lambda *_: bundle.installed(sys.executable))
 
 
 def stand_in(folder: Path, printed: str, result: bytes | None = None, code: int = 0) -> Path:

@@ -31,7 +31,7 @@ def here(tmp_path: Path) -> Here:
 
 @pytest.fixture
 def device(here: Here) -> Remote:
-    return Remote(here, "harness", lambda answers: bundle.own(sys.executable))
+    return Remote(here, "harness", lambda *_: bundle.installed(sys.executable))
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_python_version_is_a_version(version: str) -> None:
         f"kernel_machine=riscv64\nmachine=../..\npython=/usr/bin/python3\npython_version={version}\n"
     )
     with pytest.raises(SetupError, match="a device of riscv64: runtimes are made for aarch64 and x86_64 only"):
-        uri._for_host("ssh://x", None)(answers)
+        uri._for_host("ssh://x", None)(answers, ())
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_32_bit_python_without_wheels_is_told_what_has_them() -> None:
     """On a kernel of 32 bits nothing else can be brought along."""
     answers = probing.parse("kernel_machine=armv7l\npython_version=3.13\npython_bits=32\n")
     with pytest.raises(SetupError, match=r"its Python is 3.13, the interpreter for armv7l needs 3.9 to 3.11"):
-        uri._for_host("ssh://x", None)(answers)
+        uri._for_host("ssh://x", None)(answers, ())
 
 
 # --- the worker -------------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_a_plan_left_there_is_not_believed(plan: str, here: Here, device: Remote
     (folder / "job.json").write_text(plan)
     (folder / "results").mkdir(exist_ok=True)
     (folder / "results" / "int8.npz").write_bytes(b"left")
-    again = Remote(here, "harness", lambda answers: bundle.own(sys.executable))
+    again = Remote(here, "harness", lambda *_: bundle.installed(sys.executable))
     assert set(ran(again, tiny_job).results) == {"int8"}
 
 
