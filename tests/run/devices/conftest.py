@@ -35,9 +35,9 @@ def own_adb() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lost device is waited for three seconds only."""
-    monkeypatch.setattr(recovery, "RECONNECT_WITHIN_S", 3.0)
-    monkeypatch.setattr(recovery, "PAUSE_S", 0.2)
+    """A lost device is waited for two seconds only."""
+    monkeypatch.setattr(recovery, "RECONNECT_WITHIN_S", 2.0)
+    monkeypatch.setattr(recovery, "PAUSE_S", 0.1)
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ class Rig:
     def same_but_one(self, done: OnDevice, reason: str) -> None:
         """One variant, the one that a signal caught, is INCONCLUSIVE for that reason; the others' outputs are there."""
         assert done.run, done.problem
-        (caught,) = (kind for kind, said in reasons(done.run.record).items() if reason in said)
+        (caught,) = (kind for kind, text in reasons(done.run.record).items() if reason in text)
         assert reasons(done.run.record)[caught].startswith("INCONCLUSIVE")
         arrays = done.run.record.arrays
         for cell in (Cell(kind) for kind in self.subject().variants if kind != caught):
@@ -244,7 +244,7 @@ class Cable:
                         self.cut(for_good=self.cut_for_good)
         except OSError:
             pass
-        for one in (source, target):
+        for end in (source, target):
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                end.shutdown(socket.SHUT_RDWR)
         source.close()

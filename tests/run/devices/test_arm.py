@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import platform
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from harness.artifacts import manifest
 from harness.cli import main
+from harness.images import dataset
 from harness.judge import policy
-from harness.run.devices import uri
+from harness.run import execute, job
+from harness.run.devices import bundle, uri
+from harness.run.devices.base import Device
+from harness.run.devices.local import Local
+from harness.run.devices.remote import Remote
 from harness.run.devices.virtual import Virtual
+from models.config import DIGITS
 from tests.conftest import SHIPPED
-from tests.run.devices.rig import Rig, pushed
+from tests.needs import needs
+from tests.run.devices.rig import Here, Rig, pushed, silent
 
 STEPS = 2  # of an int8 output between two sets of kernels
 FLOAT_NOISE = 1e-4
@@ -33,9 +45,9 @@ def test_the_phone_is_one(arm_phone: Virtual) -> None:
 
 def test_every_output_of_the_arm_kernels(arm_phone: Virtual, arm_pi: Virtual, rig: Rig) -> None:
     """Phone and Pi at once, 55 images x 3 variants: this machine's verdicts, outputs within two steps, no time."""
-    for one in rig.check_all(arm_phone.start(), arm_pi.start()):
-        assert one.run, one.problem
-        record = one.run.record
+    for checked in rig.check_all(arm_phone.start(), arm_pi.start()):
+        assert checked.run, checked.problem
+        record = checked.run.record
         assert record.device.emulated
         assert record.device.machine == record.machine.machine == "aarch64"
         assert any("emulated" in note for note in record.notes)
@@ -65,6 +77,62 @@ def test_the_shipped_model_on_the_phone(arm_phone: Virtual, shipped_variants: Pa
         assert theirs.verdict.outcome == ours.verdict.outcome, (theirs.verdict.reasons, ours.verdict.reasons)
         assert theirs.host is not None
         assert (theirs.host.images, theirs.host.flips) == (55, 0), theirs
+
+
+# A 32-bit Raspberry Pi OS: Debian 12 has the last Python for which there is a wheel of tflite-runtime.
+ARM32_PACKAGES = ("python3", "python3-numpy", "libstdc++6", "dash", "coreutils", "findutils", "tar", "gzip", "sed",
+                  "grep", "util-linux")  # fmt: skip
+
+
+def arm32_root() -> Path:
+    """A root of armhf packages, from the cache of virtual devices or made for it."""
+    root = bundle.cache() / "virtual" / "roots" / "armhf-bookworm-1"
+    with bundle.locked(root.with_name(f"{root.name}.lock")):
+        if not root.exists():
+            packed = root.with_name(".armhf.part")
+            shutil.rmtree(packed, ignore_errors=True)
+            command = ["mmdebstrap", "--quiet", "--variant=extract", "--architectures=armhf"]
+            command += [f"--include={','.join(ARM32_PACKAGES)}", "bookworm", str(packed)]
+            subprocess.run([*command, "deb http://deb.debian.org/debian bookworm main"], check=True)
+            for name in ("blas", "lapack"):  # as the packages' scripts do
+                (packed / f"usr/lib/arm-linux-gnueabihf/lib{name}.so.3").symlink_to(f"{name}/lib{name}.so.3")
+            packed.replace(root)
+    return root
+
+
+class Chroot(Here):
+    """A shell in a root of another architecture."""
+
+    def command(self, script: str) -> list[str]:
+        home = self.home.relative_to(arm32_root())
+        inside = ["env", "-i", f"HOME=/{home}", "PATH=/usr/bin:/bin:/usr/sbin:/sbin", "sh", "-c", script]
+        return ["chroot", str(arm32_root()), *inside]
+
+
+def test_a_32_bit_system(tiny_variants: Path, images: Path, tmp_path: Path) -> None:
+    """armv7l: its own Python and NumPy, tflite-runtime brought along; every variant answers like this machine."""
+    needs("emulation")
+    if not Path("/proc/sys/fs/binfmt_misc/qemu-arm").exists():
+        rule = Path("/usr/lib/binfmt.d/qemu-arm.conf").read_text()
+        Path("/proc/sys/fs/binfmt_misc/register").write_text(rule)
+    data = dataset.take(dataset.load(images, DIGITS), np.arange(0, 55, 5))
+    contents = manifest.contents(tiny_variants, manifest.read(tiny_variants))
+    outputs = []
+    with tempfile.TemporaryDirectory(dir=arm32_root() / "tmp") as home:
+        there = Remote(Chroot(Path(home)), "harness", uri._for_host("chroot://", None))
+        devices: tuple[Device, ...] = there, Local()
+        for number, device in enumerate(devices):
+            (folder := tmp_path / str(number)).mkdir()
+            with device:
+                probe = device.probe()
+                outputs.append(execute.run(job.write(folder, contents, data, None, 1), silent, device))
+            assert probe.machine == ("armv7l" if device is there else platform.machine())
+    assert there.answers["python_bits"] == "32"
+    for kind, result in outputs[0].results.items():
+        assert result.machine.runtime == "tflite-runtime 2.14.0"
+        here = outputs[1].results[kind].arrays["outputs"]
+        assert np.array_equal(result.arrays["outputs"].argmax(axis=1), here.argmax(axis=1))
+    assert set(outputs[0].results) == set(contents)
 
 
 def test_a_virtual_device_is_started_and_stopped(

@@ -31,22 +31,28 @@ from harness.run.job import Job
 from models.config import DIGITS
 from tests.run.devices.rig import Rig, harness_folder, pushed, silent
 
-KINDS = ("local", "ssh", "adb")
 ODD = "a b'c\"d;$(touch executed)`touch executed`é"
 
 
-@pytest.fixture(params=KINDS)
-def address(request: pytest.FixtureRequest) -> str:
-    """A device's address; the device is started where it must be."""
-    if request.param == "local":
-        return "local"
-    started: Virtual = request.getfixturevalue("phone" if request.param == "adb" else "pi")
-    return started.start()  # restarted where a test has stopped it
+@pytest.fixture(params=("ssh", "adb"))
+def elsewhere(request: pytest.FixtureRequest) -> Virtual:
+    """A device that is not this machine."""
+    device: Virtual = request.getfixturevalue("phone" if request.param == "adb" else "pi")
+    return device
 
 
 @pytest.fixture
-def device(address: str) -> Iterator[Device]:
-    with uri.device(address) as opened:
+def address(elsewhere: Virtual) -> str:
+    """Its address; it is started again if a test has stopped it."""
+    return elsewhere.start()
+
+
+@pytest.fixture(params=("local", "ssh", "adb"))
+def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    """Any device, opened."""
+    names = {"ssh": "pi", "adb": "phone"}
+    where = "local" if request.param == "local" else request.getfixturevalue(names[request.param]).start()
+    with uri.device(where) as opened:
         yield opened
 
 
@@ -62,16 +68,16 @@ def tiny_job(tiny_variants: Path, images: Path, tmp_path: Path) -> Job:
 def workers(written: Job) -> list[int]:
     """Processes of this machine that run this job's worker, in its folder or elsewhere by its hash."""
     marks = str(written.worker).encode(), sha256(written.worker.read_bytes()).encode()
-    found = []
+    pids = []
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             if any(mark in command.read_bytes() for mark in marks):
-                found.append(int(command.parent.name))
-    return found
+                pids.append(int(command.parent.name))
+    return pids
 
 
 def test_it_says_what_it_is(device: Device) -> None:
-    """Address, name, processor, cores; what cannot be read is none or unavailable, never made up."""
+    """Address, name, processor, cores; what cannot be read is None or unavailable, never invented."""
     probe = device.probe()
     assert probe.uri == device.uri
     assert probe.machine == os.uname().machine
@@ -101,7 +107,7 @@ def _digests(written: Job, kind: str) -> list[str]:
 
 
 def test_a_worker_that_fails_is_data(device: Device, tiny_job: Job) -> None:
-    """Its exit code and the end of what it said come back; it is no exception."""
+    """Its exit code and the last line that it printed come back; it is no exception."""
     _replace_worker(tiny_job, "import sys; print('words', file=sys.stderr); sys.exit(7)")
     device.probe()
     written = device.push(tiny_job)
@@ -136,8 +142,6 @@ def test_a_hanging_worker_is_stopped_there(device: Device, tiny_job: Job) -> Non
 
 def test_a_job_left_unfinished_is_gone_on_with(address: str, tiny_job: Job, tmp_path: Path) -> None:
     """Ctrl-C after the first answers: the next run of the same job does not compute them again."""
-    if address == "local":
-        pytest.skip("a job of this machine lies in a folder that the harness removes")
     seen: list[str] = []
 
     def interrupt(task: str, done: int, total: int) -> None:
@@ -156,8 +160,6 @@ def test_a_job_left_unfinished_is_gone_on_with(address: str, tiny_job: Job, tmp_
 
 def test_the_whole_check_gives_this_machines_verdicts(address: str, rig: Rig) -> None:
     """Same verdicts, same outputs, and a second run sends no model, image or runtime."""
-    if address == "local":
-        pytest.skip("compared with itself")
     record = rig.same(rig.check(address))
     assert record.device.uri.startswith(address.split(":")[0])
     again = rig.same(rig.check(address))
@@ -166,16 +168,13 @@ def test_the_whole_check_gives_this_machines_verdicts(address: str, rig: Rig) ->
     assert record.cells[2].stages[-1].target == "int8 on the device"
 
 
-def test_odd_names_arrive_and_nothing_is_executed(address: str, rig: Rig, phone: Virtual, pi: Virtual) -> None:
+def test_odd_names_arrive_and_nothing_is_executed(address: str, elsewhere: Virtual, rig: Rig) -> None:
     """A folder there with spaces, quotes, semicolons, $(...) and letters beyond ASCII."""
-    if address == "local":
-        pytest.skip("this machine's folders are the system's")
-    there = phone if address.startswith("adb") else pi
-    folder = harness_folder(there).parent / ODD / "x"
-    inside = "/" + str(folder.relative_to(there.root))
+    folder = harness_folder(elsewhere).parent / ODD / "x"
+    inside = "/" + str(folder.relative_to(elsewhere.root))
     rig.same(rig.check(f"{address}{'&' if '?' in address else '?'}folder={quote(inside)}"))
     assert (folder / "files").is_dir()
-    assert not list(there.root.rglob("executed"))
+    assert not list(elsewhere.root.rglob("executed"))
     assert not Path("executed").exists()
 
 
@@ -190,11 +189,9 @@ def test_odd_kinds_and_files_arrive(device: Device, tiny_variants: Path, images:
     assert set(outputs.results) == {ODD}, outputs.failures
 
 
-def test_what_is_left_there(address: str, rig: Rig, phone: Virtual, pi: Virtual) -> None:
+def test_what_is_left_there(address: str, elsewhere: Virtual, rig: Rig) -> None:
     """The job is removed, or left to look at with --keep; --clean removes all."""
-    if address == "local":
-        pytest.skip("nothing is brought there")
-    folder = harness_folder(phone if address.startswith("adb") else pi)
+    folder = harness_folder(elsewhere)
     with uri.remote(address) as device:
         device.clean()  # of what other tests left unfinished
     rig.same(rig.check(address))
@@ -209,8 +206,6 @@ def test_what_is_left_there(address: str, rig: Rig, phone: Virtual, pi: Virtual)
 
 def test_two_harnesses_exclude_each_other(address: str, tiny_job: Job) -> None:
     """The second is told who is there; when that one has ended, it may."""
-    if address == "local":
-        pytest.skip("two checks of this machine each have a folder of their own")
     code = f"""
 import sys
 from harness.run.devices import uri
@@ -235,8 +230,6 @@ with uri.remote({address!r}) as device:
 
 def test_a_dead_harness_leaves_no_lock(address: str, tiny_job: Job) -> None:
     """Killed with -9 while it held the device: the next one gets it."""
-    if address == "local":
-        pytest.skip("there is no lock")
     code = f"""
 from harness.run.devices import uri
 device = uri.remote({address!r})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -57,6 +59,17 @@ def test_a_pi_runs_a_packed_job_with_its_own_python(
     assert there.machine.numpy.startswith("2.2")  # Debian's
     for cell in here:
         assert np.array_equal(there.arrays.raw_answers(cell), rig.local.arrays.raw_answers(cell))
+
+
+def test_a_job_that_cannot_be_installed(packed: Path, tmp_path: Path) -> None:
+    """Without what pip needs: its message, one line, exit code 2; the next run tries again."""
+    job = Path(shutil.copy(packed, tmp_path))
+    environment = {"PATH": os.environ["PATH"], "PIP_NO_INDEX": "1"}
+    done = subprocess.run([sys.executable, job], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "ai-edge-litert" in done.stderr
+    assert done.stderr.endswith("job.zip: pip could not install the harness; see its message above\n")
+    assert not list(tmp_path.glob("harness-*/installed"))
 
 
 def test_a_damaged_pack_is_refused(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
