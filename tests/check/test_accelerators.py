@@ -21,8 +21,8 @@ def check(models: Path, model: Path, images: Path, *flags: str) -> int:
 def test_a_variant_that_is_wrong_on_the_gpu_alone_fails(
     tiny_variants: Path, tiny_model: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """float32 agrees on both; int8 on the CPU alone, and its stages say so. The record says what ran, and is judged
-    alike again."""
+    """float32 agrees on both, int8 on the CPU alone: the GPU gives every image the same class. The record says what
+    ran, and is judged alike again."""
     path = tmp_path / "check.json"
     limits = ["--policy", str(FEW_IMAGES_POLICY), "--no-latency", "--json", str(path)]
     kinds = ["--variants", "float32,int8", "--accelerator", "cpu,gpu"]
@@ -35,8 +35,6 @@ def test_a_variant_that_is_wrong_on_the_gpu_alone_fails(
     wrong = cells[Cell("int8", "gpu")]
     assert wrong.ran is not None
     assert "SwiftShader" in (wrong.ran.adapter or "")
-    assert (wrong.stages[-1].source, wrong.stages[-1].target) == ("int8", "int8@gpu")
-    assert wrong.stages[-1].flips > 0
     shown = capsys.readouterr().out
     assert "int8@gpu: FAIL" in shown
     assert "gpu is in software, SwiftShader" in shown
