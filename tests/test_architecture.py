@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -57,3 +58,21 @@ def test_every_link_in_the_documents_leads_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_contributing_names_every_package() -> None:
+    """The table of packages is that of the layers, from top to bottom."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert [name.strip("/").replace("/", ".") for name in re.findall(r"(?m)^\| `([\w/]+)` \|", text)] == layers
+
+
+def test_no_module_is_named_like_one_of_the_standard_library() -> None:
+    """A worker or a script beside it would import the wrong one."""
+    modules = [path for package in ("harness", "converters") for path in (ROOT / package).rglob("*.py")]
+    assert not [str(path) for path in modules if path.stem in sys.stdlib_module_names]
+
+
+def test_the_glossary_has_ten_terms() -> None:
+    """Each a row; a reader learns them in one go."""
+    assert len(re.findall(r"(?m)^\| (?!term|-)", (ROOT / "docs" / "glossary.md").read_text())) == 10

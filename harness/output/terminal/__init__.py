@@ -12,7 +12,7 @@ from harness.output.terminal.explanation import cases as cases
 from harness.output.terminal.explanation import explanation as explanation
 from harness.output.terminal.explanation import finding as finding
 from harness.output.terminal.fleet import fleet as fleet
-from harness.output.terminal.profile import profile as profile
+from harness.output.terminal.op_profile import profile as profile
 from harness.output.terminal.progress import Bars as Bars
 from harness.output.terminal.progress import step as step
 from harness.output.terminal.tools import advice as advice
