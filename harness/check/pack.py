@@ -19,7 +19,7 @@ from harness.artifacts import manifest
 from harness.artifacts.reference import Reference
 from harness.check import pack_main, wheel
 from harness.check.references import References
-from harness.check.subject import Subject
+from harness.check.subject import Subject, select
 from harness.core import npz, shapes
 from harness.core.errors import SetupError
 from harness.core.files import replacing
@@ -28,6 +28,7 @@ from harness.core.shapes import Count, Shape
 from harness.images import dataset, shards
 from harness.images.dataset import Dataset
 from harness.images.shards import Entry, Source
+from harness.images.spec import ModelSpec
 from harness.judge.policy import Policy
 
 ABOUT = "pack.json"
@@ -52,8 +53,7 @@ def write(subject: Subject, source: Source, references: References, path: Path, 
     """The number of images packed. Raises SetupError: images that cannot be used (unless skip_bad), no way to write."""
     images, hashes, skipped = 0, [], list(source.bad)
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for number, data in enumerate(dataset.in_shards(source, shards.usual_size(subject.spec), subject.spec)):
-            skipped += data.skipped
+        for number, data in enumerate(_usable(source, subject.spec, skipped)):
             if skipped and not skip_bad:
                 raise SetupError(shards.cannot_be_used(source.path, skipped))
             expected = references.obtain(data)
@@ -81,13 +81,28 @@ def write(subject: Subject, source: Source, references: References, path: Path, 
     return images
 
 
+def _usable(source: Source, spec: ModelSpec, skipped: list[str]) -> Iterator[Dataset]:
+    """Shards of the usual size, without the images that cannot be used, which are added to `skipped`."""
+    size = shards.usual_size(spec)
+    waiting = dataset.build(np.empty((0, *spec.shape), np.uint8), [], [], spec)
+    for data in dataset.in_shards(source, size, spec):
+        skipped += data.skipped
+        waiting = dataset.concatenate(waiting, data)
+        if len(waiting) >= size:
+            yield dataset.take(waiting, np.arange(size))
+            waiting = dataset.take(waiting, np.arange(size, len(waiting)))
+    if len(waiting):
+        yield waiting
+
+
 class Pack:
     """What `write` packed: a subject, its images (a Source) and their reference outputs. Nothing is unpacked to disk.
 
-    Raises SetupError: no such file, damaged, not written by us.
+    kinds: of the variants to check; None: all. Raises SetupError: no such file, damaged, not written by us, no such
+    variants.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kinds: tuple[str, ...] | None = None) -> None:
         self._file = path
         try:
             self._archive = zipfile.ZipFile(path)
@@ -98,7 +113,7 @@ class Pack:
         if (count := len(self._archive.infolist())) > MAX_FILES:
             raise self._damaged(f"{count} files in it, expected at most {MAX_FILES}")
         self._about = about = shapes.decode(self._read(ABOUT), About, f"{path}: {ABOUT}")
-        variants = manifest.decode(self._read(manifest.FILE), f"{path}: {manifest.FILE}")
+        variants = select(manifest.decode(self._read(manifest.FILE), f"{path}: {manifest.FILE}"), kinds, path)
         manifest.spec_of(variants, path)
         contents = {kind: self._read(variant.file) for kind, variant in variants.items()}
         for kind, variant in variants.items():

@@ -57,14 +57,15 @@ def load(
 ) -> Subject:
     """A folder's variants, or those named. Raises SetupError: no such variants, stale or damaged ones, made for other
     class names or pixels; limits of an unknown variant."""
-    variants = _select(manifest.read(models), kinds, models)
+    variants = select(manifest.read(models), kinds, models)
     model_sha256 = reference.model_sha256(model)
     contents = {kind: manifest.verify(models, variant, model_sha256) for kind, variant in variants.items()}
     spec.check_stands(manifest.spec_of(variants, models), model)
     return Subject(variants, contents, str(model), model_sha256, limits, plan, baseline)
 
 
-def _select(known: Mapping[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
+def select(known: Mapping[str, Variant], kinds: tuple[str, ...] | None, models: Path) -> dict[str, Variant]:
+    """Those named, or all, in the order of KNOWN_KINDS. Raises SetupError."""
     for kind in kinds or ():
         if kind not in known:
             raise SetupError(f"{models}: has no variant {kind!r}; it has {', '.join(known) or 'none'}")

@@ -134,7 +134,7 @@ def _inputs(options: argparse.Namespace, stack: ExitStack) -> tuple[Subject, Sou
     if options.packed:
         if options.shards:
             raise SetupError("--shards: a packed check is divided already; leave it out")
-        packed = Pack(options.packed)
+        packed = Pack(options.packed, options.variants)
         limits = policy.load(options.policy) if options.policy else packed.subject.limits
         baseline = load_baseline(options.baseline, limits.latency)
         return replace(packed.subject, limits=limits, plan=plan, baseline=baseline), packed, packed

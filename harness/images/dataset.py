@@ -164,6 +164,12 @@ def take(data: Dataset, indices: npt.NDArray[np.int64]) -> Dataset:
     return build(data.images[indices], data.labels[indices].tolist(), [data.names[i] for i in indices], data.spec)
 
 
+def concatenate(first: Dataset, second: Dataset) -> Dataset:
+    """The images of both, one after the other."""
+    images, labels = np.concatenate([first.images, second.images]), [*first.labels.tolist(), *second.labels.tolist()]
+    return build(images, labels, [*first.names, *second.names], first.spec)
+
+
 def content_hashes(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     """A hash of each image's pixels, [N]: equal where two images are."""
     hashes = b"".join(hashlib.sha256(image.tobytes()).digest()[:8] for image in images)
