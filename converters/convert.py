@@ -81,7 +81,7 @@ def convert(
     """
     kinds = _check_kinds(kinds, max_flips)
     source_sha256 = reference.model_sha256(source)
-    told = spec.config_of(source, config)
+    loaded_config = spec.load_config(source, config)
     if images.calibration_size < 1:
         raise SetupError(f"--calibration-size {images.calibration_size}: expected at least 1")
 
@@ -91,7 +91,7 @@ def convert(
     # Calibration has a process of its own: its activations and the converter's graph are never in memory together.
     with KerasProcess() as keras, KerasProcess(preload="ai_edge_litert.interpreter") as apart:
         with step(f"reading {source.name}"):
-            takes = spec.combine(keras.call(keras_model.ends, source, tuple(imports)), told, source)
+            takes = spec.combine(keras.call(keras_model.signature, source, tuple(imports)), loaded_config, source)
         lowered = keras.submit(float32.convert, source, takes, tuple(imports))
         calibrated = [kind for kind in kinds if kind in CALIBRATED]
         if calibrated:
@@ -205,7 +205,7 @@ def _describe(kind: str, content: bytes, origin: dict[str, Any], chosen: _Chosen
 
 
 def _with_choice(variant: Variant, choice: mixed.Choice, tuning: Dataset, max_flips: int) -> Variant:
-    told = Mixed(
+    mixed = Mixed(
         float_layers=choice.float_layers,
         layers=choice.layers,
         max_flips=max_flips,
@@ -214,7 +214,7 @@ def _with_choice(variant: Variant, choice: mixed.Choice, tuning: Dataset, max_fl
         images=len(tuning),
         images_sha256=tuning.sha256,
     )
-    return structs.replace(variant, mixed=told)
+    return structs.replace(variant, mixed=mixed)
 
 
 def _quantization(details: dict[str, Any]) -> Quantization:

@@ -18,7 +18,7 @@ from harness.artifacts import reference
 from harness.artifacts.outputs import are_logits, are_probabilities
 from harness.core.errors import SetupError
 from harness.images.dataset import Dataset
-from harness.images.spec import COLOURS, Ends, ModelSpec
+from harness.images.spec import COLOURS, ModelSignature, ModelSpec
 
 Shape = tuple[int | None, ...] | None
 Outputs = npt.NDArray[np.float32]
@@ -71,7 +71,7 @@ def _opened(path: Path, imports: tuple[str, ...]) -> Any:
     return load(path, imports)
 
 
-def ends(path: Path, imports: tuple[str, ...] = ()) -> Ends:
+def signature(path: Path, imports: tuple[str, ...] = ()) -> ModelSignature:
     """What a model file says of its images and classes. Raises SetupError where it is no classifier of images."""
     model = _opened(path, imports)
     counts = [len(getattr(model, name, None) or [()]) for name in ("inputs", "outputs")]
@@ -87,7 +87,7 @@ def ends(path: Path, imports: tuple[str, ...] = ()) -> Ends:
         )
     if given is None or len(given) != 2 or given[1] is None or given[1] < 2:
         raise SetupError(f"{path}: gives {_shape(given)}; expected [N, classes], of 2 or more classes")
-    return Ends(None if height is None or width is None else (height, width), channels, given[1])
+    return ModelSignature(None if height is None or width is None else (height, width), channels, given[1])
 
 
 def _shapes(model: Any) -> tuple[Shape, Shape]:
@@ -124,9 +124,9 @@ def classifier(path: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Cl
     """
     import keras
 
-    own = ends(path, imports)
-    if (own.image_size or spec.image_size, own.channels, own.classes) != astuple(spec.ends):
-        raise SetupError(f"{path}: is for {own}; expected {spec.ends}: another model than the one converted?")
+    own = signature(path, imports)
+    if (own.image_size or spec.image_size, own.channels, own.classes) != astuple(spec.signature):
+        raise SetupError(f"{path}: is for {own}; expected {spec.signature}: another model than the one converted?")
     model, notes = _opened(path, imports), []
     if not isinstance(model, keras.Sequential | keras.Function):
         image = keras.Input(spec.shape)

@@ -165,7 +165,7 @@ def _check(config: TrainConfig) -> None:
         if taken is not None and config.out.resolve() == taken.resolve():
             raise SetupError(f"out = {config.out}: training never overwrites the model it starts from or ships with")
     try:
-        spec.config_of(config.out)
+        spec.load_config(config.out)
     except SetupError as error:
         raise SetupError(f"out = {config.out}: the model's config would replace another file ({error})") from error
     if config.processes > 1:

@@ -209,7 +209,7 @@ def _hard_examples(settings: TrainConfig, training: Dataset) -> Indices | None:
         return None
     judge = classifier.open_model(settings.hard_by, settings.hard_by.parent)
     own = settings.model.class_names
-    if judge.spec.ends != settings.model.ends or judge.spec.class_names not in (own, spec.numbers(len(own))):
+    if judge.spec.signature != settings.model.signature or judge.spec.class_names not in (own, spec.numbers(len(own))):
         raise SetupError(f"hard_by = {settings.hard_by}: takes {judge.spec}; expected {settings.model}")
     asked = {"model": judge.sha256, "takes": str(judge.spec), "images": training.sha256, "between": [MISLABELLED, SURE]}
     kept = beside(settings.out, "hard.json")

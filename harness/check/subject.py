@@ -60,7 +60,7 @@ def load(
     variants = select(manifest.read(models), kinds, models)
     model_sha256 = reference.model_sha256(model)
     contents = {kind: manifest.verify(models, variant, model_sha256) for kind, variant in variants.items()}
-    spec.check_stands(manifest.spec_of(variants, models), model)
+    spec.check_config_unchanged(manifest.spec_of(variants, models), model)
     return Subject(variants, contents, str(model), model_sha256, limits, plan, baseline)
 
 

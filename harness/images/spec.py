@@ -26,16 +26,16 @@ COLOURS = {1: "grey", 3: "RGB"}  # by the number of channels
 class ModelConfig(Shape):
     """What a model's file does not tell: the keys of <model>.toml, each of which may be left out."""
 
-    class_names: tuple[str, ...] = ()  # in the order of the outputs; none: 0, 1, 2 ...
+    class_names: tuple[str, ...] = ()  # in the order of the outputs; empty: 0, 1, 2 ...
     pixel_range: tuple[float, float] = (0.0, 1.0)  # what the pixels 0 and 255 become
-    mean: tuple[float, ...] = ()  # of each channel, then subtracted; none: 0
-    std: tuple[float, ...] = ()  # of each channel, then divided by; none: 1
+    mean: tuple[float, ...] = ()  # of each channel, then subtracted; empty: 0
+    std: tuple[float, ...] = ()  # of each channel, then divided by; empty: 1
     image_size: tuple[int, int] | None = None  # height, width: only for a model that takes any
 
 
 @dataclass(frozen=True)
-class Ends:
-    """What a model's own file says. image_size: height, width; none where it takes any."""
+class ModelSignature:
+    """What a model's own file says. image_size: height, width; None if it takes any."""
 
     image_size: tuple[int, int] | None
     channels: int
@@ -47,7 +47,7 @@ class Ends:
 
 
 class ModelSpec(Shape, dict=True):
-    """The whole of it. image_size: height, width."""
+    """What a model takes and gives. image_size: height, width."""
 
     image_size: tuple[int, int]
     channels: int
@@ -78,8 +78,8 @@ class ModelSpec(Shape, dict=True):
         return f"{self.images}, pixels {low:g} to {high:g}{''.join(scaled)}; {listed(self.class_names)}"
 
     @property
-    def ends(self) -> Ends:
-        return Ends(self.image_size, self.channels, len(self.class_names))
+    def signature(self) -> ModelSignature:
+        return ModelSignature(self.image_size, self.channels, len(self.class_names))
 
     def to_input(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Pixels [..., height, width, channels] as the model's input: float32 of the same shape."""
@@ -94,9 +94,9 @@ class ModelSpec(Shape, dict=True):
         return float(self._values.min()), float(self._values.max())
 
     def label(self, text: str) -> int | None:
-        """The class of a name or, where no class is named by another's number, of a number; none: there is no such."""
-        found = self._labels.get(text)
-        return self._labels.get(str(int(text))) if found is None and text.isdecimal() else found
+        """Class index of a name or number. None if unknown."""
+        label = self._labels.get(text)
+        return self._labels.get(str(int(text))) if label is None and text.isdecimal() else label
 
     def nearest(self, text: str) -> str:
         """In words, which classes there are: for a name that is none."""
@@ -110,8 +110,8 @@ class ModelSpec(Shape, dict=True):
         return structs.replace(self, class_names=other.class_names) == other
 
     def to_toml(self) -> str:
-        """The config that tells of it; JSON's arrays are TOML's."""
-        keys = {key: value for key, value in structs.asdict(self).items() if key in _TOLD and value}
+        """The config as TOML; JSON's arrays are TOML's, too."""
+        keys = {key: value for key, value in structs.asdict(self).items() if key in _CONFIG_KEYS and value}
         return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in keys.items())
 
     @cached_property
@@ -130,55 +130,57 @@ class ModelSpec(Shape, dict=True):
         return {number: label for label, number in enumerate(numbers(len(named)))} | named
 
 
-_TOLD = ("class_names", "pixel_range", "mean", "std")
+_CONFIG_KEYS = ("class_names", "pixel_range", "mean", "std")
 
 
 @dataclass(frozen=True)
-class Told:
-    """A config, and where it stands."""
+class LoadedConfig:
+    """A config and the file that it was read from."""
 
     config: ModelConfig
     where: str
 
 
-def config_of(model: Path, named: Path | None = None) -> Told | None:
-    """The config that is named, or else <model>.toml beside the model; none where there is none.
+def load_config(model: Path, named: Path | None = None) -> LoadedConfig | None:
+    """The named config, or else <model>.toml beside the model. None if there is none.
 
     Raises SetupError: unreadable, an unknown key (with the nearest valid one), a wrong type.
     """
     path = named or model.with_suffix(".toml")
     if named is None and not path.is_file():
         return None
-    return Told(shapes.convert(shapes.read_toml(path), ModelConfig, str(path)), str(path))
+    return LoadedConfig(shapes.convert(shapes.read_toml(path), ModelConfig, str(path)), str(path))
 
 
-def combine(ends: Ends, told: Told | None, model: Path) -> ModelSpec:
-    """What the model's file and its config, if any, say together. Raises SetupError where they do not fit."""
-    config, where = (told.config, told.where) if told else (ModelConfig(), str(model))
-    size = ends.image_size or config.image_size
+def combine(signature: ModelSignature, loaded: LoadedConfig | None, model: Path) -> ModelSpec:
+    """The spec given by the model's file and its config. Raises SetupError where they do not fit."""
+    config, where = (loaded.config, loaded.where) if loaded else (ModelConfig(), str(model))
+    size = signature.image_size or config.image_size
     if size is None:
         raise SetupError(
             f"{where}: the model takes images of any size; expected image_size = [height, width] in {model.stem}.toml"
         )
     if config.image_size not in (None, size):
         raise SetupError(f"{where}: image_size = {list(config.image_size or ())}, the model takes {list(size)}")
-    names = config.class_names or numbers(ends.classes)
-    if len(names) != ends.classes:
+    names = config.class_names or numbers(signature.classes)
+    if len(names) != signature.classes:
         raise SetupError(
-            f"{where}: class_names has {len(names)} names, the model gives {ends.classes} classes; "
+            f"{where}: class_names has {len(names)} names, the model gives {signature.classes} classes; "
             "expected one for each, in the order of its outputs"
         )
     try:
-        return ModelSpec(size, ends.channels, names, config.pixel_range, config.mean, config.std)
+        return ModelSpec(size, signature.channels, names, config.pixel_range, config.mean, config.std)
     except ValueError as error:
         raise SetupError(f"{where}: {error}") from error
 
 
-def check_stands(converted: ModelSpec, model: Path) -> None:
-    """Raise SetupError where the config beside a model says other than what its variants were made for."""
-    told = config_of(model)
-    if told and combine(converted.ends, told, model) != converted:
-        raise SetupError(f"{told.where}: the variants were made when it said otherwise; convert again")
+def check_config_unchanged(converted: ModelSpec, model: Path) -> None:
+    """Raise SetupError if the config beside a model changed since its variants were converted."""
+    loaded = load_config(model)
+    if loaded and combine(converted.signature, loaded, model) != converted:
+        raise SetupError(
+            f"{loaded.where}: this config changed since the variants were converted; run harness convert again"
+        )
 
 
 def _check(spec: ModelSpec) -> None:

@@ -19,7 +19,7 @@ from harness.core.errors import SetupError
 from harness.core.progress import Progress
 from harness.images import spec
 from harness.images.dataset import Dataset
-from harness.images.spec import Ends, ModelSpec
+from harness.images.spec import ModelSignature, ModelSpec
 from harness.run import job
 from harness.run.devices import local
 
@@ -51,20 +51,20 @@ def open_model(path: Path, store: Path, *, config: Path | None = None, imports: 
     """
     content = _read(path)
     sha256 = files.sha256(content)
-    configured = spec.config_of(path, config)
+    configured = spec.load_config(path, config)
     known = _variant(sha256, path.parent) if path.suffix == TFLITE else _known(sha256, store)
     if known and not configured:
         return Classifier(path, content, sha256, known, tuple(imports))
     if known:
-        ends = known.ends
+        signature = known.signature
     else:
         runtime = "ai_edge_litert.interpreter" if path.suffix == TFLITE else "tensorflow"
         with KerasProcess(preload=runtime) as process:  # a damaged file may crash it
             if path.suffix == TFLITE:
-                ends = _ends_of(path, process, content)
+                signature = _signature(path, process, content)
             else:
-                ends = process.call(keras_model.ends, path, tuple(imports))
-    return Classifier(path, content, sha256, spec.combine(ends, configured, path), tuple(imports))
+                signature = process.call(keras_model.signature, path, tuple(imports))
+    return Classifier(path, content, sha256, spec.combine(signature, configured, path), tuple(imports))
 
 
 def infer(
@@ -127,7 +127,7 @@ def _manifest(folder: Path) -> list[manifest.Variant]:
         return []
 
 
-def _ends_of(path: Path, process: KerasProcess, content: bytes) -> Ends:
+def _signature(path: Path, process: KerasProcess, content: bytes) -> ModelSignature:
     """The signature of a .tflite file: its images and classes."""
     try:
         inputs, outputs = process.call(_shapes, content)
@@ -136,7 +136,7 @@ def _ends_of(path: Path, process: KerasProcess, content: bytes) -> Ends:
     if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0]) != 4 or len(outputs[0]) != 2:
         raise SetupError(f"{path}: maps {inputs} to {outputs}; expected [1, height, width, channels] to [1, classes]")
     _, height, width, channels = inputs[0]
-    return Ends((height, width), channels, outputs[0][1])
+    return ModelSignature((height, width), channels, outputs[0][1])
 
 
 def _shapes(content: bytes) -> tuple[list[list[int]], list[list[int]]]:

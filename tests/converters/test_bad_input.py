@@ -219,7 +219,7 @@ def test_what_is_no_classifier_of_images_is_refused(
 def test_a_model_of_any_size_takes_the_one_it_is_told(tmp_path: Path) -> None:
     """Its graph is made anew for that size, with the same weights."""
     source = save(pooled((None, None, 3), layers.Dense(3, activation="softmax")), tmp_path / "any.keras")
-    assert keras_model.ends(source).image_size is None
+    assert keras_model.signature(source).image_size is None
     graph = keras_model.classifier(source, COLOUR).graph
     assert graph.input_shape == (None, *COLOUR.shape)
     images = np.random.default_rng(0).random((2, *COLOUR.shape), np.float32)

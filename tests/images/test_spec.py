@@ -11,21 +11,21 @@ from msgspec.structs import replace
 from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.images import spec
-from harness.images.spec import Ends, ModelSpec
+from harness.images.spec import ModelSignature, ModelSpec
 from tests.conftest import DIGITS, ROOT
 
 PETS = ModelSpec(image_size=(24, 32), channels=3, class_names=("cat", "dog", "fish"))
 GREYS = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
 
 
-def told(tmp_path: Path, content: str, ends: Ends = PETS.ends) -> ModelSpec:
+def told(tmp_path: Path, content: str, ends: ModelSignature = PETS.signature) -> ModelSpec:
     (tmp_path / "own.toml").write_text(content)
-    return spec.combine(ends, spec.config_of(tmp_path / "own.keras"), tmp_path / "own.keras")
+    return spec.combine(ends, spec.load_config(tmp_path / "own.keras"), tmp_path / "own.keras")
 
 
 def test_without_a_config_classes_are_numbers_and_pixels_shares(tmp_path: Path) -> None:
     """Size, channels and class count are the model's."""
-    found = spec.combine(PETS.ends, spec.config_of(tmp_path / "own.keras"), tmp_path / "own.keras")
+    found = spec.combine(PETS.signature, spec.load_config(tmp_path / "own.keras"), tmp_path / "own.keras")
     assert found == replace(PETS, class_names=("0", "1", "2"))
     assert found.images == "32x24 RGB images"
 
@@ -35,15 +35,15 @@ def test_a_config_beside_the_model_or_named_is_read(tmp_path: Path) -> None:
     own = replace(PETS, pixel_range=(-1.0, 1.0), mean=(0.0, 0.5, 1.0), std=(1.0, 2.0, 1.0))
     assert told(tmp_path, own.to_toml()) == own
     (tmp_path / "other.toml").write_text('class_names = ["a", "b", "ü"]')
-    named = spec.config_of(tmp_path / "own.keras", tmp_path / "other.toml")
-    assert spec.combine(PETS.ends, named, tmp_path / "own.keras").class_names == ("a", "b", "ü")
+    named = spec.load_config(tmp_path / "own.keras", tmp_path / "other.toml")
+    assert spec.combine(PETS.signature, named, tmp_path / "own.keras").class_names == ("a", "b", "ü")
     assert shapes.decode(shapes.encode(own), ModelSpec, "a manifest") == own
 
 
 def test_the_shipped_models_config_names_its_classes() -> None:
     """0 to 9 and noise."""
     model = ROOT / "models" / "resnet164.keras"
-    assert spec.combine(DIGITS.ends, spec.config_of(model), model) == DIGITS
+    assert spec.combine(DIGITS.signature, spec.load_config(model), model) == DIGITS
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_config_that_does_not_fit_is_refused(content: str, says: str, tmp_path
 
 def test_a_model_of_any_size_is_told_its_size(tmp_path: Path) -> None:
     """By image_size, and refused without."""
-    ends = Ends(None, 1, 2)
+    ends = ModelSignature(None, 1, 2)
     assert told(tmp_path, "image_size = [9, 7]", ends).shape == (9, 7, 1)
     with pytest.raises(SetupError, match="images of any size"):
         told(tmp_path, "", ends)
