@@ -264,7 +264,7 @@ def test_a_config_changed_after_the_conversion_is_refused(
     model = Path(shutil.copy(tiny_model, tmp_path / "own.keras"))
     arguments = (own_variants, model, few_images, tmp_path / "c.json", "--variants", "float32")
     (tmp_path / "own.toml").write_text("pixel_range = [-1, 1]")
-    assert "own.toml: the variants were changed since the variants were converted" in refusal(capsys, check(*arguments))
+    assert "own.toml: this config changed since the variants were converted" in refusal(capsys, check(*arguments))
     (tmp_path / "own.toml").write_text("pixel_range = [0, 1]")
     assert check(*arguments) == 0
 
