@@ -6,6 +6,7 @@ import queue
 import re
 import subprocess
 import threading
+import time
 from dataclasses import dataclass
 from typing import IO, Annotated
 
@@ -16,6 +17,7 @@ from harness.run.devices import shell
 from harness.run.devices.base import Ended
 
 LINGERS_S = 2.0
+POLL_S = 0.5
 MAX_WAITING_LINES = 1_000
 
 
@@ -38,6 +40,8 @@ class Heard:
     task: str | None = None
     variant: str | None = None
     doing: str = ""
+    done: int = 0
+    total: int = 0
     pid: int | None = None
     ended: int | None = None
     silent: bool = False
@@ -74,7 +78,7 @@ def follow(process: subprocess.Popen[str], progress: Progress, silence_limit_s: 
     heard = Heard()
     begun = not mark
     try:
-        while (line := lines.get(timeout=silence_limit_s)) is not None:
+        while (line := _next(lines, heard, progress, silence_limit_s)) is not None:
             if begun:
                 _hear(line, heard, progress)
             begun = begun or mark in line
@@ -92,6 +96,23 @@ def follow(process: subprocess.Popen[str], progress: Progress, silence_limit_s: 
     return heard
 
 
+def _next(lines: queue.Queue[str | None], heard: Heard, progress: Progress, silence_limit_s: float) -> str | None:
+    """The next line, None at the end; meanwhile progress is called again and again, as it may stop the run.
+
+    Raises queue.Empty at the end of the silence limit.
+    """
+    deadline = time.monotonic() + silence_limit_s
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return lines.get(timeout=max(0, min(POLL_S, left)))
+        except queue.Empty:
+            if left <= 0:
+                raise
+            if heard.task is not None:
+                progress(heard.task, heard.done, heard.total)
+
+
 def _hear(line: str, heard: Heard, progress: Progress) -> None:
     try:
         message = msgspec.json.decode(line, type=Message)
@@ -101,6 +122,7 @@ def _hear(line: str, heard: Heard, progress: Progress) -> None:
         return
     if message.task is not None:
         heard.task, heard.variant, heard.doing = message.task, message.variant, shell.plain(message.doing)
+        heard.done, heard.total = message.done, message.total
         progress(message.task, message.done, message.total)
     heard.pid = message.pid or heard.pid
     heard.ended = heard.ended if message.ended is None else message.ended
