@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from converters.interpreter import invoked
 from harness.artifacts import flatbuffer
 from harness.core import cores
 from harness.images.dataset import Dataset, take
 from harness.images.spec import ModelSpec
 
 Ranges = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
-BATCH = 4
 
 
 def choose(data: Dataset, size: int) -> Dataset:
@@ -30,35 +29,14 @@ def choose(data: Dataset, size: int) -> Dataset:
     return take(data, chosen)
 
 
-def parts(data: Dataset) -> Iterator[npt.NDArray[np.uint8]]:
-    """The images by BATCH; threads may share the iterator."""
-    return iter([data.images[start : start + BATCH] for start in range(0, len(data), BATCH)])
-
-
-def invoked(interpreter: Any, spec: ModelSpec, pixels: Iterator[npt.NDArray[np.uint8]]) -> Iterator[None]:
-    """After each batch of uint8 images that an interpreter with a float input has run."""
-    entry = interpreter.get_input_details()[0]["index"]
-    shape: tuple[int, ...] = ()
-    for part in pixels:
-        batch = spec.to_input(part)
-        if batch.shape != shape:
-            interpreter.resize_tensor_input(entry, batch.shape)
-            interpreter.allocate_tensors()
-            shape = batch.shape
-        interpreter.set_tensor(entry, batch)
-        interpreter.invoke()
-        yield
-
-
 def measure(float32: bytes, data: Dataset) -> Ranges:
     """The least and greatest value of every float tensor of a float32 .tflite over a set of images, by channel.
 
     Min-max over the set, not litert-quantizer's moving average, which flips ten times as many answers (FACTS). Each
-    core has an interpreter; which images share a batch does not depend on how many there are. The input's range is that
-    of all pixels there can be, whichever these images have.
+    core has an interpreter. The input's range is that of all pixels there can be, whichever these images have.
     """
     kept, constants = _all_kept(float32)
-    shared = parts(data)
+    shared = iter(list(data.images))
     workers = cores.usable()
     with ThreadPoolExecutor(workers) as pool:
         found = [future.result() for future in [pool.submit(_measure, kept, data.spec, shared) for _ in range(workers)]]

@@ -17,6 +17,7 @@ from converters import (
     calibration_lint,
     equalize,
     float32,
+    interpreter,
     keras_model,
     mixed,
     op_versions,
@@ -71,12 +72,13 @@ def convert(
     max_flips: int | None = None,
     imports: Sequence[str] = (),
     config: Path | None = None,
+    batch: int | None = 1,
 ) -> dict[str, Variant]:
     """Write the variants of the given kinds and the folder's manifest; the manifest's content.
 
     step: called with each step's name; its context spans the step. Images are read only for kinds that need them.
     max_flips: of the mixed variant, made too where this is given; imports: modules that register the model's own
-    layers; config: of the model, if not beside it.
+    layers; config: of the model, if not beside it; batch: images that a file takes at once, None for any number.
     Raises SetupError; then no file is left half-written, and the manifest names only files that are there.
     """
     kinds = _check_kinds(kinds, max_flips)
@@ -92,7 +94,7 @@ def convert(
     with KerasProcess() as keras, KerasProcess(preload="ai_edge_litert.interpreter") as apart:
         with step(f"reading {source.name}"):
             takes = spec.combine(keras.call(keras_model.signature, source, tuple(imports)), loaded_config, source)
-        lowered = keras.submit(float32.convert, source, takes, tuple(imports))
+        lowered = keras.submit(float32.convert, source, takes, tuple(imports), batch=batch)
         calibrated = [kind for kind in kinds if kind in CALIBRATED]
         if calibrated:
             chosen = _choose(images, takes, tuning=MIXED in kinds)
@@ -169,15 +171,18 @@ def _load(source: Path | Dataset, takes: ModelSpec, *, skip_bad: bool = False) -
 
 def _run(made: Mapping[str, bytes], chosen: _Chosen | None, takes: ModelSpec, apart: KerasProcess) -> Loaded:
     """Each variant in this Python's runtime, in the other process: a file may crash it. Raises SetupError."""
-    pixels = np.random.default_rng(0).integers(0, 256, (TRIED_IMAGES, *takes.shape), np.uint8)
-    if chosen is not None:
-        pixels = chosen.calibration.images[:: -(-len(chosen.calibration) // TRIED_IMAGES)]
+    if chosen is None:
+        pixels = np.random.default_rng(0).integers(0, 256, (TRIED_IMAGES, *takes.shape), np.uint8)
+        data = dataset.build(pixels, [0] * len(pixels), [""] * len(pixels), takes)
+    else:
+        size = len(chosen.calibration)
+        data = dataset.take(chosen.calibration, np.linspace(0, size - 1, min(size, TRIED_IMAGES)).astype(np.int64))
     for kind, content in made.items():
         try:
-            apart.call(quantize.predict, content, takes.to_input(pixels))
+            apart.call(interpreter.predict, content, data)
         except SetupError as error:
             raise SetupError(f"{kind}: converted, but {RUNTIME} does not run it ({error}); not written") from error
-    return Loaded(f"{RUNTIME} {version(RUNTIME)}", len(pixels), len(pixels), None)
+    return Loaded(f"{RUNTIME} {version(RUNTIME)}", len(data), len(data), None)
 
 
 def _describe(kind: str, content: bytes, origin: dict[str, Any], chosen: _Chosen | None) -> Variant:

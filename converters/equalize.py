@@ -9,7 +9,6 @@ one factor holds for every tensor from the first addition to the last.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from converters import calibration
 from converters.calibration import Ranges
 from harness.artifacts import flatbuffer
+from harness.core import npz
 from harness.images.dataset import Dataset
 
 EXPONENT = 0.4  # 0: channels stay as they are; 1: all become as large as the largest (docs/conversion.md)
@@ -64,36 +64,23 @@ def equalize(float32: bytes, ranges: Ranges) -> tuple[bytes, Ranges]:
 
 def factors(content: bytes) -> Factors:
     """By tensor name, what a file's channels were multiplied by; empty where nothing was."""
-    model = flatbuffer.read(content)
-    for entry in model.metadata or []:
-        if entry.name == METADATA:
-            stored = np.load(io.BytesIO(model.buffers[entry.buffer].data.tobytes()))
-            groups = np.split(stored["values"], np.cumsum(stored["sizes"])[:-1])
-            return {
-                name: groups[group]
-                for name, group in zip(str(stored["names"]).split("\n"), stored["groups"], strict=True)
-            }
-    return {}
+    if (found := flatbuffer.metadata(flatbuffer.read(content), METADATA)) is None:
+        return {}
+    stored = npz.read(found, METADATA.decode())
+    groups = np.split(stored["values"], np.cumsum(stored["sizes"])[:-1])
+    return {name: groups[group] for name, group in zip(str(stored["names"]).split("\n"), stored["groups"], strict=True)}
 
 
 def _note(model: Any, named: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    from ai_edge_litert import schema_py_generated as schema
-
     groups = {id(factor): factor for factor in named.values()}
     order = {key: number for number, key in enumerate(groups)}
-    content = io.BytesIO()
-    np.savez_compressed(
-        content,
-        names=np.array("\n".join(named)),
-        groups=np.array([order[id(factor)] for factor in named.values()]),
-        sizes=np.array([len(factor) for factor in groups.values()]),
-        values=np.concatenate(list(groups.values())),
-    )
-    buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = np.frombuffer(content.getvalue(), np.uint8)
-    entry.name, entry.buffer = METADATA, len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), entry]
+    arrays = {
+        "names": np.array("\n".join(named)),
+        "groups": np.array([order[id(factor)] for factor in named.values()]),
+        "sizes": np.array([len(factor) for factor in groups.values()]),
+        "values": np.concatenate(list(groups.values())),
+    }
+    flatbuffer.set_metadata(model, METADATA, npz.encode(arrays))
 
 
 def _factor(names: list[str], ranges: Ranges) -> npt.NDArray[np.float32] | None:

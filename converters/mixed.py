@@ -11,18 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from converters import quantize
-from converters.calibration import Ranges, invoked, parts
+from converters.calibration import Ranges
+from converters.interpreter import predict
 from harness.artifacts import flatbuffer
 from harness.artifacts.manifest import MIXED
 from harness.images.dataset import Dataset, take
 
 WITH_WEIGHTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
 RANKING_IMAGES = 44
-
-Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Choice:
 def choose(float32: bytes, ranges: Ranges, data: Dataset, max_flips: int) -> Choice:
     """Search on images of the training side. Runs where TensorFlow is."""
     units = layers(float32)
-    reference = run(float32, data)
+    reference = predict(float32, data)
     expected = reference.argmax(axis=1)
 
     unmeasured = quantize.unmeasured(float32, ranges)
@@ -49,7 +47,7 @@ def choose(float32: bytes, ranges: Ranges, data: Dataset, max_flips: int) -> Cho
         return quantize.apply(quantize.recipe(MIXED, [*names, *unmeasured]), float32, ranges)
 
     def flips(float_units: list[tuple[str, ...]]) -> int:
-        return int((run(variant(float_units), data).argmax(axis=1) != expected).sum())
+        return int((predict(variant(float_units), data).argmax(axis=1) != expected).sum())
 
     everything = flips([])
     ranked = units
@@ -59,7 +57,7 @@ def choose(float32: bytes, ranges: Ranges, data: Dataset, max_flips: int) -> Cho
         harm = {}
         for unit in units:
             alone = variant([other for other in units if other != unit])
-            harm[unit] = np.abs(run(alone, few) - reference[chosen]).mean()
+            harm[unit] = np.abs(predict(alone, few) - reference[chosen]).mean()
         ranked = sorted(units, key=lambda unit: -harm[unit])
     too_few, enough, left = -1, 0, everything
     if everything > max_flips:
@@ -87,15 +85,3 @@ def layers(float32: bytes) -> list[tuple[str, ...]]:
         seen |= weighted
         units[-1].append(flatbuffer.outputs(graph, operator))
     return [tuple(unit) for unit in units]
-
-
-def run(content: bytes, data: Dataset) -> Probabilities:
-    """The outputs [N, classes] of a .tflite with float ends."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=content)
-    (answer,) = interpreter.get_output_details()
-    outputs = [
-        interpreter.get_tensor(answer["index"]).astype(np.float64) for _ in invoked(interpreter, data.spec, parts(data))
-    ]
-    return np.concatenate(outputs)

@@ -18,8 +18,6 @@ REQUANTIZE_RUNTIME = "1.15.0"  # the first whose QUANTIZE takes int8; the export
 
 def declare(content: bytes) -> bytes:
     """A .tflite with the op versions and the oldest runtime that it needs written into it. Needs TensorFlow."""
-    from ai_edge_litert import schema_py_generated as schema
-
     needed = flatbuffer.read(_exported(content))
     versions = {code.builtinCode: code.version for code in needed.operatorCodes}
     model = flatbuffer.read(content)
@@ -29,12 +27,7 @@ def declare(content: bytes) -> bytes:
     runtime = oldest_runtime(needed) or "1.5.0"
     if any(_requantizes(model, graph, operator) for graph in model.subgraphs for operator in graph.operators):
         runtime = max(runtime, REQUANTIZE_RUNTIME, key=as_numbers)
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(runtime.encode().ljust(16, b"\0"), np.uint8)
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = RUNTIME, len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [one for one in model.metadata or [] if one.name != RUNTIME] + [entry]
+    flatbuffer.set_metadata(model, RUNTIME, runtime.encode().ljust(16, b"\0"))
     return flatbuffer.pack(model)
 
 
@@ -49,10 +42,8 @@ def of_operations(model: Any) -> dict[str, int]:
 
 def oldest_runtime(model: Any) -> str | None:
     """What a flatbuffer model declares as the oldest TensorFlow Lite for it."""
-    for entry in model.metadata or []:
-        if entry.name == RUNTIME:
-            return bytes(model.buffers[entry.buffer].data).rstrip(b"\0").decode() or None
-    return None
+    declared = flatbuffer.metadata(model, RUNTIME) or b""
+    return declared.rstrip(b"\0").decode() or None
 
 
 def as_numbers(version: str) -> tuple[int, ...]:

@@ -7,12 +7,9 @@ from collections.abc import Collection
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
-import numpy as np
-import numpy.typing as npt
-
 from converters import op_versions, relu
 from converters.calibration import Ranges
-from harness.artifacts import flatbuffer, outputs
+from harness.artifacts import flatbuffer
 from harness.artifacts.manifest import CALIBRATED
 
 
@@ -93,18 +90,3 @@ def plain(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges | None = 
             statistics or None, enable_progress_report=False
         )
     return bytes(made.quantized_model)
-
-
-def predict(content: bytes, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """The outputs [N, classes] of a .tflite for float32 images [N, H, W, C], given one at a time."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=content)
-    interpreter.allocate_tensors()
-    (entry,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
-    predictions = []
-    for image in outputs.quantize(inputs, entry["dtype"], *entry["quantization"]):
-        interpreter.set_tensor(entry["index"], image[np.newaxis])
-        interpreter.invoke()
-        predictions.append(outputs.dequantize(interpreter.get_tensor(output["index"])[0], *output["quantization"]))
-    return np.stack(predictions)

@@ -16,24 +16,18 @@ QUANTIZE_VERSION = 2  # the first that requantizes int8 to int8
 
 def as_quantize(content: bytes) -> bytes:
     """A .tflite with each stand-alone int8 RELU that saturates at zero written as QUANTIZE."""
-    from ai_edge_litert import schema_py_generated as schema
-
     model = flatbuffer.read(content)
-    relu = {i for i, code in enumerate(model.operatorCodes) if code.builtinCode == schema.BuiltinOperator.RELU}
     operators = [
         operator
         for graph in model.subgraphs
         for operator in graph.operators
-        if operator.opcodeIndex in relu and _saturates(graph.tensors[operator.outputs[0]])
+        if flatbuffer.operation(model, operator) == "RELU" and _saturates(graph.tensors[operator.outputs[0]])
     ]
     if not operators:
         return content
-    quantize = schema.OperatorCodeT()
-    quantize.builtinCode = quantize.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
-    quantize.version = QUANTIZE_VERSION
-    model.operatorCodes.append(quantize)
+    code = flatbuffer.add_code(model, "QUANTIZE", QUANTIZE_VERSION)
     for operator in operators:
-        operator.opcodeIndex = len(model.operatorCodes) - 1
+        operator.opcodeIndex = code
     return flatbuffer.pack(model)
 
 

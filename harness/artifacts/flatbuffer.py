@@ -107,3 +107,56 @@ def describe(model: Any, operator: Any) -> str:
     types = {number: name.lower() for name, number in vars(schema.TensorType).items()}
     shown += [f"{types[tensor.type]} weights" for tensor in weights]
     return ", ".join(shown)
+
+
+def add_buffer(model: Any, content: bytes) -> int:
+    """The index of a new buffer."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(content, np.uint8)
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
+def set_metadata(model: Any, name: bytes, content: bytes) -> None:
+    """Store an entry in the model's metadata, in place of the one of that name."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = name, add_buffer(model, content)
+    model.metadata = [*(other for other in model.metadata or [] if other.name != name), entry]
+
+
+def metadata(model: Any, name: bytes) -> bytes | None:
+    """What `set_metadata` stored. None if there is no such entry."""
+    buffers = [entry.buffer for entry in model.metadata or [] if entry.name == name]
+    return bytes(model.buffers[buffers[-1]].data) if buffers else None
+
+
+def add_code(model: Any, name: str, version: int = 1) -> int:
+    """The index of a new kind of operation."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
+    code.version = version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def operator(model: Any, name: str, inputs: list[int], outputs: list[int], options: Any) -> Any:
+    """A new operator of version 1, for a graph's list. options: of the schema, such as a ReshapeOptionsT."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    new = schema.OperatorT()
+    new.opcodeIndex, new.inputs, new.outputs = add_code(model, name), inputs, outputs
+    new.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
+    new.builtinOptions = options
+    return new
+
+
+def add_tensor(graph: Any, tensor: Any) -> int:
+    """The tensor's index in the graph."""
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1

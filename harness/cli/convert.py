@@ -46,6 +46,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images used, classes in equal number (default: %(default)s)",
     )
+    parser.add_argument(
+        "--batch",
+        choices=("1", "any"),
+        default="1",
+        help="images that a file takes at once; with any number of them, accelerators refuse Flatten and Reshape "
+        "(default: %(default)s)",
+    )
     flags.add(
         parser,
         "--data",
@@ -75,6 +82,7 @@ def run(options: argparse.Namespace) -> int:
         max_flips=options.max_flips,
         imports=options.imports,
         config=options.model_config,
+        batch=1 if options.batch == "1" else None,
     )
     if options.runtime:
         variants = runtimes.compare(options.out, variants, options.calibration, options.runtime)

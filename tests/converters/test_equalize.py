@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters import calibration, equalize, mixed, quantize
+from converters import calibration, equalize, quantize
 from converters.convert import Images, convert
+from converters.interpreter import predict
 from harness.images import dataset
 from harness.images.dataset import Dataset
 from tests.conftest import CALIBRATION, DIGITS
@@ -100,7 +101,7 @@ def test_the_function_stays_the_same(
     before = lowered(body, tmp_path)
     measured = calibration.measure(before, images)
     after, ranges = equalize.equalize(before, measured)
-    np.testing.assert_allclose(mixed.run(after, images), mixed.run(before, images), atol=ON_ITS_OWN)
+    np.testing.assert_allclose(predict(after, images), predict(before, images), atol=ON_ITS_OWN)
     factors = equalize.factors(after)
     for part in touched:
         assert any(part in name and factor.max() > 1.5 for name, factor in factors.items()), part
@@ -117,11 +118,11 @@ def test_the_function_stays_the_same(
 def test_int8_is_nearer_to_it(images: Dataset, tmp_path: Path) -> None:
     """Uneven channels on a residual stream: the balanced file's mean error is well below the other's."""
     float32 = lowered(stream, tmp_path, uneven=100.0)
-    expected = mixed.run(float32, images)
+    expected = predict(float32, images)
     measured = calibration.measure(float32, images)
 
     def error(content: bytes, ranges: calibration.Ranges) -> float:
-        return float(np.abs(mixed.run(quantize.make("int8_float_io", content, ranges), images) - expected).mean())
+        return float(np.abs(predict(quantize.make("int8_float_io", content, ranges), images) - expected).mean())
 
     assert error(*equalize.equalize(float32, measured)) < 0.5 * error(float32, measured)
 
