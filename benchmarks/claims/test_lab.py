@@ -70,7 +70,7 @@ def test_engine_overhead(
 
         def there() -> float:
             def whole() -> None:
-                asked = ShardJob(0, 1, data, manifest.contents(VARIANTS, variants))
+                asked = ShardJob(0, 1, True, data, manifest.contents(VARIANTS, variants))
                 assert not engine.submit("local://one", asked).result().outputs.failures
 
             return seconds(whole)

@@ -131,6 +131,7 @@ class _Run:
         self._failures: dict[int, Mapping[str, Verdict]] = {}
         self._lost: dict[int, str] = {}
         self._done: set[int] = set()
+        self._first: int | None = None  # the first shard that has images: latency is measured on them
         self.images = 0
 
     def jobs(self) -> Iterator[ShardJob]:
@@ -141,8 +142,13 @@ class _Run:
             subject.baseline.check(Machine(**worker.machine()), subject.plan.threads)
         for number, data in enumerate(dataset.in_shards(check.source, check.size, subject.spec)):
             self._refuse(data.skipped)
-            plan = None if number else subject.plan
-            asked = ShardJob(number, check.shards, data, subject.contents, subject.accelerators, plan, check.parallel)
+            if len(data) and self._first is None:
+                self._first = number
+            first = number == self._first
+            plan = subject.plan if first else None
+            asked = ShardJob(
+                number, check.shards, first, data, subject.contents, subject.accelerators, plan, check.parallel
+            )
             key = self._keys[number] = self._key(asked)
             if self._evidence.has(evidence.part_name(number), key) and (not plan or self._evidence.has(LATENCY, key)):
                 self._finish(asked)
@@ -188,7 +194,7 @@ class _Run:
             if interrupted:
                 incomplete = f"interrupted after {self.images} of {check.source.images} images"
         own = arrays.class_arrays(check.subject.spec.class_names)
-        if check.subject.plan and 0 in self._done:
+        if check.subject.plan and self._first in self._done:
             own |= self._evidence.read(LATENCY)
         together = self._evidence.together(own, images)
         return total.judge(together, check.source, self._started, self._merged_failures(), incomplete)

@@ -36,12 +36,13 @@ def worker_sha256() -> str:
 class ShardJob:
     """What is asked of a device: the answers to a shard's images, and latency where there is a plan.
 
-    number, of: which of how many shards. contents: of the .tflite files, by variant. parallel: threads, 0 for all
-    cores. worker_sha256: of the sender's worker.
+    number, of: which of how many shards. first: of those with images. contents: of the .tflite files, by variant.
+    parallel: threads, 0 for all cores. worker_sha256: of the sender's worker.
     """
 
     number: int
     of: int
+    first: bool
     data: Dataset
     contents: Mapping[str, bytes]
     accelerators: tuple[Accelerator, ...] = ("cpu",)
@@ -88,7 +89,7 @@ def run_shard(
         outputs = execute.run(written, progress, device)
         after = _state(device) if plan else {}
         beside = None
-        if benchmark and asked.number == 0 and not probed.emulated and not outputs.interrupted:
+        if benchmark and asked.first and not probed.emulated and not outputs.interrupted:
             beside = benchmark_model.run(device, benchmark, written, list(asked.contents), plan.threads if plan else 1)
     return ShardAnswer(outputs, described(probed, device.traffic, after, beside))
 

@@ -137,9 +137,23 @@ def test_the_command_takes_shards_and_tables(check: Check, tmp_path: Path, capsy
     assert len(stored["shards"]) == 4
 
 
+def test_latency_is_measured_on_the_first_images_that_can_be_used(check: Check, tmp_path: Path) -> None:
+    """The first of two shards has none."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, name in enumerate(("1_1.jpg", "1_2.jpg", "2_1.jpg", "2_2.jpg")):
+        (images / name).write_bytes((check.data / name).read_bytes() if number > 1 else b"")
+    words = ["check", "--models", str(check.models), "--reference", str(check.model), "--data", str(images)]
+    words += ["--json", str(tmp_path / "c.json"), "--variants", "int8", "--shards", "2", "--skip-bad", "--quick"]
+    assert main([*words, "--processes", "1"]) in (1, 3)
+    stored = json.loads((tmp_path / "c.json").read_text())
+    assert stored["cells"][0]["latency"]["median"] > 0
+    assert (stored["data"]["images"], len(stored["data"]["skipped"])) == (2, 2)
+
+
 def jobs(count: int) -> Iterator[ShardJob]:
     data = dataset.build(np.empty((0, *DIGITS.shape), np.uint8), [], [], DIGITS)
-    return (ShardJob(number, count, data, {}) for number in range(count))
+    return (ShardJob(number, count, not number, data, {}) for number in range(count))
 
 
 class Flaky(LocalEngine):

@@ -124,7 +124,7 @@ def test_a_frozen_worker_is_given_up(lab: Lab, check: Check, expected: str, tmp_
 
 def a_job(content: bytes = b"", name: str = "float32") -> ShardJob:
     data = dataset.build(np.zeros((1, *DIGITS.shape), np.uint8), [1], ["1_1.jpg"], DIGITS)
-    return ShardJob(0, 1, data, {name: content})
+    return ShardJob(0, 1, True, data, {name: content})
 
 
 def test_a_worker_runs_only_on_devices_that_it_offered(lab: Lab, tmp_path: Path) -> None:
