@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def make(name: str, out: Path, per_class: int, *, seed: int, source: Path | None
         for label in range(CLASSES)
     ]
     missing = [task for task in wanted if not task[2].exists()]
-    digits = _whole(mnist.load(SETS[name].split, source))
+    digits = _whole_strokes(SETS[name].split, source)
     with (
         ProcessPoolExecutor(
             # spawn: a fork of a process with threads (TensorFlow, OpenCV) can hang
@@ -91,8 +92,10 @@ def make(name: str, out: Path, per_class: int, *, seed: int, source: Path | None
     return len(missing)
 
 
-def _whole(digits: mnist.Digits) -> mnist.Digits:
-    """Without the strokes the scanner broke to pieces."""
+@cache
+def _whole_strokes(split: mnist.Split, source: Path | None) -> mnist.Digits:
+    """A split's strokes without those that the scanner broke to pieces."""
+    digits = mnist.load(split, source)
     kept = np.array([ink.whole(stroke) for stroke in digits.images])
     return mnist.Digits(digits.images[kept], digits.labels[kept])
 

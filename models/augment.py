@@ -1,4 +1,4 @@
-"""Random changes to a batch of training images; to grey ones as dark ink on light paper."""
+"""Random changes to a batch of training images. Grey images are taken as dark ink on light paper."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CROSS = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 
 
 def augment(images: npt.NDArray[np.uint8], settings: Augmentation, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Each image changed by its own draw: uint8 [N, H, W, channels] to the same."""
+    """Change each image at random: uint8 [N, H, W, channels] to the same shape."""
     if not settings.enabled:
         return images
     changed = np.empty_like(images)
@@ -26,7 +26,7 @@ def augment(images: npt.NDArray[np.uint8], settings: Augmentation, rng: np.rando
 
 
 def _move(image: Image, settings: Augmentation, rng: np.random.Generator) -> Image:
-    """Rotation, shear, zoom about the centre, and shift; beyond the edge the paper goes on."""
+    """Rotate, shear and zoom about the centre, and shift. The paper continues beyond the edges."""
     height, width = image.shape[:2]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     angle, shear = np.deg2rad(rng.uniform(*settings.rotation_degrees)), rng.uniform(*settings.shear)
@@ -37,12 +37,12 @@ def _move(image: Image, settings: Augmentation, rng: np.random.Generator) -> Ima
 
 
 def _ink(image: Image, settings: Augmentation, rng: np.random.Generator) -> Image:
-    """Stroke width, ink strength, paper level, and a form's line."""
+    """Change stroke width, ink strength and paper level, and draw a line as on a form."""
     width = float(np.clip(rng.uniform(*settings.stroke_width), -1, 1))
     grown = cv2.erode(image, _CROSS) if width > 0 else cv2.dilate(image, _CROSS)
     image = image + abs(width) * (grown - image)
     paper = _level(image, 0.75)
-    ink = np.clip(paper - image, 0, None)  # what it takes from the paper
+    ink = np.clip(paper - image, 0, None)  # by how much it darkens the paper
     image = (image + ink) * rng.uniform(*settings.paper_level) - ink * rng.uniform(*settings.ink_strength)
     if rng.random() < settings.border_lines:
         turned = np.rot90(image, int(rng.integers(4)))  # a view: the line is drawn into image
@@ -52,7 +52,7 @@ def _ink(image: Image, settings: Augmentation, rng: np.random.Generator) -> Imag
 
 
 def _light(image: Image, settings: Augmentation, rng: np.random.Generator) -> Image:
-    """Blur, contrast about the paper's level, brightness."""
+    """Change blur, contrast about the level of the paper, and brightness."""
     sigma = rng.uniform(*settings.blur)
     if sigma > 0.05:
         image = cv2.GaussianBlur(image, (0, 0), sigma)
@@ -61,6 +61,6 @@ def _light(image: Image, settings: Augmentation, rng: np.random.Generator) -> Im
 
 
 def _level(image: Image, share: float) -> float:
-    """The grey level that this share of the pixels is below."""
+    """The grey level below which this share of the pixels lies."""
     place = round(share * (image.size - 1))
     return float(np.partition(image, place, axis=None)[place])

@@ -1,4 +1,4 @@
-"""What a training run is fed: a split that does not leak, and augmented batches in a seeded order."""
+"""Training data: a split that does not leak, and augmented batches in a seeded order."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from models.config import TrainConfig
 
 Indices = npt.NDArray[np.int64]
 SPLIT_SCHEMA = "harness-split/1"
-MISLABELLED, SURE = 0.05, 0.98  # what a model gives to an image's own class, at which it is not worth more attention
+MISLABELLED, SURE = 0.05, 0.98  # an image is hard if a model's probability of its class lies between these
 
 
 def check_classes(data: Dataset, settings: TrainConfig) -> None:
-    """Raise SetupError where a class has no image."""
+    """Raise SetupError if a class has no image."""
     names = settings.model.class_names
     counts = np.bincount(data.labels, minlength=len(names))
     if empty := [name for name, count in zip(names, counts, strict=True) if not count]:
@@ -34,24 +34,24 @@ def check_classes(data: Dataset, settings: TrainConfig) -> None:
 
 
 def split(data: Dataset, share: float, seed: int) -> tuple[Indices, Indices]:
-    """Indices of training and validation images, the share taken from every class alike.
+    """Indices of the training and the validation images. `share` of each class is for validation.
 
-    Disjoint by content: copies of one image, under whatever name, stand on the same side. A class with a single
-    image is trained on.
+    Disjoint by content: copies of one image are on the same side, whatever their names. A class with a single image is
+    trained on.
     """
     rng = np.random.default_rng(seed)
     contents = dataset.content_hashes(data.images)
     held: set[int] = set()
     for label in np.unique(data.labels):
-        own = rng.permutation(np.unique(contents[data.labels == label]))
-        if share and len(own) > 1:
-            held |= set(own[: max(1, round(len(own) * share))])
+        of_class = rng.permutation(np.unique(contents[data.labels == label]))
+        if share and len(of_class) > 1:
+            held |= set(of_class[: max(1, round(len(of_class) * share))])
     validation = np.isin(contents, list(held))
     return np.flatnonzero(~validation), np.flatnonzero(validation)
 
 
 def record_split(path: Path, settings: TrainConfig, training: Dataset, validation: Dataset) -> None:
-    """Write which files were held out, by name and SHA-256, and the hash of what was trained on."""
+    """Write the names and SHA-256 of the validation files, and the hash of the training images."""
     held = {name: sha256((settings.data / name).read_bytes()) for name in validation.names}
     record = {
         "schema": SPLIT_SCHEMA,
@@ -65,30 +65,30 @@ def record_split(path: Path, settings: TrainConfig, training: Dataset, validatio
 
 
 def _drawn(seed: int, step: int, size: int, count: int) -> Indices:
-    """Which of count images the step-th batch takes, pass after pass over all of them."""
+    """Indices of batch `step` among `count` images, in one shuffled pass after another."""
     turns, places = np.divmod(np.arange(step * size, (step + 1) * size), count)
     return np.concatenate([_order(seed, turn, count)[places[turns == turn]] for turn in np.unique(turns)])
 
 
-@lru_cache(maxsize=4)  # a batch lies in one pass or across two; hard images have passes of their own
+@lru_cache(maxsize=4)  # a batch lies in one pass or in two; hard images have their own passes
 def _order(seed: int, turn: int, count: int) -> Indices:
-    """The order of the dataset's images in its turn-th pass."""
+    """The order of the images in pass `turn`."""
     return np.random.default_rng([seed, turn]).permutation(count)
 
 
 def unsure(outputs: npt.NDArray[np.floating], data: Dataset) -> Indices:
-    """Indices of the images to whose own class a model gave little, but not next to nothing: those are mislabelled."""
-    given = outputs[np.arange(len(data)), data.labels]
-    return np.flatnonzero((given >= MISLABELLED) & (given < SURE))
+    """Indices of the hard images: a model's probability of their class is low, but not as low as for a wrong label."""
+    probabilities = outputs[np.arange(len(data)), data.labels]
+    return np.flatnonzero((probabilities >= MISLABELLED) & (probabilities < SURE))
 
 
 class Batches(keras.utils.PyDataset):
-    """Augmented batches, an epoch being `steps` of them; the order follows from seed and epoch.
+    """Augmented batches, `steps` an epoch, in an order that seed and epoch determine.
 
-    epoch: to be set before each: Keras tells its data of an epoch's begin once it has asked for the first batch.
-    hard: indices of images of which each batch has the settings' hard_share, in the last quarter of all steps a line
-    to none (hard example mining: Shrivastava, Gupta, Girshick, arXiv:1604.03540).
-    Of several processes each gets its share of every batch.
+    epoch: set it before each epoch, because Keras announces an epoch only after it asked for the first batch.
+    hard: indices of images that make up the settings' hard_share of each batch; the share falls linearly to 0 in the
+    last quarter of all steps (hard example mining: Shrivastava, Gupta, Girshick, arXiv:1604.03540).
+    With several processes, each gets its part of every batch.
     """
 
     def __init__(
@@ -109,26 +109,26 @@ class Batches(keras.utils.PyDataset):
             chosen[:hard] = self.hard[_drawn(self.settings.seed + 1, step, size, len(self.hard))[:hard]]
         rng = np.random.default_rng([self.settings.seed, step])
         images = augment(self.data.images[chosen], self.settings.augmentation, rng)
-        own = slice(self.settings.process, None, self.settings.processes)
-        return self.settings.model.to_input(images[own]), self.data.labels[chosen[own]]
+        part = slice(self.settings.process, None, self.settings.processes)
+        return self.settings.model.to_input(images[part]), self.data.labels[chosen[part]]
 
     def _hard(self, step: int) -> int:
-        """How many of the batch of this step are hard ones: none of them twice, nearly always."""
+        """The number of hard images in the batch of this step, at most as many as there are."""
         left = 1 - step / (self.settings.epochs * self.steps)
         share = self.settings.hard_share * min(1.0, 4 * left)
         return min(round(share * self.settings.batch_size), len(self.hard))
 
 
 class Held(keras.utils.PyDataset):
-    """The validation images as they are, in batches; of several processes each gets its share."""
+    """The validation images, unchanged, in batches. With several processes, each gets its part."""
 
     SIZE = 256
 
     def __init__(self, data: Dataset, settings: TrainConfig) -> None:
         super().__init__()
-        count = len(data) - len(data) % settings.processes  # shares of one size
-        own = slice(settings.process, count, settings.processes)
-        self.images, self.labels = data.images[own], data.labels[own]
+        count = len(data) - len(data) % settings.processes  # parts of equal size
+        part = slice(settings.process, count, settings.processes)
+        self.images, self.labels = data.images[part], data.labels[part]
         self.size = max(1, self.SIZE // settings.processes)
         self.to_input = settings.model.to_input
 

@@ -1,32 +1,32 @@
-"""What happens beside the training steps: checkpoints, the progress bar, the learning rate, a stop on NaN."""
+"""Callbacks of a training run: checkpoints, the progress bar, the learning rate, a stop at NaN."""
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from msgspec.structs import replace
 from tqdm import tqdm
 
+from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.core.files import write_atomic
+from harness.core.shapes import Shape
 from models import curve
 from models.config import TrainConfig
 
 Logs = dict[str, float] | None
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run has come, stored beside its checkpoint. run: the settings that make it this run and no other."""
+class Progress(Shape):
+    """The progress of a run, stored beside its checkpoint. run: the settings that identify it."""
 
     run: str
     epoch: int = 0
@@ -38,7 +38,7 @@ class Progress:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """What only one of several processes does: nothing of it is distributed to the others, who do not take part."""
+    """For work that only one of several processes does: nothing is distributed to the others."""
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
@@ -48,7 +48,7 @@ def alone() -> Iterator[None]:
 
 
 def save(model: keras.Model, path: Path) -> None:
-    """Write a .keras file, whole or not at all. Raises SetupError where it cannot be."""
+    """Write a .keras file atomically. Raises SetupError if it cannot be written."""
     unfinished = path.with_name(f".{path.stem}.part.keras")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def save(model: keras.Model, path: Path) -> None:
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """After every epoch: model, optimizer, progress and curve, each swapped in whole; and the files `save` asks for."""
+    """After each epoch, writes model, optimizer, progress and curve atomically, and the files that `save` asks for."""
 
     def __init__(
         self, settings: TrainConfig, path: Path, progress: Progress, plain: Callable[[keras.Model], keras.Model]
@@ -75,8 +75,8 @@ class Checkpoint(keras.callbacks.Callback):
         values = {key: float(value) for key, value in (logs or {}).items()}
         best = values.get("val_accuracy", 0.0) > self.progress.best()
         self.progress = replace(self.progress, epoch=epoch + 1, history=(*self.progress.history, values))
-        # The progress first: it says whose checkpoint this is. How far that has come, its optimizer's step count says.
-        write_atomic(self.path.with_suffix(".json"), json.dumps(asdict(self.progress), indent=1).encode())
+        # The progress first: it says which run the checkpoint belongs to. Its epoch follows from the optimizer's steps.
+        write_atomic(self.path.with_suffix(".json"), shapes.encode(self.progress))
         out = self.settings.out
         if self.settings.save == "best" and best:
             save(self.plain(self.model), beside(out, "best.keras"))
@@ -87,12 +87,12 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def beside(out: Path, suffix: str) -> Path:
-    """What a run leaves beside its model: the model's name with another ending."""
+    """A file beside the model: its name with another ending."""
     return out.with_name(f"{out.stem}.{suffix}")
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Raises SetupError where the loss, or a weight at an epoch's end, is not a number: no checkpoint is made of it."""
+    """Raises SetupError if the loss, or a weight at the end of an epoch, is NaN or infinite; it is not saved."""
 
     def __init__(self, checkpoint: Path) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class StopOnNaN(keras.callbacks.Callback):
 
 
 class WarmUp(keras.callbacks.Callback):
-    """The learning rate along a line up to its peak, for an optimizer whose rate is a number."""
+    """Raises the learning rate linearly to its peak, for an optimizer whose rate is a number."""
 
     def __init__(self, peak: float, steps: int) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class WarmUp(keras.callbacks.Callback):
 
 
 class Plateau(keras.callbacks.ReduceLROnPlateau):
-    """Keras's own; in a run that continues, it has also seen the epochs before."""
+    """Keras's own callback, which also takes the epochs before a run continued into account."""
 
     def __init__(self, settings: TrainConfig, history: Sequence[dict[str, float]]) -> None:
         super().__init__("val_loss", factor=settings.plateau_factor, patience=settings.plateau_patience, verbose=1)
@@ -144,7 +144,7 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 
 
 class Bar(keras.callbacks.Callback):
-    """The run as one bar with loss, accuracy, images a second and time left; a line for each epoch."""
+    """One bar for the run, with loss, accuracy, images per second and time left; one line an epoch."""
 
     def __init__(self, settings: TrainConfig, steps: int, first: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Training's settings: one typed file (TOML), every key optional, unknown or mistyped keys refused."""
+"""Training settings: one typed TOML file. Every key is optional; unknown or mistyped keys are rejected."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SHIPPED = Path(__file__).parent / "resnet164.keras"
 
 
 class Augmentation(Shape):
-    """What is changed at random, each time an image is seen. Ranges are drawn from evenly, shares are probabilities.
+    """Random changes to each image, anew in every epoch. Ranges are sampled uniformly; shares are probabilities.
 
-    Stroke, ink, paper and border lines are of grey images only.
+    Stroke, ink, paper and border lines apply to grey images only.
     """
 
     enabled: bool = True
@@ -31,43 +31,43 @@ class Augmentation(Shape):
     shift_pixels: Range = (-2.0, 2.0)
     shear: Range = (-0.1, 0.1)
     zoom: Range = (0.9, 1.1)
-    stroke_width: Range = (-0.3, 0.5)  # pixels by which dark strokes grow, at most 1 either way
-    ink_strength: Range = (0.7, 1.2)  # factor on what ink darkens
-    paper_level: Range = (0.8, 1.1)  # factor on the paper, the ink's darkening left as it is
-    border_lines: float = 0.05  # share of images that get a form's line along an edge
+    stroke_width: Range = (-0.3, 0.5)  # pixels that dark strokes grow or shrink by, at most 1
+    ink_strength: Range = (0.7, 1.2)  # factor on the darkness of the ink
+    paper_level: Range = (0.8, 1.1)  # factor on the brightness of the paper; the ink's darkness stays
+    border_lines: float = 0.05  # share of images that get a line along an edge, as on a form
     blur: Range = (0.0, 0.6)  # standard deviation in pixels
     brightness: Range = (0.9, 1.1)  # factor on all pixels
     contrast: Range = (0.8, 1.2)  # factor on the distance from the paper's level
 
 
 class TrainConfig(Shape):
-    """Everything a training run is determined by."""
+    """Everything that determines a training run."""
 
     data: Path = Path("data/raw")  # <class>/<any image>
-    skip_bad: bool = False  # leave out files that cannot be used, instead of refusing them
+    skip_bad: bool = False  # leave out files that cannot be used, instead of stopping
     out: Path = Path("runs/resnet164.keras")
-    init: Path | None = None  # weights to start from (.keras); none: from scratch
-    save: Literal["last", "best", "every"] = "last"  # best: by validation accuracy; every: each epoch's file, too
+    init: Path | None = None  # weights to start from (.keras); None: from scratch
+    save: Literal["last", "best", "every"] = "last"  # best: by validation accuracy; every: a file for each epoch, too
     depth: int = 164
-    model: ModelSpec = DIGITS  # what it shall take and give; written beside it, for harness convert
+    model: ModelSpec = DIGITS  # its input and classes; written beside it, for harness convert
     validation_share: float = 0.1
     epochs: int = 18
-    steps_per_epoch: int | None = None  # none: one pass over the data
+    steps_per_epoch: int | None = None  # None: one pass over the data
     batch_size: int = 128
     learning_rate: float = 0.1  # at its peak
-    warmup_share: float = 0.1  # of all steps: a line up to the peak
+    warmup_share: float = 0.1  # share of all steps in which the rate rises linearly
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"  # after the warm-up
-    plateau_factor: float = 0.1  # what the rate is multiplied by where validation loss stops falling
+    plateau_factor: float = 0.1  # multiplies the rate when the validation loss stops falling
     plateau_patience: int = 3  # epochs without a fall
     momentum: float = 0.9
     weight_decay: float = 1e-4
     precision: Literal["mixed_bfloat16", "float32"] = "mixed_bfloat16"
     seed: int = 164
-    hard_by: Path | None = None  # a .keras or .tflite model: images that it is unsure of are drawn more often
-    hard_share: float = 0.4  # of each batch that those images make up; in the last quarter a line to none
+    hard_by: Path | None = None  # a .keras or .tflite model: images that it is unsure of are sampled more often
+    hard_share: float = 0.4  # share of each batch for these images; falls linearly to 0 in the last quarter
     tensorboard: bool = True
     backend: Literal["tensorflow", "jax"] = "tensorflow"
-    processes: int = 1  # that train together, each on its share of every batch (jax)
+    processes: int = 1  # that train together, each on its part of every batch (jax)
     process: int = 0  # which of them this one is
     coordinator: str | None = None  # host:port of process 0
     augmentation: Augmentation = Augmentation()
@@ -77,9 +77,9 @@ TABLES: dict[str, type[Shape]] = {"model": ModelSpec, "augmentation": Augmentati
 
 
 def load(path: Path | None, **overrides: Any) -> TrainConfig:
-    """The settings of a file, or the defaults; overrides that are not None win, by their key in whichever table.
+    """The settings of a file, or the defaults. Overrides that are not None win, in whichever table their key is.
 
-    Raises SetupError: no such file, not TOML, an unknown key (with the nearest valid one), a wrong type or value.
+    Raises SetupError if the file does not exist or is not TOML, or a key is unknown, of a wrong type or out of range.
     """
     table = shapes.read_toml(path) if path else {}
     overrides = {key: value for key, value in overrides.items() if value is not None}
@@ -95,7 +95,7 @@ def load(path: Path | None, **overrides: Any) -> TrainConfig:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """A flag for every setting, named like its key; absent ones are None in the parsed options."""
+    """A flag for every setting, named like its key. A flag that is not given is None."""
     titled: dict[str, type[Shape]] = {"settings (over the file's)": TrainConfig, **TABLES}
     for title, kind in titled.items():
         hints = typing.get_type_hints(kind)
@@ -161,8 +161,8 @@ def _check(config: TrainConfig) -> None:
         raise SetupError(f"border_lines = {config.augmentation.border_lines}: expected a share, 0 to 1")
     if config.out.suffix != ".keras":
         raise SetupError(f"out = {config.out}: expected a name ending in .keras")
-    for taken in (SHIPPED, config.init):
-        if taken is not None and config.out.resolve() == taken.resolve():
+    for kept in (SHIPPED, config.init):
+        if kept is not None and config.out.resolve() == kept.resolve():
             raise SetupError(f"out = {config.out}: training never overwrites the model it starts from or ships with")
     try:
         spec.load_config(config.out)

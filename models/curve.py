@@ -15,7 +15,7 @@ SERIES = {"training": ("", "tab:blue"), "validation": ("val_", "tab:orange")}
 
 
 def draw(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Loss (logarithmic) and error rate over the epochs, training and validation: a PNG at `path`."""
+    """Write a PNG of loss (logarithmic) and error rate by epoch, for training and validation images."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, error = figure.subplots(1, 2)
     for name, (prefix, colour) in SERIES.items():
@@ -30,7 +30,7 @@ def draw(history: Sequence[dict[str, float]], path: Path) -> None:
     low, high = loss.get_ylim()
     loss.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if high < 20 * low else NullFormatter())
     loss.set_ylabel("cross-entropy")
-    error.set_ylabel("images read wrongly, %")
+    error.set_ylabel("error rate, %")
     error.set_ylim(bottom=0)
     for axes in (loss, error):
         axes.set_xlabel("epoch")

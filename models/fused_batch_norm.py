@@ -1,7 +1,7 @@
-"""Batch normalisation through TensorFlow's fused kernel.
+"""Batch normalisation by TensorFlow's fused kernel.
 
-Keras 3 composes it from elementwise operations on TensorFlow, which is where the training time of a
-deep, narrow network goes. The values are the same; so are the weights, in number, order and meaning.
+Keras 3 composes it from elementwise operations, which take most of the training time of a deep, narrow network. The
+values are the same, and so are the weights: their number, order and meaning.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FusedBatchNormalization(layers.BatchNormalization):
             exponential_avg_factor=1 - self.momentum if update else 1.0,
             is_training=update,
         )
-        if update:  # the kernel has averaged; its batch variance is the unbiased one, N/(N-1) times Keras's own
+        if update:  # the kernel averaged them; its batch variance is unbiased, N/(N-1) times that of Keras
             self.moving_mean.assign(mean)
             self.moving_variance.assign(variance)
         return y

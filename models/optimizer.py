@@ -1,4 +1,4 @@
-"""SGD with Nesterov momentum and weight decay as in the ResNet papers: an L2 penalty's gradient, under the momentum."""
+"""SGD with Nesterov momentum and the ResNet papers' weight decay: the gradient of an L2 penalty, under momentum."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from keras import ops
 class NesterovSGD(keras.optimizers.SGD):
     """`keras.optimizers.SGD(nesterov=True)` on gradient + l2 * kernel; biases and batch norm do not decay.
 
-    Keras's own weight_decay is decoupled: at momentum 0.9 it pulls a tenth as hard. On TensorFlow each variable
-    is updated by one fused kernel in place of a dozen small operations.
+    Keras's own weight_decay is decoupled, which at momentum 0.9 is ten times weaker. On TensorFlow one fused kernel
+    updates each variable, instead of a dozen small operations.
     """
 
     def __init__(self, learning_rate: Any, momentum: float = 0.9, l2: float = 0.0, **options: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +18,10 @@ import numpy as np
 from msgspec import structs
 
 from converters import keras_model
+from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.core.files import check_writable, write_atomic
+from harness.core.shapes import Shape
 from harness.images import dataset, spec
 from harness.images.dataset import Dataset
 from harness.output import terminal
@@ -33,10 +34,17 @@ from models.optimizer import NesterovSGD
 from models.resnet import build_resnet
 
 
-def train(settings: TrainConfig) -> keras.Model:
-    """Run a config from where it stands to its end; the plain float32 model, also saved at settings.out.
+class HardExamples(Shape):
+    """Names of the images that a model is unsure of. asked: which model, of which images, between which limits."""
 
-    Raises SetupError: unusable data, settings, weights or checkpoint, a full disk, a loss that is not a number.
+    asked: dict[str, Any]
+    unsure: list[str]
+
+
+def train(settings: TrainConfig) -> keras.Model:
+    """Train from scratch, or continue, to the last epoch. Returns the plain float32 model, saved at settings.out.
+
+    Raises SetupError if data, settings, weights or checkpoint cannot be used, the disk is full or the loss is NaN.
     """
     keras.utils.set_random_seed(settings.seed)
     if settings.processes > 1:
@@ -60,10 +68,10 @@ def train(settings: TrainConfig) -> keras.Model:
     steps = settings.steps_per_epoch or -(-len(training) // settings.batch_size)
 
     checkpoint = beside(settings.out, "checkpoint.keras")
-    # A run may be made longer, and its processes have numbers of their own.
+    # A run may be continued with more epochs, and each process has its own number.
     run = repr((structs.replace(settings, epochs=1, process=0, coordinator=None), training.sha256, validation.sha256))
     model, progress = _start(settings, checkpoint, steps, run)
-    first = settings.process == 0  # of several processes: it writes
+    first = settings.process == 0  # of several processes, the one that writes
     if first:
         record_split(beside(settings.out, "split.json"), settings, training, validation)
     if progress.epoch >= settings.epochs:
@@ -102,7 +110,7 @@ def train(settings: TrainConfig) -> keras.Model:
 
 
 def compile_model(settings: TrainConfig, steps: int) -> keras.Model:
-    """The network to train, its optimizer built. steps: in an epoch."""
+    """The network to train, with its optimizer built. steps: per epoch."""
     with _precision(settings.precision):
         model = _build(settings, batch_norm=FusedBatchNormalization)
     rate = learning_rate_schedule(settings, steps) if settings.schedule == "cosine" else settings.learning_rate
@@ -114,12 +122,12 @@ def compile_model(settings: TrainConfig, steps: int) -> keras.Model:
 
 
 def _build(settings: TrainConfig, **options: Any) -> keras.Model:
-    taken = settings.model
-    return build_resnet(settings.depth, classes=len(taken.class_names), shape=taken.shape, **options)
+    takes = settings.model
+    return build_resnet(settings.depth, classes=len(takes.class_names), shape=takes.shape, **options)
 
 
 def learning_rate_schedule(settings: TrainConfig, steps: int) -> Any:
-    """Linear warm-up to the peak, then a cosine to zero."""
+    """A linear warm-up to the peak, then a cosine to zero."""
     total = settings.epochs * steps
     warmup = round(total * settings.warmup_share)
     return keras.optimizers.schedules.CosineDecay(
@@ -131,7 +139,7 @@ def learning_rate_schedule(settings: TrainConfig, steps: int) -> Any:
 
 
 def plain_model(trained: keras.Model, settings: TrainConfig) -> keras.Model:
-    """The same weights in a float32 model of Keras's own layers: what ships."""
+    """The model that ships: the same weights in float32, in Keras's own layers."""
     with _precision("float32"), alone():
         model = _build(settings)
         model.set_weights(trained.get_weights())
@@ -140,7 +148,7 @@ def plain_model(trained: keras.Model, settings: TrainConfig) -> keras.Model:
 
 @contextmanager
 def _precision(name: str) -> Iterator[None]:
-    """Layers built inside compute with this precision; the process's own setting stays as it was."""
+    """Layers that are built inside compute with this precision; the global setting is restored."""
     policy = keras.mixed_precision.dtype_policy()
     keras.mixed_precision.set_dtype_policy(name)
     try:
@@ -150,7 +158,7 @@ def _precision(name: str) -> Iterator[None]:
 
 
 def scales(model: keras.Model) -> str:
-    """In words whether every batch norm's scale is positive, so that the converter folds it exactly."""
+    """Says whether every batch-norm scale is positive, which the converter needs to fold it exactly."""
     gamma = np.concatenate(
         [
             keras.ops.convert_to_numpy(layer.gamma)
@@ -159,23 +167,20 @@ def scales(model: keras.Model) -> str:
         ]
     )
     if gamma.min() > 0:
-        return f"all {gamma.size} batch-norm scales are positive, the least {gamma.min():.2f}"
+        return f"all {gamma.size} batch-norm scales are positive, the smallest {gamma.min():.2f}"
     return f"{(gamma <= 0).sum()} of {gamma.size} batch-norm scales are not positive: their layers will not be folded"
 
 
 def _start(settings: TrainConfig, checkpoint: Path, steps: int, run: str) -> tuple[keras.Model, Progress]:
-    """A compiled model and its progress: from the checkpoint, from given weights, or from scratch."""
+    """A compiled model and its progress: from the checkpoint, from the weights of settings.init, or from scratch."""
     model = compile_model(settings, steps)
-    progress = Progress(run)
     if not checkpoint.exists():
         if settings.init:
             _take_weights(model, settings.init)
-        return model, progress
-    try:
-        found = json.loads(checkpoint.with_suffix(".json").read_text())
-    except (OSError, ValueError) as error:
-        raise SetupError(f"{checkpoint}: its .json cannot be read ({error}); remove both to start anew") from error
-    if found["run"] != progress.run:
+        return model, Progress(run)
+    remedy = f"remove it and {checkpoint.name} to start anew"
+    found = shapes.read_json(checkpoint.with_suffix(".json"), Progress, "the progress of a run", remedy)
+    if found.run != run:
         raise SetupError(
             f"{checkpoint}: left by a run with other settings or images; remove it to start anew, or give another --out"
         )
@@ -189,47 +194,49 @@ def _start(settings: TrainConfig, checkpoint: Path, steps: int, run: str) -> tup
             variable.assign(value)
     done = int(keras.ops.convert_to_numpy(stored.optimizer.iterations)) // steps
     print(f"{checkpoint}: continuing after epoch {done}", flush=True)
-    return model, replace(progress, epoch=done, history=tuple(found["history"][:done]))
+    return model, structs.replace(found, epoch=done, history=found.history[:done])
 
 
 def _take_weights(model: keras.Model, path: Path) -> None:
-    given = keras_model.load(path).get_weights()
-    wanted = [weights.shape for weights in model.get_weights()]
-    if [weights.shape for weights in given] != wanted:
+    weights = keras_model.load(path).get_weights()
+    shapes, expected = [w.shape for w in weights], [w.shape for w in model.get_weights()]
+    if shapes != expected:
         raise SetupError(
-            f"{path}: its {len(given)} weights, the last of shape {given[-1].shape if given else ()}, do not fit the "
-            f"{len(wanted)} of this network, the last of shape {wanted[-1]}; give its depth and [model] in the config"
+            f"{path}: its {len(shapes)} weights, the last of shape {shapes[-1] if shapes else ()}, do not fit this "
+            f"network's {len(expected)}, the last of shape {expected[-1]}; give its depth and [model] in the config"
         )
-    model.set_weights(given)
+    model.set_weights(weights)
 
 
 def _hard_examples(settings: TrainConfig, training: Dataset) -> Indices | None:
-    """The training images that the model settings.hard_by is unsure of, named in a file beside the checkpoint."""
+    """Indices of the training images that the model settings.hard_by is unsure of, kept in a file beside the model."""
     if settings.hard_by is None:
         return None
     judge = classifier.open_model(settings.hard_by, settings.hard_by.parent)
-    own = settings.model.class_names
-    if judge.spec.signature != settings.model.signature or judge.spec.class_names not in (own, spec.numbers(len(own))):
+    names = settings.model.class_names
+    if judge.spec.signature != settings.model.signature or judge.spec.class_names not in (
+        names,
+        spec.numbers(len(names)),
+    ):
         raise SetupError(f"hard_by = {settings.hard_by}: takes {judge.spec}; expected {settings.model}")
     asked = {"model": judge.sha256, "takes": str(judge.spec), "images": training.sha256, "between": [MISLABELLED, SURE]}
     kept = beside(settings.out, "hard.json")
     try:
-        stored = json.loads(kept.read_text())
-        if stored["asked"] == asked:
-            return np.flatnonzero(np.isin(training.names, stored["unsure"]))
-    except (OSError, ValueError, KeyError):
-        pass  # none yet, or damaged: ask again
+        stored = shapes.read_json(kept, HardExamples, "a list of hard images")
+        if stored.asked == asked:
+            return np.flatnonzero(np.isin(training.names, stored.unsure))
+    except SetupError:
+        pass  # no file yet, or a damaged one: predict again
     with terminal.Bars() as bars:
         outputs, _ = classifier.infer(judge, replace(training, spec=judge.spec), bars)
-    found = unsure(outputs, training)
-    print(f"{settings.hard_by}: unsure of {len(found)} of {len(training)} training images", flush=True)
-    record = {"asked": asked, "unsure": [training.names[index] for index in found]}
-    write_atomic(kept, json.dumps(record, indent=1).encode())
-    return found
+    hard = unsure(outputs, training)
+    print(f"{settings.hard_by}: unsure of {len(hard)} of {len(training)} training images", flush=True)
+    write_atomic(kept, shapes.encode(HardExamples(asked, [training.names[index] for index in hard])))
+    return hard
 
 
 def _rate(settings: TrainConfig, steps: int, progress: Progress) -> list[Any]:
-    """The callbacks that set the learning rate where no schedule does."""
+    """The callbacks that set the learning rate, if no schedule does."""
     if settings.schedule == "cosine":
         return []
     warmup = WarmUp(settings.learning_rate, round(settings.epochs * steps * settings.warmup_share))
@@ -239,13 +246,13 @@ def _rate(settings: TrainConfig, steps: int, progress: Progress) -> list[Any]:
 
 
 def _join(settings: TrainConfig) -> None:
-    """Meet the other processes of the run (JAX), each batch shared out among them."""
+    """Join the other processes of the run (JAX); each batch is split among them."""
     keras.distribution.initialize(settings.coordinator, settings.processes, settings.process)
     keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc to keep large freed blocks: giving each activation back to the kernel costs 5 % of the time."""
+    """Tell glibc to keep large freed blocks: returning each activation to the kernel costs 5 % of the time."""
     try:
         libc = ctypes.CDLL("libc.so.6")
         m_trim_threshold, m_mmap_threshold, largest = -1, -3, 2**31 - 1

@@ -27,19 +27,25 @@ SHIPPED = ROOT / "models" / "resnet164.keras"
 TEST_IMAGES = ROOT / "data" / "test"
 CALIBRATION = ROOT / "data" / "calibration"
 FEW_IMAGES_POLICY = ROOT / "tests" / "few_images.toml"
+ALONE = ("devices", "cluster")  # folders whose tests share what they start
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes one takes a whole file, for its fixtures; one all that shares virtual devices, or a lab."""
+    """Of several processes one runs all tests that share virtual devices, or a lab; any runs the others, long first.
+
+    Long ones are those of the whole product, which lie in tests itself.
+    """
+    items.sort(key=lambda item: item.path.parent != ROOT / "tests")
     for item in items:
-        room = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(room if room in ("devices", "cluster") else str(item.path)))
+        if (room := item.path.parent.name) in ALONE:
+            item.add_marker(pytest.mark.xdist_group(room))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse to run where several processes would share devices: tests that stop workers would stop each other's."""
-    if hasattr(session.config, "workerinput") and not all("@" in item.nodeid for item in session.items):
+    alone = [item for item in session.items if item.path.parent.name in ALONE]
+    if hasattr(session.config, "workerinput") and not all("@" in item.nodeid for item in alone):
         raise pytest.UsageError("pytest-xdist does not group the tests; run pytest -n auto --dist loadgroup")
 
 
@@ -81,44 +87,38 @@ def quiet_step(name: str) -> Iterator[None]:
     yield
 
 
-def save_model(
-    path: Path,
-    *,
-    seed: int = 0,
-    depth: int = 20,
-    classes: int = 11,
-    shape: tuple[int, int, int] = (28, 28, 1),
-) -> Path:
-    """An untrained ResNet whose answers differ from image to image."""
+def save_model(path: Path, *, depth: int = 20, classes: int = 11, shift: int = 0) -> Path:
+    """A small ResNet that reads about half of the digits: blocks of the shipped one, its last layer fitted here.
+
+    shift: it reads each digit as the one so many further, so that another model's answers are others.
+    """
     import keras
     import numpy as np
 
+    from harness.images import dataset
     from models.resnet import build_resnet
 
-    keras.utils.set_random_seed(seed)
-    model = build_resnet(depth, classes=classes, shape=shape)
-    rng = np.random.default_rng(seed)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            channels = layer.gamma.shape[0]
-            layer.set_weights(
-                [
-                    rng.uniform(0.5, 1.5, channels),
-                    rng.normal(0, 0.3, channels),
-                    rng.normal(0, 0.3, channels),
-                    rng.uniform(0.5, 1.5, channels),
-                ]
-            )
-    kernel, bias = model.layers[-1].get_weights()
-    kernel = rng.normal(0, 0.2, kernel.shape)
-    model.layers[-1].set_weights([kernel - kernel.mean(axis=0), bias])
+    data = dataset.load(CALIBRATION, DIGITS)
+    data = dataset.take(data, np.flatnonzero(data.labels < classes))
+    shipped, model = keras.saving.load_model(SHIPPED), build_resnet(depth, classes=classes)
+    for layer in model.layers[:-1]:
+        layer.set_weights(shipped.get_layer(layer.name).get_weights())
+        layer.momentum = 0.0  # of a batch norm: one pass gives it its statistics
+    model(data.inputs(), training=True)
+    features = keras.Model(model.input, model.layers[-2].output).predict(data.inputs(), verbose=0)
+    mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
+    seen = (features - mean) / deviation
+    wanted = 16 * np.eye(classes)[(data.labels + shift) % classes]
+    wanted -= wanted.mean()
+    kernel = np.linalg.solve(seen.T @ seen + 100 * np.eye(seen.shape[1]), seen.T @ wanted) / deviation[:, None]
+    model.layers[-1].set_weights([kernel, -mean @ kernel])
     model.save(path)
     return path
 
 
 def stored_model(name: str, **settings: Any) -> Path:
     """The .keras file that save_model makes, from the store. Read-only."""
-    parts = (*store.MODEL_SOURCES, inspect.getsource(save_model), repr(sorted(settings.items())))
+    parts = (*store.MODEL_SOURCES, SHIPPED, CALIBRATION, inspect.getsource(save_model), repr(sorted(settings.items())))
     folder = store.obtain(name, parts, lambda out: save_model(out / f"{name}.keras", **settings))
     return folder / f"{name}.keras"
 

@@ -124,7 +124,7 @@ def test_other_commands_name_what_exists(command: Command) -> None:
             assert (ROOT / word).exists() or word.startswith("old/"), f"{command}: {word} does not exist"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sandbox(tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that looks like the repository after fine-tuning and `harness check`, on the tiny model."""
     folder = tmp_path_factory.mktemp("sandbox")

@@ -17,6 +17,7 @@ DEVICE_PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 TENSORFLOW_PYTHONS = ("3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
 BASE, EVERY_EXTRA = (), ("--all-extras",)
+pytestmark = pytest.mark.xdist_group("install")  # one process asks the index
 Packages = dict[str, str]  # version by name
 
 

@@ -51,7 +51,7 @@ def paint(folder: Path, each: int, seed: int) -> None:
             Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / name / f"{number}.png")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the user's images and settings."""
     folder = tmp_path_factory.mktemp("home")

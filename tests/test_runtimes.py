@@ -11,21 +11,24 @@ import numpy as np
 import pytest
 
 from harness.artifacts import manifest
+from harness.check import runtimes
 from harness.cli import main
 from harness.records import record
-from tests.conftest import ROOT, SHIPPED
+from tests import store
+from tests.conftest import CALIBRATION, ROOT
 
 BASE = ["tflite-runtime==2.14.0", "numpy<2", "pillow", "scipy", "tabulate"]
 
 
-@pytest.fixture(scope="module")
-def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def old_python() -> Path:
     """A Python with the base packages and tflite-runtime 2.14 alone: no ai-edge-litert, no TensorFlow."""
-    folder = tmp_path_factory.mktemp("tflite-runtime")
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *BASE], check=True)
-    return python
+
+    def make(out: Path) -> None:
+        venv.create(out, with_pip=False)
+        subprocess.run(["uv", "pip", "install", "--quiet", "--python", out / "bin" / "python", *BASE], check=True)
+
+    return store.obtain("tflite-runtime", BASE, make) / "bin" / "python"
 
 
 def test_a_stored_reference_is_checked_with_tflite_runtime_alone(
@@ -54,11 +57,10 @@ def test_a_stored_reference_is_checked_with_tflite_runtime_alone(
 
 
 def test_the_manifest_says_what_the_older_runtime_makes_of_each_file(
-    old_python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    old_python: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The shipped model's variants are run there: the default ones answer alike, int16 activations are refused."""
-    kinds = (*manifest.KINDS, "float16", "int16x8")
-    arguments = ["convert", str(SHIPPED), "--out", str(tmp_path), "--variants", ",".join(kinds)]
+    """Each variant is run there: what it predicts is compared with this runtime, int16 activations are refused."""
+    arguments = ["convert", str(tiny_model), "--out", str(tmp_path), "--variants", "float32,float16,int16x8"]
     assert main([*arguments, "--runtime", str(old_python)]) == 0
     shown = capsys.readouterr().out
     for kind, variant in manifest.read(tmp_path).items():
@@ -70,9 +72,17 @@ def test_the_manifest_says_what_the_older_runtime_makes_of_each_file(
             assert there.problem is not None
             assert "CONV_2D" in there.problem
         else:
-            assert there.problem is None
-            assert there.same_top1 >= there.images - 1, kind
+            assert (there.problem, there.same_top1) == (None, there.images)
             assert f"{kind}: tflite-runtime 2.14.0 gives" in shown
+
+
+def test_the_shipped_variants_predict_alike_in_the_older_runtime(old_python: Path, shipped_variants: Path) -> None:
+    """On one image in fifty another answer is borne: the runtimes round differently."""
+    compared = runtimes.compare(shipped_variants, manifest.read(shipped_variants), CALIBRATION, [str(old_python)])
+    for kind, variant in compared.items():
+        there = variant.runtimes[-1]
+        assert there.problem is None
+        assert there.same_top1 >= there.images - 1, kind
 
 
 def test_computing_a_reference_without_tensorflow_says_what_to_install(

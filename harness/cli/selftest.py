@@ -10,14 +10,17 @@ EXAMPLE = "harness selftest"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    flags.add(parser, "--models", "--reference", *flags.IMAGES)
+    flags.add(parser, "--models", "--reference", *flags.IMAGES, *flags.POLICY)
 
 
 def run(options: argparse.Namespace) -> int:
     from harness.core.outcome import EXIT_CODES
+    from harness.judge import policy
     from harness.output import terminal
     from harness.tools import selftest
 
-    cases = selftest.run(options.models, options.reference, options.data, terminal.step, skip_bad=options.skip_bad)
+    limits = policy.load(options.policy)
+    where = options.models, options.reference, options.data
+    cases = selftest.run(*where, limits, terminal.step, skip_bad=options.skip_bad)
     print(terminal.cases(cases))
     return EXIT_CODES[selftest.outcome(cases)]

@@ -23,7 +23,8 @@ from harness.core.errors import SetupError
 from harness.core.outcome import Outcome, Verdict
 from harness.images import dataset
 from harness.images.dataset import Dataset
-from harness.judge import policy, predictions
+from harness.judge import predictions
+from harness.judge.policy import Policy
 from harness.judge.predictions import Predictions
 from harness.records import arrays
 from harness.records.arrays import RecordArrays
@@ -64,6 +65,7 @@ class _Subject:
     variant: Variant
     data: Dataset
     expected: reference.Reference
+    limits: Policy
 
     def content(self) -> bytes:
         return self.variant.path(self.folder).read_bytes()
@@ -75,8 +77,10 @@ def outcome(cases: Sequence[Case]) -> Outcome:
     return Outcome.PASS if not wrong else Outcome.INCONCLUSIVE if set(wrong) == {NOT_RUN} else Outcome.FAIL
 
 
-def run(models: Path, reference_model: Path, data_folder: Path, step: Step, *, skip_bad: bool = False) -> list[Case]:
-    """Every case, in turn. Raises SetupError where there is no sound variant to break."""
+def run(
+    models: Path, reference_model: Path, data_folder: Path, limits: Policy, step: Step, *, skip_bad: bool = False
+) -> list[Case]:
+    """Every case, in turn, judged by these limits. Raises SetupError where there is no sound variant to break."""
     variants = manifest.read(models)
     kind = next((kind for kind in ("int8", *variants) if kind in variants), None)
     if kind is None:
@@ -84,7 +88,7 @@ def run(models: Path, reference_model: Path, data_folder: Path, step: Step, *, s
     manifest.verify(models, variants[kind], reference.model_sha256(reference_model))
     data = dataset.load(data_folder, variants[kind].spec, skip_bad=skip_bad)
     expected = references.obtain(reference_model, data, models, step)
-    subject = _Subject(models, kind, variants[kind], data, expected)
+    subject = _Subject(models, kind, variants[kind], data, expected, limits)
     cases = []
     for name, outcome, because, attempt in (*_inputs(subject), *_files(subject), *_outputs(subject), *_sets(subject)):
         with step(name):
@@ -136,19 +140,19 @@ def _files(subject: _Subject) -> Iterator[_Attempt]:
     yield (
         "a truncated file, its manifest made to match",
         Outcome.FAIL,
-        "exit code",
+        "refused",
         lambda: _answer(subject, content[: len(content) // 2]),
     )
     yield (
         "another model's weights, its manifest made to match",
         Outcome.FAIL,
-        "",
+        "answers differ from the reference",
         lambda: _answer(subject, _other_weights(content)),
     )
     yield (
         "int8, calibrated on one constant image",
         Outcome.FAIL,
-        "",
+        "probability difference",
         lambda: _answer(subject, _badly_calibrated(subject)),
     )
 
@@ -199,7 +203,7 @@ def _judge(subject: _Subject, outputs: FloatArray, chosen: npt.NDArray[Any] | No
         {Cell(subject.kind): outputs},
         class_names=subject.data.spec.class_names,
     )
-    return predictions.judge(Cell(subject.kind), answered, policy.load()).verdict
+    return predictions.judge(Cell(subject.kind), answered, subject.limits).verdict
 
 
 def _answer(subject: _Subject, content: bytes, images: npt.NDArray[np.uint8] | None = None) -> Verdict:
@@ -218,7 +222,7 @@ def _answer(subject: _Subject, content: bytes, images: npt.NDArray[np.uint8] | N
         | arrays.reference_arrays(subject.expected.outputs, None)
         | arrays.answer_arrays(cell, outputs.results[subject.kind].arrays, subject.variant.input)
     )
-    return predictions.judge(cell, RecordArrays(stored).predictions(), policy.load()).verdict
+    return predictions.judge(cell, RecordArrays(stored).predictions(), subject.limits).verdict
 
 
 def _spoilt(sound: FloatArray, share: float) -> FloatArray:

@@ -42,7 +42,7 @@ class Check:
         return result
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def check(tiny_variants: Path, tiny_model: Path, few_images: Path) -> Check:
     return Check(tiny_variants, tiny_model, few_images)
 

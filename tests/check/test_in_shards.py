@@ -131,7 +131,7 @@ def test_the_command_takes_shards_and_tables(check: Check, tmp_path: Path, capsy
     base = ["check", "--models", str(check.models), "--reference", str(check.model), "--data", str(check.data)]
     base += ["--json", str(tmp_path / "c.json"), "--policy", str(FEW_IMAGES_POLICY), "--variants", "int8"]
     assert "at least 1" in refusal(capsys, main([*base, "--shards", "0"]))
-    assert main([*base, "--shards", "4"]) in (0, 1, 3)
+    assert main([*base, "--shards", "4"]) == 0
     stored = json.loads((tmp_path / "c.json").read_text())
     assert stored["cells"][0]["latency"]["median"] > 0
     assert len(stored["shards"]) == 4

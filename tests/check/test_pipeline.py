@@ -21,7 +21,15 @@ from harness.artifacts.manifest import SCHEMA
 from harness.cli import main
 from harness.run import latency_plan
 from harness.run.latency_plan import MLPERF
-from tests.conftest import FEW_IMAGES_POLICY, ROOT, refusal, stored_model, stored_variants
+from tests.conftest import (
+    FEW_IMAGES_POLICY,
+    ROOT,
+    TEST_IMAGES,
+    refusal,
+    stored_model,
+    stored_reference,
+    stored_variants,
+)
 
 
 def check(models: Path, reference: Path, data: Path, record: Path, *more: str) -> int:
@@ -63,7 +71,7 @@ def test_a_faithful_conversion_passes(
     code = check(tiny_variants, tiny_model, few_images, record, "--quick")
     shown = capsys.readouterr().out
     stored = read(record)
-    assert (code, stored["verdict"]) in ((0, "PASS"), (1, "FAIL"), (3, "INCONCLUSIVE"))  # an untrained int8 may flip
+    assert (code, stored["verdict"]) == (0, "PASS")
     assert stored["schema"] == "harness-record/4"
     assert [cell["variant"] for cell in stored["cells"]] == ["float32", "dynamic_range", "int8"]
     float32, parity = stored["cells"][0], stored["cells"][0]["parity"]
@@ -92,13 +100,17 @@ def test_a_faithful_conversion_passes(
 
 
 def test_a_latency_limit_counts(tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path: Path) -> None:
-    """A budget of a nanosecond: FAIL, or INCONCLUSIVE on a machine too noisy to say so; without it, PASS."""
+    """A budget of a nanosecond fails, or is undecided on a machine too noisy to say so; without it, PASS."""
     policy, record = tmp_path / "policy.toml", tmp_path / "c.json"
     policy.write_text(FEW_IMAGES_POLICY.read_text() + '[[latency]]\nvariant = "float32"\nmax_p90_s = 1e-9\n')
     only = ("--variants", "float32", "--quick", "--processes", "2")
-    assert check(tiny_variants, tiny_model, few_images, record, *only, "--policy", str(policy)) in (1, 3)
-    assert read(record)["timing"]["gated"]
-    assert read(record)["cells"][0]["verdict"]["outcome"] == "PASS"
+    code = check(tiny_variants, tiny_model, few_images, record, *only, "--policy", str(policy))
+    stored = read(record)
+    assert stored["timing"]["gated"]
+    assert (code, stored["verdict"]) in ((1, "FAIL"), (3, "INCONCLUSIVE"))
+    assert stored["timing"]["verdict"]["outcome"] == stored["verdict"]
+    assert "p90" in stored["timing"]["verdict"]["reasons"][0]
+    assert stored["cells"][0]["verdict"]["outcome"] == "PASS"
     assert check(tiny_variants, tiny_model, few_images, record, *only) == 0
 
 
@@ -112,14 +124,14 @@ def test_mlperfs_single_stream(tiny_model: Path, tiny_variants: Path, few_images
             tiny_variants, tiny_model, few_images, record, "--mlperf", "--variants", "float32,int8", "--cooldown", "0"
         )
     stored = read(record)
-    assert code in (0, 1)
+    assert code == 0
     assert (stored["timing"]["control"], stored["timing"]["ratios"], stored["timing"]["processes"]) == (None, [], 2)
     assert all(cell["latency"]["samples"] >= 1024 for cell in stored["cells"])
 
 
 def test_a_swapped_variant_fails(tiny_model: Path, own_variants: Path, few_images: Path, tmp_path: Path) -> None:
     """Another model's float32 file under a truthful-looking manifest is refuted by its answers."""
-    other = stored_variants(stored_model("other", seed=1), "--variants", "float32")
+    other = stored_variants(stored_model("other", shift=1), "--variants", "float32")
     shutil.copy(other / "float32.tflite", own_variants / "float32.tflite")
     stored = read(own_variants / "manifest.json")
     theirs = read(other / "manifest.json")["variants"][0]
@@ -217,7 +229,7 @@ def test_a_stale_variant_is_refused(
     tiny_variants: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Variants of one model are not judged against another."""
-    other = stored_model("other", seed=1)
+    other = stored_model("other", shift=1)
     assert "stale" in refusal(capsys, check(tiny_variants, other, few_images, tmp_path / "c.json"))
 
 
@@ -283,8 +295,9 @@ def test_a_reference_that_only_guesses_is_said(
     assert note in capsys.readouterr().out
 
 
-def test_ctrl_c_keeps_what_was_measured(tiny_model: Path, tiny_variants: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_was_measured(tiny_model: Path, own_variants: Path, tmp_path: Path) -> None:
     """Interrupted in mid-run: exit code 130, the finished variants in the record, the rest INCONCLUSIVE."""
+    shutil.copytree(stored_reference(tiny_model, TEST_IMAGES), own_variants, dirs_exist_ok=True)
     record = tmp_path / "c.json"
     process = subprocess.Popen(
         [
@@ -293,11 +306,11 @@ def test_ctrl_c_keeps_what_was_measured(tiny_model: Path, tiny_variants: Path, t
             "harness",
             "check",
             "--models",
-            str(tiny_variants),
+            str(own_variants),
             "--reference",
             str(tiny_model),
             "--data",
-            str(ROOT / "data" / "test"),
+            str(TEST_IMAGES),
             "--json",
             str(record),
             "--policy",
@@ -321,7 +334,7 @@ def test_ctrl_c_keeps_what_was_measured(tiny_model: Path, tiny_variants: Path, t
     assert "Traceback" not in error
     by_kind = {cell["variant"]: cell for cell in read(record)["cells"]}
     assert by_kind["float32"]["verdict"]["outcome"] == "PASS"
-    assert by_kind["int8"]["verdict"]["outcome"] in ("INCONCLUSIVE", "PASS", "FAIL")
+    assert by_kind["int8"]["verdict"]["outcome"] == "INCONCLUSIVE"
     assert any(cell["latency"] is None for cell in by_kind.values())
     assert "interrupted" in shown
     assert not list(tmp_path.glob("harness-job-*"))

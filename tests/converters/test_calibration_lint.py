@@ -15,12 +15,12 @@ from harness.images.dataset import Dataset
 from tests.conftest import CALIBRATION, DIGITS, TEST_IMAGES
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def good() -> Dataset:
     return dataset.load(CALIBRATION, DIGITS)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tested() -> Dataset:
     return dataset.load(TEST_IMAGES, DIGITS)
 

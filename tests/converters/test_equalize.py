@@ -20,7 +20,7 @@ Branch = Callable[[Any, int], Any]
 ON_ITS_OWN = 1e-4  # float32's rounding, relative to the largest value
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def images() -> Dataset:
     return dataset.take(dataset.load(CALIBRATION, DIGITS), np.arange(0, 220, 5))
 

@@ -274,6 +274,13 @@ def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path, capsys: py
     error = capsys.readouterr().err
     assert error.count("other settings or images") == error.count("\n") == 2
     assert (out.read_bytes(), (tmp_path / "model.split.json").read_bytes()) == before
+    for damaged in ("[]", '{"run": "r", "epoch": "one", "history": []}', "{"):
+        (tmp_path / "model.checkpoint.json").write_text(damaged)
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert "model.checkpoint.json" in error
+        assert "to start anew" in error
+        assert error.count("\n") == 1
 
 
 def _weights(path: Path) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODELS = ("tiny.keras", "dynamic_range.tflite", "float32.tflite", "int8.tflite")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def models(tiny_model: Path, tiny_variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of a Keras model and its variants, and one file that is no model."""
     folder = tmp_path_factory.mktemp("models")

@@ -20,7 +20,7 @@ from tests.conftest import CALIBRATION, DIGITS
 pytestmark = pytest.mark.filterwarnings("ignore:Warning. Enabling `experimental_preserve_all_tensors`")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def data() -> Dataset:
     return dataset.take(dataset.load(CALIBRATION, DIGITS), np.arange(0, 220, 20))
 
