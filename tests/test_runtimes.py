@@ -17,7 +17,7 @@ from harness.records import record
 from tests import store
 from tests.conftest import CALIBRATION, ROOT
 
-BASE = ["tflite-runtime==2.14.0", "numpy<2", "pillow", "scipy", "tabulate"]
+BASE = ["tflite-runtime==2.14.0", "numpy<2", "msgspec", "pillow", "rich", "scipy", "shtab", "tabulate"]
 
 
 @pytest.fixture(scope="session")
