@@ -57,7 +57,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     paint(folder / "raw", 60, seed=1)
     paint(folder / "calibration", 40, seed=2)
-    paint(folder / "test", 260, seed=3)
+    paint(folder / "test", 660, seed=3)
     (folder / "train.toml").write_text(CONFIG)
     return folder
 

@@ -278,7 +278,7 @@ def test_a_disk_that_fills_during_conversion(tiny_model: Path, tmp_path: Path) -
         @contextmanager
         def step(name: str) -> Iterator[None]:
             yield
-            if name.startswith("loading"):
+            if name.startswith("running"):
                 full.enter_context(files_no_larger_than(50_000))
 
         with pytest.raises(SetupError, match="cannot be written"):

@@ -27,8 +27,11 @@ def test_the_wheels_profiler_times_every_operation(profile: op_profile.Profile) 
     assert any(kernel.startswith("Convolution") for kernel in kernels)
     assert any(kernel.startswith("Fully Connected") for kernel in kernels)
     assert all(kernel.isprintable() and kernel for kernel in kernels)
-    assert {step.delegated for step in profile.steps} == {True, False}  # SOFTMAX is left to a plain kernel
-    assert [step.kernel for step in profile.steps if not step.delegated] == ["SOFTMAX"]
+    assert {step.delegated for step in profile.steps} == {
+        True,
+        False,
+    }  # SOFTMAX and 1x1 poolings are left to plain kernels
+    assert {step.kernel for step in profile.steps if not step.delegated} == {"MAX_POOL_2D", "SOFTMAX"}
     assert all(step.seconds >= 0 for step in profile.steps)
     assert sum(step.seconds for step in profile.steps) == pytest.approx(profile.latency_s)
     assert 0 < profile.delegated_share < 1
