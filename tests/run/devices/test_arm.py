@@ -110,7 +110,7 @@ class Chroot(Here):
 
 
 def test_a_32_bit_system(tiny_variants: Path, images: Path, tmp_path: Path) -> None:
-    """armv7l: its own Python and NumPy, tflite-runtime brought along; every variant runs and answers as this machine does, but for near ties."""
+    """armv7l: its own Python and NumPy, tflite-runtime brought along; predictions are this machine's, but near ties."""
     needs("emulation")
     if not Path("/proc/sys/fs/binfmt_misc/qemu-arm").exists():
         rule = Path("/usr/lib/binfmt.d/qemu-arm.conf").read_text()
