@@ -53,7 +53,7 @@ def test_a_stored_reference_is_checked_with_tflite_runtime_alone(
         assert cell.parity is not None, cell.verdict.reasons
         answers = (run.arrays.raw_answers(cell.cell).argmax(1) for run in (ours, theirs))
         agreement = np.equal(*answers).mean()
-        assert agreement == 1.0 if cell.variant == "float32" else agreement >= 0.97, cell.name
+        assert agreement == 1.0 if cell.variant == "float32" else agreement >= 0.8, cell.name
 
 
 def test_the_manifest_says_what_the_older_runtime_makes_of_each_file(
