@@ -107,11 +107,11 @@ class StopOnNaN(keras.callbacks.Callback):
             self._stop(f"the loss became {loss} in epoch {self.epoch + 1}, step {batch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
+            self._stop(f"weights became infinite or NaN in the last step of epoch {epoch + 1}")
         for name, value in (logs or {}).items():
             if not math.isfinite(float(value)):
                 self._stop(f"{name} became {value} in epoch {epoch + 1}")
-        if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
-            self._stop(f"weights became infinite or NaN in the last step of epoch {epoch + 1}")
 
     def _stop(self, what: str) -> None:
         kept = f"{self.checkpoint} of epoch {self.epoch} is kept" if self.epoch else "nothing was saved yet"
