@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import math
 import re
@@ -101,8 +102,12 @@ def to_builtins(value: Any) -> Any:
 
 
 def json_schema(kind: Any, title: str) -> dict[str, Any]:
-    """The JSON Schema of a shape."""
-    return {"$schema": DRAFT, "title": title, **msgspec.json.schema(kind, schema_hook=lambda _: {"type": "string"})}
+    """The JSON Schema of a shape, the same on every Python: docstrings lose their indentation only from 3.13 on."""
+    schema = msgspec.json.schema(kind, schema_hook=lambda _: {"type": "string"})
+    for definition in schema.get("$defs", {}).values():
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
+    return {"$schema": DRAFT, "title": title, **schema}
 
 
 def check_name(name: str, known: Iterable[str], where: str, what: str) -> None:
