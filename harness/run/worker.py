@@ -672,7 +672,7 @@ def cool_down(task: dict[str, Any]) -> None:
 
 
 def pin(threads: int) -> list[int]:
-    """Keep to as many cores as there are threads, those of the highest top frequency; none where that is not allowed.
+    """Keep to as many cores as there are threads, those of the highest top frequency. Empty if not allowed.
 
     Stops the worker where there are more threads than cores.
     """

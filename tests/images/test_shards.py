@@ -175,7 +175,7 @@ def test_a_long_listing_takes_little_memory(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_memory_does_not_grow_with_the_number_of_images(few_images: Path, tmp_path: Path) -> None:
-    """Ten times the images, read and decoded in as large shards: the same peak within 10 %."""
+    """Ten times the images, read and decoded in as large shards: the same peak within a quarter."""
     one = pyarrow.concat_tables([table(few_images, name=None)] * 10).combine_chunks()
     peaks = {}
     for times in (2, 20):

@@ -55,7 +55,7 @@ def what_ran(ran: Ran) -> str:
 
 
 def next_step(runs: Runs) -> tuple[str, str] | None:
-    """Why, and a command to go on with; none where there is nothing better than reading the reasons."""
+    """The next command to run and why. None if the reasons say enough."""
     for _, _, row in runs.rows():
         if row.verdict.outcome is not Outcome.FAIL or not row.parity:
             continue

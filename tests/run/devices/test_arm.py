@@ -93,7 +93,9 @@ def arm32_root() -> Path:
             shutil.rmtree(packed, ignore_errors=True)
             command = ["mmdebstrap", "--quiet", "--variant=extract", "--architectures=armhf"]
             command += [f"--include={','.join(ARM32_PACKAGES)}", "bookworm", str(packed)]
-            subprocess.run([*command, "deb http://deb.debian.org/debian bookworm main"], check=True)
+            asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Codename: bookworm"]
+            mirror = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
+            subprocess.run([*command, f"deb {mirror} bookworm main"], check=True)
             for name in ("blas", "lapack"):  # as the packages' scripts do
                 (packed / f"usr/lib/arm-linux-gnueabihf/lib{name}.so.3").symlink_to(f"{name}/lib{name}.so.3")
             packed.replace(root)
