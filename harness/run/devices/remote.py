@@ -194,7 +194,7 @@ class Remote:
 
     def _failed(self, done: Executed) -> SetupError:
         reason = shell.plain(done.error) or shell.plain(done.out) or f"exit code {done.code}"
-        if "No space left" in done.error + done.out:
+        if shell.DISK_FULL in done.error + done.out:
             numbers = re.fullmatch(r"(\d{1,18}) (\d{1,18})\n", self._do("stat -f -c '%a %S' .").out)
             free = f"{int(numbers[1]) * int(numbers[2]) / 1e6:.1f} MB" if numbers else "nothing"
             return SetupError(

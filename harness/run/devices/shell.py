@@ -25,6 +25,7 @@ MIN_BYTES_PER_S = 100_000.0  # of a transfer
 MAX_OUTPUT_BYTES = 4_000_000
 MAX_LINE = 4_000  # characters
 MAX_SHOWN = 300
+DISK_FULL = "No space left on device"
 
 
 class Shell(Protocol):
@@ -74,12 +75,15 @@ def _run(
     done = capture(shell.command(marked), timeout_s, max_bytes, stdin)
     if done is None:
         raise UnreachableError(f"{shell.name}: no answer within {timeout_s:.0f} s; {shell.explain('')}")
-    _, out, error = done
+    _, out, printed = done
+    error = printed.decode(errors="replace").rpartition(begin.decode())[2]
     _, begun, out = out.partition(begin)
     out, ended, code = out.rpartition(end)
-    if not begun or not ended or not code.strip().isdigit():
-        raise UnreachableError(f"{shell.name}: {shell.explain(error.decode(errors='replace'))}")
-    return int(code), out, error.rpartition(begin)[2].decode(errors="replace")
+    if begun and ended and code.strip().isdigit():
+        return int(code), out, error
+    if DISK_FULL in error:  # adb may close the connection on a sender whose reader has failed
+        return 1, out, error
+    raise UnreachableError(f"{shell.name}: {shell.explain(printed.decode(errors='replace'))}")
 
 
 def local(command: Sequence[str], timeout_s: float = TIMEOUT_S) -> Executed | None:

@@ -247,3 +247,10 @@ def test_a_command_that_prints_its_own_mark_is_still_cut(here: Here) -> None:
     assert (done.code, done.out) == (5, "end-0123456789abcdef 0\nmore\n")
     with pytest.raises(UnreachableError):
         shell.execute(here, "kill -9 $$")
+
+
+def test_a_full_disk_is_told_even_where_the_connection_is_cut(here: Here) -> None:
+    """The reason that had arrived counts: adb may close the connection on a sender whose reader has failed."""
+    done = shell.execute(here, "echo content | cat > /dev/full; kill -9 $$")
+    assert done.code == 1
+    assert shell.DISK_FULL in done.error
