@@ -30,7 +30,7 @@ def choose(data: Dataset, size: int) -> Dataset:
 
 
 def measure(float32: bytes, data: Dataset) -> Ranges:
-    """The least and greatest value of every float tensor of a float32 .tflite over a set of images, by channel.
+    """The minimum and maximum of every float tensor of a float32 .tflite over a set of images, by channel.
 
     Min-max over the set, not litert-quantizer's moving average, which flips ten times as many answers (FACTS). Each
     core has an interpreter. The input's range is that of all pixels there can be, whichever these images have.
@@ -39,9 +39,11 @@ def measure(float32: bytes, data: Dataset) -> Ranges:
     shared = iter(list(data.images))
     workers = cores.usable()
     with ThreadPoolExecutor(workers) as pool:
-        found = [future.result() for future in [pool.submit(_measure, kept, data.spec, shared) for _ in range(workers)]]
-    ranges = found[0]
-    for other in found[1:]:
+        measured = [
+            future.result() for future in [pool.submit(_measure, kept, data.spec, shared) for _ in range(workers)]
+        ]
+    ranges = measured[0]
+    for other in measured[1:]:
         for name, (low, high) in other.items():
             _widen(ranges, name, low, high)
     return ranges | constants

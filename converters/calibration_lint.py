@@ -1,4 +1,4 @@
-"""Is a calibration set fit to set int8 ranges? NumPy only; run before every quantization that calibrates.
+"""Whether a calibration set can set int8 ranges. NumPy only; run before every quantization that calibrates.
 
 What would silently spoil a conversion is an error, what may be meant is a warning.
 """
@@ -19,7 +19,7 @@ from harness.images.spec import ModelSpec
 FEWEST = 100  # images, below which ranges still move
 FEWEST_OF_CLASS = 5
 TOLERATED = 0.1  # share of the set that may be repeated or constant
-LEAST_SPAN = 64  # levels from the darkest to the brightest pixel of the set
+MIN_SPAN = 64  # levels from the darkest to the brightest pixel of the set
 USUAL = (1, 99)  # percentiles of the test images between which the set's typical image must lie
 
 
@@ -36,16 +36,16 @@ def check(
 ) -> tuple[str, ...]:
     """The warnings. Raises SetupError, one line, for a set that must not be used.
 
-    test: the images that variants will be judged on; none where there are none to compare with.
+    test: the images that variants will be judged on. None if there are none to compare with.
     """
-    found = lint(calibration, test, spec)
-    if found.errors:
-        raise SetupError(f"{what}: {'; '.join(found.errors)}")
-    return found.warnings
+    findings = lint(calibration, test, spec)
+    if findings.errors:
+        raise SetupError(f"{what}: {'; '.join(findings.errors)}")
+    return findings.warnings
 
 
 def lint(calibration: Dataset, test: Dataset | None, spec: ModelSpec) -> Findings:
-    """All that is wrong or odd about a calibration set."""
+    """Everything that is wrong or unusual about a calibration set."""
     if unusable := _form(calibration, spec):
         return Findings((unusable,), ())
     errors: list[str] = []
@@ -70,7 +70,7 @@ def lint(calibration: Dataset, test: Dataset | None, spec: ModelSpec) -> Finding
             f"{constant.sum()} of {count} images are of one colour throughout; they say nothing of the ranges"
         )
     span = int(np.ptp(images))
-    if span < LEAST_SPAN:
+    if span < MIN_SPAN:
         errors.append(f"its pixels span {span} of 255 levels; expected 0-255: were they scaled before?")
     if test is None:
         warnings.append("not compared with the test images: there are none here")
@@ -81,13 +81,13 @@ def lint(calibration: Dataset, test: Dataset | None, spec: ModelSpec) -> Finding
             errors.append(
                 f"{len(leaked)} images are of the test set ({names}); a test is no test of what it was made from"
             )
-        elif span >= LEAST_SPAN and not constant.all():
+        elif span >= MIN_SPAN and not constant.all():
             errors += _unlike(images, test.images)
     return Findings(tuple(errors), tuple(warnings))
 
 
 def _form(data: Dataset, spec: ModelSpec) -> str:
-    """What forbids looking at the pixels at all; empty: nothing."""
+    """Why the pixels cannot be examined at all. Empty if they can."""
     images = data.images
     if images.ndim != 4 or images.shape[1:] != spec.shape or not len(images):
         return f"images of shape {images.shape}; expected [N, {', '.join(map(str, spec.shape))}]"

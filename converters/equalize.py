@@ -1,4 +1,4 @@
-"""Channels of like size before quantization: each tensor has one step for all channels, which the largest decides.
+"""Scale channels to similar sizes before quantization: a tensor has one step for all its channels, set by the largest.
 
 A ReLU, a sum and a mean let a positive factor of a channel through, so that a convolution may give each of its channels
 larger and those that read it take that back in their weights: the same function, and small channels fill more of the
@@ -22,7 +22,7 @@ from harness.core import npz
 from harness.images.dataset import Dataset
 
 EXPONENT = 0.4  # 0: channels stay as they are; 1: all become as large as the largest (docs/conversion.md)
-LEAST_SHARE = 1 / 256  # of its tensor's largest: a channel that is smaller counts as that
+MIN_SHARE = 1 / 256  # of its tensor's largest: a channel that is smaller counts as that
 LETS_THROUGH = ("ADD", "RELU", "MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN")
 CHANNEL_AXIS = {"CONV_2D": 0, "FULLY_CONNECTED": 0, "DEPTHWISE_CONV_2D": 3}  # of the weights, the output's
 METADATA = b"channel_factors"
@@ -89,7 +89,7 @@ def _factor(names: list[str], ranges: Ranges) -> npt.NDArray[np.float32] | None:
     if not sizes or len({size.shape for size in sizes}) > 1 or not all(size.max() > 0 for size in sizes):
         return None
     share = np.max([size / size.max() for size in sizes], axis=0)
-    factor = np.where(share > 0, np.maximum(share, LEAST_SHARE), 1) ** -EXPONENT  # never seen active: as it is
+    factor = np.where(share > 0, np.maximum(share, MIN_SHARE), 1) ** -EXPONENT  # never active: unchanged
     return np.asarray(factor / factor.min(), np.float32)
 
 

@@ -64,9 +64,9 @@ def _is_keras_own(op: Any) -> bool:
 
 
 def _inside(layer: Any, prefix: str, reason: str) -> Iterator[tuple[str, str]]:
-    for found in layer._flatten_layers(include_self=False, recursive=True):
-        if isinstance(found, layers.BatchNormalization):
-            yield prefix + found.name, reason
+    for inner in layer._flatten_layers(include_self=False, recursive=True):
+        if isinstance(inner, layers.BatchNormalization):
+            yield prefix + inner.name, reason
 
 
 def _float64(variable: Any) -> NDArray[np.float64]:
@@ -169,18 +169,18 @@ class _Plan:
 
     def _shifted(self, norms: list[Any], reasons: dict[Any, str]) -> dict[Any, _Shifted]:
         """Those that could be folded into a stream, each seen on its own; the reasons of the others are added."""
-        found: dict[Any, _Shifted] = {}
+        shifted: dict[Any, _Shifted] = {}
         first: dict[int, Any] = {}
         for bn in norms:
             try:
-                one = self._pre_activation(bn)
-                other = first.setdefault(one.root, bn)
-                if other is not bn and not np.array_equal(found[other].c, one.c):
+                shift = self._pre_activation(bn)
+                other = first.setdefault(shift.root, bn)
+                if other is not bn and not np.array_equal(shifted[other].c, shift.c):
                     raise StaysError(f"its input is shifted for {other.name} already")
-                found[bn] = one
+                shifted[bn] = shift
             except StaysError as error:
                 reasons[bn] = str(error)
-        return found
+        return shifted
 
     def _pre_activation(self, bn: Any) -> _Shifted:
         graph = self.graph
@@ -205,7 +205,7 @@ class _Plan:
             if channels.any():
                 raise StaysError(f"its scale is {problem} in {channels.sum()} of {channels.size} channels")
         relus = graph.readers[graph.output(bn)]
-        scaled = [found for relu in relus for found in graph.scaled(graph.output(relu), gamma / deviation)]
+        scaled = [reader for relu in relus for reader in graph.scaled(graph.output(relu), gamma / deviation)]
         return _Shifted(root, beta / gamma * deviation - mean, tuple(scaled))
 
     def _balance(self, shifted: dict[Any, _Shifted]) -> tuple[dict[int, Channels], dict[Any, str]]:
@@ -214,7 +214,7 @@ class _Plan:
         Or, where an addition has no such convolution, which batch norms must stay for that.
         """
         graph = self.graph
-        shifts = {one.root: one.c for one in shifted.values()}
+        shifts = {shift.root: shift.c for shift in shifted.values()}
         for add in filter(graph.is_add, graph.model.operations):
             roots, output = [graph.root(tensor) for tensor in graph.inputs(add)], graph.output(add)
             missing: Any = shifts.get(output, 0.0) - sum(shifts.get(root, 0.0) for root in roots)
@@ -226,14 +226,14 @@ class _Plan:
                     break
             else:
                 reason = f"no convolution of its own feeds {graph.describe(add)} to set the shift"
-                after = {bn: reason for bn, one in shifted.items() if one.root == output}
-                return {}, after or {bn: reason for bn, one in shifted.items() if one.root in roots}
+                after = {bn: reason for bn, shift in shifted.items() if shift.root == output}
+                return {}, after or {bn: reason for bn, shift in shifted.items() if shift.root in roots}
         return shifts, {}
 
     def _apply(self, shifted: dict[Any, _Shifted], shifts: dict[int, Channels]) -> None:
         graph = self.graph
-        for one in shifted.values():
-            for layer, a in one.scaled:
+        for shift in shifted.values():
+            for layer, a in shift.scaled:
                 self._weights(layer).scale_inputs(a)
         for root, c in shifts.items():
             if not graph.is_add(graph.maker[root]):

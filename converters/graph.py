@@ -1,4 +1,4 @@
-"""A functional Keras model as a graph: who makes and who reads each tensor, and what each layer passes on."""
+"""A functional Keras model as a graph: which layer writes each tensor, which layers read it, what each passes on."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Graph:
         self._alias[after] = before
 
     def misfit(self, op: Any) -> str:
-        """What forbids reasoning about this operation channel by channel; empty: nothing."""
+        """Why this operation cannot be treated channel by channel. Empty if it can."""
         dtypes = {str(tensor.dtype) for tensor in (*self.node[op].input_tensors, *self.node[op].outputs)}
         if isinstance(op, layers.Layer):
             dtypes |= {op.compute_dtype, op.variable_dtype}
@@ -169,8 +169,8 @@ class Graph:
 def _function_type(name: str) -> type[Any]:
     """The operation behind x + y, ops.relu(x) or activations.relu(x); those have no public names."""
     x = keras.KerasTensor((1,))
-    made = {"add": x + x, "ops.relu": keras.ops.relu(x), "activations.relu": keras.activations.relu(x)}
-    return type(made[name]._keras_history.operation)
+    results = {"add": x + x, "ops.relu": keras.ops.relu(x), "activations.relu": keras.activations.relu(x)}
+    return type(results[name]._keras_history.operation)
 
 
 def is_plain(layer: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A process of its own for TensorFlow and Keras: quiet, fresh, and gone when done.
+"""A separate process for TensorFlow and Keras, which ends when its work is done.
 
 Fresh, because converting twice in one process gives other bytes (Keras's automatic names count on); quiet,
 because the converter prints thousands of lines from C++, past any Python redirection.
@@ -68,7 +68,7 @@ class KerasProcess:
         return self.submit(function, *args, **kwargs)()
 
     def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[], R]:
-        """Start a call; what it gives waits for it. One call at a time."""
+        """Start a call and return a function that waits for its result. One call at a time."""
 
         def result() -> R:
             try:

@@ -59,7 +59,7 @@ def _drop_unused_codes(model: Any) -> None:
 
 
 def _exported(content: bytes) -> bytes:
-    """The file as TensorFlow's exporter writes it. Its weights are made ones, lest zeros be stored as sparse."""
+    """The file as TensorFlow's exporter writes it. Weights are set to one, as zeros would be stored as sparse."""
     from ai_edge_litert import schema_py_generated as schema
     from tensorflow.lite.python.convert import mlir_sparsify
 

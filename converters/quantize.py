@@ -24,7 +24,7 @@ def make(kind: str, float32: bytes, ranges: Ranges | None) -> bytes:
 
 
 def recipe(kind: str, float_layers: Collection[str] = ()) -> list[dict[str, Any]]:
-    """What litert-quantizer shall do for a kind; later entries win.
+    """The litert-quantizer recipe of a kind; later entries take precedence.
 
     float_layers: output tensors of the operations that stay float32.
     """

@@ -1,7 +1,7 @@
 """A quantized RELU that stays on XNNPACK's fast path.
 
 XNNPACK runs a RELU fused into an operation, not a stand-alone quantized one: that falls back to a slow reference
-kernel. Where the output's zero point is its type's least value, storing a negative saturates there, so that a
+kernel. Where the output's zero point is its type's minimum, storing a negative saturates there, so that a
 QUANTIZE between the same tensors is the same function, and XNNPACK takes it.
 """
 
@@ -32,7 +32,7 @@ def as_quantize(content: bytes) -> bytes:
 
 
 def _saturates(tensor: Any) -> bool:
-    """Whether a tensor is int8 and stores a real zero as the least value."""
+    """Whether a tensor is int8 and stores zero as its minimum."""
     from ai_edge_litert import schema_py_generated as schema
 
     return tensor.type == schema.TensorType.INT8 and list(tensor.quantization.zeroPoint) == [-128]

@@ -37,7 +37,7 @@ class Look:
     slant: Range = (-0.2, 0.28)  # shear of the vertical
     bend: float = 0.7  # amplitude of the smooth distortion
     overhang: float = 1.0  # how far a digit may reach over the crop's edge
-    least_shown: float = 0.95  # of its ink that must lie within
+    min_shown: float = 0.95  # of its ink that must lie within
     pen_width: Range = (1.0, 3.0)
     contrast: Range = (0.45, 0.97)  # share of light the ink takes
     faint: Range = (0.22, 0.45)  # the same for pencil and dry pens
@@ -64,7 +64,7 @@ WIDE = Look(  # wider than the field: half of data/raw, so that the model genera
     slant=(-0.34, 0.42),
     bend=1.2,
     overhang=2.0,
-    least_shown=0.88,
+    min_shown=0.88,
     pen_width=(0.8, 4.0),
     contrast=(0.4, 1.0),
     faint=(0.16, 0.4),
@@ -90,7 +90,7 @@ def digit(
     for _ in range(ATTEMPTS):
         outline = _trace(stroke, label, look, rng)
         ink, shown = _draw(_place(outline, _digit_box(look, rng), look, rng), look, rng)
-        if shown >= look.least_shown and _loops(ink > 0.5, LOOP) == outline.loops:
+        if shown >= look.min_shown and _loops(ink > 0.5, LOOP) == outline.loops:
             break
     strength = _strength(look, rng)
     layers = [ink * strength]
@@ -174,12 +174,12 @@ def whole(stroke: npt.NDArray[np.uint8]) -> bool:
 
 def _solid(big: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Where the ink is: at the threshold that shows the most loops, so that small ones stay open."""
-    found = []
+    candidates = []
     for threshold in (60, 110, 150, 180):
         solid = big > threshold
         pieces = cv2.connectedComponents(solid.astype(np.uint8))[0]
-        found.append((_loops(solid, 0) - 2 * pieces, -abs(threshold - 110), solid))
-    return max(found, key=lambda candidate: candidate[:2])[2]
+        candidates.append((_loops(solid, 0) - 2 * pieces, -abs(threshold - 110), solid))
+    return max(candidates, key=lambda candidate: candidate[:2])[2]
 
 
 def _loops(solid: npt.NDArray[np.bool_], least: float) -> int:

@@ -57,8 +57,8 @@ def render(name: str, digits: mnist.Digits, label: int, number: int, seed: int) 
     if label == NOISE:
         image = ink.noise(digits.images, look, rng)
     else:
-        own = np.flatnonzero(digits.labels == label)
-        order = np.random.default_rng([seed, zlib.crc32(name.encode()), label]).permutation(own)
+        of_class = np.flatnonzero(digits.labels == label)
+        order = np.random.default_rng([seed, zlib.crc32(name.encode()), label]).permutation(of_class)
         image = ink.digit(digits.images[order[number % len(order)]], label, digits.images, look, rng)
     return ink.encode(image, look, rng)
 

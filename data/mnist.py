@@ -84,15 +84,15 @@ def _read(folder: Path) -> dict[str, bytes]:
     files = {}
     for name, expected in SHA256.items():
         dotted = name.replace("-idx", ".idx")
-        found = next(
+        source = next(
             (path for n in (name, dotted) for path in (folder / n, folder / f"{n}.gz") if path.is_file()), None
         )
-        if found is None:
+        if source is None:
             raise MnistError(f"{folder}: expected {name} or {name}.gz; it is missing")
         try:
-            content = gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
+            content = gzip.decompress(source.read_bytes()) if source.suffix == ".gz" else source.read_bytes()
         except (gzip.BadGzipFile, EOFError) as error:
-            raise MnistError(f"{found}: not a readable gzip file ({error}); get it again") from error
+            raise MnistError(f"{source}: not a readable gzip file ({error}); get it again") from error
         _verify(name, content, expected)
         files[name] = content
     return files

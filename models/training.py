@@ -179,22 +179,22 @@ def _start(settings: TrainConfig, checkpoint: Path, steps: int, run: str) -> tup
             _take_weights(model, settings.init)
         return model, Progress(run)
     remedy = f"remove it and {checkpoint.name} to start anew"
-    found = shapes.read_json(checkpoint.with_suffix(".json"), Progress, "the progress of a run", remedy)
-    if found.run != run:
+    stored = shapes.read_json(checkpoint.with_suffix(".json"), Progress, "the progress of a run", remedy)
+    if stored.run != run:
         raise SetupError(
             f"{checkpoint}: left by a run with other settings or images; remove it to start anew, or give another --out"
         )
     try:
-        stored = keras.models.load_model(checkpoint)
+        trained = keras.models.load_model(checkpoint)
     except Exception as error:  # Keras raises whatever its parts raise
         raise SetupError(f"{checkpoint}: Keras cannot load it; remove it to start anew") from error
-    model.set_weights(stored.get_weights())
-    for variable, value in zip(model.optimizer.variables, stored.optimizer.variables, strict=True):
+    model.set_weights(trained.get_weights())
+    for variable, value in zip(model.optimizer.variables, trained.optimizer.variables, strict=True):
         if variable.name != "learning_rate":
             variable.assign(value)
-    done = int(keras.ops.convert_to_numpy(stored.optimizer.iterations)) // steps
+    done = int(keras.ops.convert_to_numpy(trained.optimizer.iterations)) // steps
     print(f"{checkpoint}: continuing after epoch {done}", flush=True)
-    return model, structs.replace(found, epoch=done, history=found.history[:done])
+    return model, structs.replace(stored, epoch=done, history=stored.history[:done])
 
 
 def _take_weights(model: keras.Model, path: Path) -> None:

@@ -29,7 +29,7 @@ class EngineUnreachableError(Exception):
 
 
 class Engine(Protocol):
-    """Devices that run jobs, each one at a time. Used with `with`.
+    """Devices that run jobs, one at a time each. Used with `with`.
 
     patience_s: how long a device may be out of sight before it is given up. stopped: set when Ctrl-C ended the run.
     """

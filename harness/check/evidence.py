@@ -27,12 +27,12 @@ LATENCY = "latency"  # the name of the latency's part; the others are shards'
 
 
 def part_name(number: int) -> str:
-    """Of a shard."""
+    """Name of a shard's part."""
     return f"{number:06}"
 
 
 class Answered(Shape):
-    """What answered a shard. ran: by cell."""
+    """The device that answered a shard. ran: by cell."""
 
     machine: Machine
     device: DeviceRecord
@@ -77,7 +77,7 @@ class Evidence:
 
 
 def of_images(data: Dataset) -> dict[str, Array]:
-    """What is known of a shard's images without any answer."""
+    """Evidence of a shard's images without predictions."""
     return {
         DIGESTS: dataset.digests(data.images, data.labels, data.names),
         HASHES: dataset.content_hashes(data.images),
@@ -90,7 +90,7 @@ def of_images(data: Dataset) -> dict[str, Array]:
 def of_answer(
     subject: Subject, data: Dataset, expected: Reference, answer: ShardAnswer, host: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """The same with what a device answered. host: this machine's outputs by variant."""
+    """Evidence of a shard that a device answered. host: this machine's outputs by variant."""
     part = of_images(data) | arrays.reference_arrays(expected.outputs, expected.folded)
     ran: dict[str, Ran] = {}
     for cell in subject.cells:

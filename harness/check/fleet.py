@@ -36,7 +36,7 @@ AtLeastOne = Annotated[int, Meta(ge=1, description="at least 1")]
 
 
 class Where(Shape):
-    """Properties of a device, as its host announces them; what is left out may be anything. Texts may have * and ?."""
+    """Properties of a device, as its host announces them. One left out matches anything; texts may have * and ?."""
 
     uri: str = "*"
     name: str = "*"
@@ -50,7 +50,7 @@ class Where(Shape):
     max_cores: int | None = None
 
     def holds(self, facts: Facts) -> bool:
-        """Whether a device has them all; a property that is not known does not hold."""
+        """Whether a device has all of them. An unknown property does not match."""
         for key in TEXTS:
             pattern = getattr(self, key)
             if pattern != "*" and not fnmatch.fnmatch(str(facts.get(key) or ""), pattern):
@@ -122,7 +122,7 @@ class Member(Shape):
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Of a member that did not pass, each once."""
+        """Why a member did not pass, each reason once."""
         if not self.record:
             return (self.problem,)
         failed = [cell for cell in self.record.cells if cell.verdict.outcome is not Outcome.PASS]
@@ -140,7 +140,7 @@ class MemberFile(Shape):
 
 
 class Summary(Shape, tag_field="schema", tag="harness-fleet/1"):
-    """What a fleet's summary says."""
+    """The summary file of a fleet."""
 
     verdict: Outcome
     devices: tuple[MemberFile, ...]
@@ -156,7 +156,7 @@ def read(path: Path) -> Fleet:
 
 
 def members(fleet: Fleet, known: Mapping[str, Facts], where: str) -> list[Member]:
-    """The devices that the file means, of those that are known; each by the first table that means it.
+    """The known devices that match the file, each with the first table that matches it.
 
     An address that is not in sight is a member, too: it ends INCONCLUSIVE. Raises SetupError: too few devices have some
     properties.
@@ -193,15 +193,15 @@ def run(fleet: Fleet, engine: Engine, where: str, step: Step, bars: Bars) -> lis
         else:
             judged.append(structs.replace(member, problem=str(result or "interrupted before it was run")))
     devices = tuple(
-        MemberFile(one.uri, one.outcome, one.reasons, one.facts, one.path.name if one.record else None)
-        for one in judged
+        MemberFile(entry.uri, entry.outcome, entry.reasons, entry.facts, entry.path.name if entry.record else None)
+        for entry in judged
     )
     write_atomic(fleet.results / SUMMARY, shapes.encode(Summary(outcome(judged), devices)))
     return judged
 
 
 def outcome(judged: Sequence[Member]) -> Outcome:
-    """The worst of all devices'."""
+    """The worst outcome of all devices."""
     return overall(Verdict(member.outcome, ()) for member in judged)
 
 

@@ -1,4 +1,4 @@
-"""This machine's outputs, which those of other machines are compared with; computed once for all devices."""
+"""This machine's outputs, to compare other machines' with; computed once for all devices."""
 
 from __future__ import annotations
 

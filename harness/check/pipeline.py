@@ -119,7 +119,7 @@ def _run(
 
 
 class _Run:
-    """What is known so far of one check. images: those of finished shards."""
+    """The state of one check. images: number of images in finished shards."""
 
     def __init__(self, check: Check, references: References, host: HostOutputs) -> None:
         self._check, self._references, self._host = check, references, host
@@ -160,7 +160,7 @@ class _Run:
                 self._finish(asked)
 
     def take(self, asked: ShardJob, answer: ShardAnswer | Lost) -> None:
-        """Write a shard's evidence; where a task failed, so that another run does it again."""
+        """Write a shard's evidence; if a task failed, marked incomplete, so that the next run repeats it."""
         expected = self._expected.pop(asked.number)
         if isinstance(answer, Lost):
             self._lost[asked.number] = answer.why
@@ -181,7 +181,7 @@ class _Run:
         self._finish(asked)
 
     def record(self, interrupted: bool) -> Record:
-        """Judge what is there. Raises SetupError: no image was answered."""
+        """Judge the evidence. Raises SetupError if no image was answered."""
         check, total = self._check, Total(self._check.subject)
         names = [evidence.part_name(number) for number in sorted(self._done)]
         images = {name: count for name in names if (count := total.add(self._evidence.read(name)))}
@@ -208,14 +208,14 @@ class _Run:
             raise SetupError(shards.cannot_be_used(self._check.source.path, list(bad)))
 
     def _key(self, asked: ShardJob) -> str:
-        """All that a shard's evidence depends on, but for the device."""
+        """Hash of everything that a shard's evidence depends on, except the device."""
         subject = self._check.subject
         variants = {kind: variant.sha256 for kind, variant in subject.variants.items()}
         made_by = asked.worker_sha256, asked.plan, subject.accelerators, self._check.skip_bad
         return sha256(repr((*made_by, subject.model_sha256, subject.spec, variants, asked.data.sha256)).encode())
 
     def _merged_failures(self) -> list[Failure]:
-        """Of each task, over all shards."""
+        """One failure for each task that failed, over all shards."""
         by_task: dict[str, dict[int, Verdict]] = {}
         for number, failures in sorted(self._failures.items()):
             for task, verdict in failures.items():

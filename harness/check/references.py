@@ -1,4 +1,4 @@
-"""The Keras model's outputs on images: read where they are stored, or else computed and stored."""
+"""The Keras model's outputs on images: read if they are stored, else computed and stored."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from harness.images.dataset import Dataset
 
 
 class References(Protocol):
-    """Where a check has its reference outputs from."""
+    """Source of a check's reference outputs."""
 
     def obtain(self, data: Dataset) -> Reference:
         """Raises SetupError."""
 
     def stop(self) -> None:
-        """End what is being computed: whoever waits for it gets a SetupError."""
+        """Stop computing: a waiting caller gets a SetupError."""
 
 
 class KerasReferences:

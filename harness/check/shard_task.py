@@ -1,4 +1,4 @@
-"""One shard on one device: the job, what its host does with it, and the answer. Plain data, as Dask carries it."""
+"""One shard on one device: the job, how its host runs it, and the answer. Plain data that Dask can carry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.run.latency_plan import LatencyPlan
 
 
 class RefusedError(SetupError):
-    """A host does not run such jobs, and says in one line why: no other attempt will help."""
+    """A host refuses the job, for a reason that another attempt would not change."""
 
 
 @cache
@@ -53,14 +53,14 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class ShardAnswer:
-    """What a device answered, and what it is."""
+    """The answer of a device, and its properties."""
 
     outputs: Outputs
     device: DeviceRecord
 
     @property
     def machine(self) -> Machine:
-        """What ran the worker, as it says itself."""
+        """The machine that ran the worker, as the worker reports it."""
         return next((result.machine for result in self.outputs.results.values()), Machine())
 
 

@@ -1,4 +1,4 @@
-"""From evidence to the record: shards counted one after the other, the sums judged."""
+"""From evidence to the record: shards are counted one after the other, then the totals are judged."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Total:
     def judge(
         self, arrays: RecordArrays, source: Source, started: str, failures: Sequence[Failure], incomplete: str
     ) -> Record:
-        """The record. incomplete: why some images were not answered."""
+        """Judge the totals. incomplete: why some images were not answered."""
         if len(self.answered) > 1:
             makes = "; ".join(answered.make for answered in self.answered)
             incomplete = incomplete or f"answered by devices that are not alike: {makes}"

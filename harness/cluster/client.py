@@ -104,7 +104,7 @@ class Cluster:
         self._cancel()
 
     def _cancel(self) -> None:
-        """Jobs that were given are cancelled on this side; what still runs there ends unheard."""
+        """Cancel submitted jobs on this side; results of those that still run there are dropped."""
         for future in list(self._given):  # one that was lost on the way Dask knows nothing of
             if future.cancel():
                 with suppress(Exception):
@@ -145,7 +145,7 @@ def choose(devices: Mapping[str, Facts], named: Sequence[str], where: str) -> li
 
 
 def like(facts: Facts) -> str:
-    """What two devices must share for one verdict: runtime, architecture, processor."""
+    """Properties that two devices must share for one verdict: runtime, architecture, processor."""
     return ", ".join(str(facts.get(key, "unavailable")) for key in ("runtime", "machine", "processor"))
 
 

@@ -62,7 +62,7 @@ def check_address(address: str, keys: Keys) -> tuple[str, int]:
 
 
 def check_host(host: str, keys: Keys) -> None:
-    """Raise SetupError where others could connect without a certificate: who does may run code on the workers."""
+    """Raise SetupError if others could connect without a certificate: a client can run code on the workers."""
     if not keys.ca and not is_loopback(host):
         raise SetupError(
             f"{host}: whoever connects to a lab may run code on its workers, so beyond this machine it needs TLS: name "

@@ -19,7 +19,7 @@ class Agreement(Shape):
 
     def __add__(self, other: Agreement) -> Agreement:
         """Of the images of both."""
-        steps = [one.max_steps for one in (self, other) if one.max_steps is not None]
+        steps = [part.max_steps for part in (self, other) if part.max_steps is not None]
         return Agreement(
             self.images + other.images,
             self.identical + other.identical,

@@ -1,4 +1,4 @@
-"""The gate tests itself: variants broken on the spot must not pass, each for the right reason; sound ones must."""
+"""Self-test of the gate: broken variants must not pass, and for the right reason; intact ones must pass."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ Step = Callable[[str], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Case:
-    """One variant put before the gate. because: words that a reason must hold."""
+    """A variant judged by the gate. because: words that one of its reasons must contain."""
 
     name: str
     expected: str  # an outcome, or REFUSED
     because: str
-    given: str
+    outcome: str
     reason: str
 
     @property
     def shown(self) -> str:
-        """The reason that was looked for, where it is among those given."""
+        """The reason that was expected, if it is among the verdict's; else all of them."""
         return next((part for part in self.reason.split("; ") if self.because in part), self.reason)
 
     @property
     def held(self) -> bool:
-        return self.given == self.expected and self.because in self.reason
+        return self.outcome == self.expected and self.because in self.reason
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is broken: a sound variant, and all that a check of it needs."""
+    """The intact variant that the cases break, and what a check of it needs."""
 
     folder: Path
     kind: str
@@ -72,15 +72,15 @@ class _Subject:
 
 
 def outcome(cases: Sequence[Case]) -> Outcome:
-    """FAIL if a case was not judged as expected; INCONCLUSIVE if one could only not be run."""
-    wrong = [case.given for case in cases if not case.held]
+    """FAIL if a case was not judged as expected; INCONCLUSIVE if the only such cases could not be run."""
+    wrong = [case.outcome for case in cases if not case.held]
     return Outcome.PASS if not wrong else Outcome.INCONCLUSIVE if set(wrong) == {NOT_RUN} else Outcome.FAIL
 
 
 def run(
     models: Path, reference_model: Path, data_folder: Path, limits: Policy, step: Step, *, skip_bad: bool = False
 ) -> list[Case]:
-    """Every case, in turn, judged by these limits. Raises SetupError where there is no sound variant to break."""
+    """Judge every case by these limits. Raises SetupError if there is no intact variant to break."""
     variants = manifest.read(models)
     kind = next((kind for kind in ("int8", *variants) if kind in variants), None)
     if kind is None:
@@ -92,8 +92,8 @@ def run(
     cases = []
     for name, outcome, because, attempt in (*_inputs(subject), *_files(subject), *_outputs(subject), *_sets(subject)):
         with step(name):
-            given, reason = _attempt(attempt)
-        cases.append(Case(name, outcome, because, given, reason))
+            judged, reason = _attempt(attempt)
+        cases.append(Case(name, outcome, because, judged, reason))
     return cases
 
 
@@ -102,14 +102,14 @@ _Attempt = tuple[str, str, str, Callable[[], Verdict]]
 
 def _attempt(action: Callable[[], Verdict]) -> tuple[str, str]:
     try:
-        given = action()
+        verdict = action()
     except SetupError as error:
         return (NOT_RUN if "needs TensorFlow" in str(error) else REFUSED), str(error)
-    return str(given.outcome), "; ".join(given.reasons)
+    return str(verdict.outcome), "; ".join(verdict.reasons)
 
 
 def _inputs(subject: _Subject) -> Iterator[_Attempt]:
-    """The sound variant, fed well and badly."""
+    """The intact variant, with right and wrong inputs."""
     pixels = subject.data.images
     changed = {
         "the variant as it is": pixels,
@@ -125,7 +125,7 @@ def _inputs(subject: _Subject) -> Iterator[_Attempt]:
 
 
 def _files(subject: _Subject) -> Iterator[_Attempt]:
-    """Files that are not the variant; under a manifest that tells, and under one that does not."""
+    """Files that are not the variant, with a manifest that says so and with one that does not."""
 
     def told(variant: Variant, content: bytes) -> Verdict:
         with tempfile.TemporaryDirectory(prefix="harness-selftest-") as folder:
@@ -158,7 +158,7 @@ def _files(subject: _Subject) -> Iterator[_Attempt]:
 
 
 def _outputs(subject: _Subject) -> Iterator[_Attempt]:
-    """Outputs spoilt after a sound inference."""
+    """Outputs changed after an intact inference."""
     sound = subject.expected.outputs.astype(np.float64)
     count, classes = sound.shape
     swapped, collapsed, missing = sound.copy(), sound.copy(), sound.copy()
@@ -187,7 +187,7 @@ def _outputs(subject: _Subject) -> Iterator[_Attempt]:
 
 
 def _sets(subject: _Subject) -> Iterator[_Attempt]:
-    """Too few images to show anything."""
+    """Sets that are too small to decide."""
     sound = subject.expected.outputs
     few = np.random.default_rng(0).permutation(len(sound))[:30]
     yield "thirty images", Outcome.INCONCLUSIVE, "do not decide", lambda: _judge(subject, sound[few], few)
@@ -207,7 +207,7 @@ def _judge(subject: _Subject, outputs: FloatArray, chosen: npt.NDArray[Any] | No
 
 
 def _answer(subject: _Subject, content: bytes, images: npt.NDArray[np.uint8] | None = None) -> Verdict:
-    """The verdict on a file, by a whole job in a worker of its own."""
+    """The verdict on a file, from a whole job in its own worker process."""
     data = subject.data
     if images is not None:
         data = dataset.build(images, data.labels.tolist(), data.names, data.spec)
@@ -226,7 +226,7 @@ def _answer(subject: _Subject, content: bytes, images: npt.NDArray[np.uint8] | N
 
 
 def _spoilt(sound: FloatArray, share: float) -> FloatArray:
-    """Some sure answers turned into the next class."""
+    """Some confident predictions changed to the next class."""
     chosen = np.random.default_rng(0).permutation(len(sound))[: round(len(sound) * share)]
     spoilt = sound.copy()
     spoilt[chosen] = np.roll(sound[chosen], 1, axis=1)

@@ -1,1 +1,1 @@
-"""The shapes of a run: Markdown, JUnit XML, JSON and its schema, and what all shapes say alike."""
+"""Formats of a run: Markdown, JUnit XML, JSON and its schema, and the figures and sentences that they share."""

@@ -1,4 +1,4 @@
-"""What has a published shape, as JSON."""
+"""Objects with a published schema, as JSON."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Runs:
 
     @property
     def outcome(self) -> Outcome:
-        """The worst of all."""
+        """The worst outcome of all records."""
         return max((record.outcome for record in self.records), key=SEVERITY.index)
 
     @property

@@ -33,7 +33,7 @@ def sentence(runs: Runs) -> str:
 
 
 def to_ship(runs: Runs) -> list[str]:
-    """A sentence for each device and accelerator: which variant to ship, and why."""
+    """One sentence for each device and accelerator: which variant to ship, and why."""
     several = len(runs.devices) > 1
     return [
         f"{f'{best.device}, ' if several else ''}{best.accelerator}: ship {best.variant or 'none'}, {best.reason}"

@@ -70,7 +70,7 @@ def changes(before: Array, after: Array, labels: Array, names: tuple[str, ...] |
 
 
 def stages(runs: Runs) -> Figure:
-    """Each step of the chain: mean to largest change of a probability, on a logarithmic scale."""
+    """Each stage of the chain: mean to largest change of a probability, on a logarithmic scale."""
     steps = {(diff.source, diff.target): None for _, _, cell in runs.rows() for diff in cell.stages}
     figure, axes = _rows([f"{source} \N{RIGHTWARDS ARROW} {target}" for source, target in steps], height=0.5)
     series = list(runs.rows())
@@ -114,20 +114,20 @@ def latency(runs: Runs) -> Figure:
 
 
 def over_time(record: Record) -> Figure:
-    """Every block's median beside its variant's, in the order they were run, and what the device told meanwhile."""
-    found = record.arrays.latency_runs()
-    state = {name: values for name in STATES if np.isfinite(values := _state(found, name)).any()}
+    """Every block's median beside its variant's, in the order they were run, and the device state meanwhile."""
+    runs = record.arrays.latency_runs()
+    state = {name: values for name in STATES if np.isfinite(values := _state(runs, name)).any()}
     figure = Figure(figsize=(WIDTH, 2.6 + 0.9 * len(state)), layout="constrained")
     parts = figure.subplots(1 + len(state), 1, squeeze=False, sharex=True, height_ratios=[2.2, *[1] * len(state)])[:, 0]
     axes = parts[0]
-    for (kind, blocks), (colour, marker) in zip(blocks_of(found).items(), cycle(SERIES), strict=False):
+    for (kind, blocks), (colour, marker) in zip(blocks_of(runs).items(), cycle(SERIES), strict=False):
         places, medians = np.array(blocks).T
         axes.plot(places, medians / np.median(medians), marker, color=colour, label=kind, markersize=3, alpha=0.8)
     axes.axhline(1, color=rcParams["axes.labelcolor"], linewidth=0.8)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.95), max(high, 1.05))
     axes.set_ylabel("relative time")
-    ends = np.cumsum([len(run.order) for run in found])
+    ends = np.cumsum([len(run.order) for run in runs])
     if record.timing and record.timing.disturbed:
         begins = [0, *ends]
         disturbed = [begins[block.process - 1] + block.block for block in record.timing.disturbed]
@@ -142,7 +142,7 @@ def over_time(record: Record) -> Figure:
         unit, scale = STATES[name]
         part.plot(values * scale, color="C4", linewidth=1.2)
         part.set_ylabel(unit)
-    parts[-1].set_xlabel("block; lines between processes" if len(found) > 1 else "block")
+    parts[-1].set_xlabel("block; lines between processes" if len(runs) > 1 else "block")
     for part in parts:
         bare(part, "y")
         part.margins(x=0.01)
@@ -164,7 +164,7 @@ def blocks_of(found: Sequence[LatencyRun]) -> dict[str, list[tuple[int, float]]]
 
 
 def _state(found: Sequence[LatencyRun], name: str) -> Array:
-    """A source's reading in the middle of every block; nan: unavailable."""
+    """A source's reading in the middle of every block. NaN if unavailable."""
     return np.concatenate([run.column(name)[:, 1] for run in found])
 
 
@@ -176,9 +176,9 @@ def label(runs: Runs, device: str, kind: str) -> str:
 
 
 def samples(record: Record, kind: str) -> Array | None:
-    """Every timed inference of a variant, in seconds; none where none was timed."""
-    found = [run.times[kind].samples.ravel() for run in record.arrays.latency_runs() if kind in run.times]
-    return np.concatenate(found) if found else None
+    """Every timed inference of a variant, in seconds. None if it was not timed."""
+    times = [run.times[kind].samples.ravel() for run in record.arrays.latency_runs() if kind in run.times]
+    return np.concatenate(times) if times else None
 
 
 def _rows(names: Sequence[str], height: float = 0.36) -> tuple[Figure, Axes]:

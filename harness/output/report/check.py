@@ -1,4 +1,4 @@
-"""The page of a check, on one device or several: verdict and reasons first, then what they rest on."""
+"""The page of a check, on one device or several: verdict and reasons first, then the evidence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIGURES_SHOWN = 6  # of devices over time, and of changed confusion matrices
 
 
 def render(runs: Runs) -> str:
-    """HTML, under 2 MB whatever was run: of many flips it shows the most confident, and says so."""
+    """HTML of under 2 MB. Of many flips it shows the most confident ones, and says so."""
     first = runs.records[0]
     class_names = first.arrays.class_names
     rows = [_row(*row) for row in runs.rows()]
@@ -114,7 +114,7 @@ def _spread(record: Record) -> str:
 
 
 def _state(timing: Timing) -> list[tuple[str, str]]:
-    """The device's readings, and what a person should know of the measurement, as (name, text)."""
+    """The device state and notes on the measurement, as (name, text)."""
     units = {"frequency_hz": ("frequency", 1e-9, " GHz"), "temperature_c": ("temperature", 1, " °C")}
     units |= {"battery_percent": ("battery", 1, " %"), "others_share": ("its cores busy with other work", 100, " %")}
     units |= {"throttled": ("throttling bits", 1, ""), "throttle_count": ("throttled", 1, " times")}
@@ -156,7 +156,7 @@ def _reference(record: Record) -> dict[str, Any] | None:
 
 def _changed(runs: Runs, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
     """The transitions of each cell that changed a prediction: truth, Keras's prediction, the variant's, how many."""
-    in_matrix = class_names if len(class_names) <= plots.MOST_CLASSES else None
+    in_matrix = class_names if len(class_names) <= plots.MAX_CLASSES else None
     changed: list[dict[str, Any]] = []
     for device, record, cell in runs.rows():
         answered = record.arrays.predictions()

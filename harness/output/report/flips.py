@@ -22,17 +22,16 @@ class Gallery:
 
 def galleries(record: Record, shown: int) -> list[Gallery]:
     """Of every variant, at most `shown` images in each group."""
-    found = flipped_images(record)
-    made = []
+    flipped, result = flipped_images(record), []
     for cell in record.cells:
-        own = [flip for flip in found if flip.cell == cell.cell]
+        of_cell = [flip for flip in flipped if flip.cell == cell.cell]
         groups = tuple(
             (change, len(changed), [_tile(flip) for flip in changed[:shown]])
             for change in (flips.REGRESSION, flips.IMPROVEMENT, flips.OTHER)
-            if (changed := [flip for flip in own if flip.change == change])
+            if (changed := [flip for flip in of_cell if flip.change == change])
         )
-        made.append(Gallery(cell, len(own), groups))
-    return made
+        result.append(Gallery(cell, len(of_cell), groups))
+    return result
 
 
 def _tile(flip: FlippedImage) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pages that are one file: no network, light and dark, pictures inside and each with a text alternative."""
+"""Pages in one file: no network, light and dark, with embedded pictures that each have a text alternative."""
 
 from __future__ import annotations
 

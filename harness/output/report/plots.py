@@ -20,7 +20,7 @@ from harness.output.report.style import SERIES, bare, cells, fade
 from harness.tools.evaluate import Evaluation
 from harness.tools.metrics import Scores
 
-MOST_CLASSES = 24  # drawn one by one; of more, the worst, and a confusion matrix without numbers
+MAX_CLASSES = 24  # drawn one by one; of more, the worst, and a confusion matrix without numbers
 
 
 def confusion(scores: Scores) -> Figure:
@@ -35,7 +35,7 @@ def confusion(scores: Scores) -> Figure:
     shown = {"C0": np.where(diagonal, shares, 0), "C1": np.where(diagonal, 0, counts)}
     for colour, values in shown.items():
         axes.imshow(values, cmap=fade(colour), vmin=0, vmax=max(float(values.max()), 1.0))
-    few = classes <= MOST_CLASSES
+    few = classes <= MAX_CLASSES
     if few:
         for truth, answer in np.argwhere(counts):
             weight = "normal" if truth == answer else "bold"
@@ -59,7 +59,7 @@ def by_class(scores: Scores) -> Figure:
 def compare(evaluations: Sequence[Evaluation]) -> Figure:
     """F1 of each class, several models of equal class count on one line."""
     names = evaluations[0].scores.class_names
-    return _lines({str(one.model): [c.f1 for c in one.scores.classes] for one in evaluations}, names, "F1")
+    return _lines({str(done.model): [c.f1 for c in done.scores.classes] for done in evaluations}, names, "F1")
 
 
 def gallery(evaluation: Evaluation, images: Sequence[int], columns: int = 8) -> Figure:
@@ -90,7 +90,7 @@ def _lines(series: Mapping[str, Sequence[float | None]], class_names: Sequence[s
     """A line a class, a marker a series; the axis begins below the lowest share."""
     values = np.array([[np.nan if share is None else share for share in shares] for shares in series.values()])
     worst = np.argsort(np.fmin.reduce(values), kind="stable")  # classes without a share come last
-    total, shown = len(worst), np.sort(worst[:MOST_CLASSES])
+    total, shown = len(worst), np.sort(worst[:MAX_CLASSES])
     values = values[:, shown]
     low, high = np.fmin.reduce(values), np.fmax.reduce(values)
     columns = 3 if max(map(len, series)) < 12 else 1
@@ -103,7 +103,7 @@ def _lines(series: Mapping[str, Sequence[float | None]], class_names: Sequence[s
     for name, shares, offset, (colour, marker) in zip(series, values, beside, cycle(SERIES), strict=False):
         axes.plot(shares, rows + offset, marker, color=colour, label=name, clip_on=False, markersize=5, alpha=0.9)
     lowest = float(np.nanmin(low))
-    which = "class" if values.shape[1] == total else f"class (the {MOST_CLASSES} weakest of {total})"
+    which = "class" if values.shape[1] == total else f"class (the {MAX_CLASSES} weakest of {total})"
     axes.set(yticks=rows, yticklabels=[class_names[i] for i in shown], ylabel=which, xlabel=label)
     axes.set_xlim(lowest - max(0.04 * (1 - lowest), 0.005), 1)
     axes.xaxis.set_major_locator(MaxNLocator(5))

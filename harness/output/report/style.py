@@ -58,6 +58,6 @@ def cells(axes: Axes, names: tuple[str, ...] | None, classes: int) -> None:
 
 
 def fade(colour: str) -> LinearSegmentedColormap:
-    """From nothing to a colour: lies well on light and dark."""
+    """A colour map from transparent to a colour, for light and dark pages."""
     red, green, blue = to_rgb(colour)
     return LinearSegmentedColormap.from_list(colour, [(red, green, blue, 0.0), (red, green, blue, 0.55)])

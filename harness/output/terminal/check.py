@@ -1,4 +1,4 @@
-"""What a person reads of runs: a check's tables and verdict, two runs beside each other, the changed images."""
+"""Runs on the terminal: tables and verdict of a check, two runs side by side, the flips."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_PASSES_EXPLAINED = 4  # cells; of more, the reasons of those that pass are l
 
 
 def table(record: Record) -> str:
-    """The record for a person: what was answered, what it costs, the reasons, the verdict last."""
+    """A record: predictions, costs, reasons, and the verdict last."""
     accelerators, places = overview(record)
     several, lines = len(accelerators) > 1, []
     if several:
@@ -64,7 +64,7 @@ def tables(runs: Runs) -> str:
 
 
 def runs(comparison: Comparison) -> str:
-    """Two runs for a person: the later beside the earlier, cell by cell."""
+    """Two runs: the later beside the earlier, cell by cell."""
     rows, lines = [], []
     for cell, judged in comparison.cells.items():
         parity, proven = judged.parity, judged.statistics
@@ -151,7 +151,7 @@ def _reasons(name: str, verdict: Verdict) -> list[str]:
 
 
 def _test_set(record: Record) -> list[str]:
-    """What the images can show whatever the variant."""
+    """What the test set can decide about any variant."""
     shown = next(((v.statistics, v.parity) for v in record.cells if v.statistics and v.parity), None)
     if not shown:
         return []

@@ -1,4 +1,4 @@
-"""What a person reads of models evaluated: figures by class, the confusion matrix, the worst misses."""
+"""Evaluations on the terminal: figures by class, the confusion matrix, the worst misses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDEST_MATRIX = 16  # classes; a wider confusion matrix does not fit a terminal
 
 
 def evaluation(done: Evaluation) -> str:
-    """An evaluation for a person: each class, the confusion matrix, the worst misses, the accuracy last."""
+    """An evaluation: each class, the confusion matrix, the worst misses, the accuracy last."""
     scores = done.scores
     parts = [by_class(scores)]
     if len(scores.confusion) <= WIDEST_MATRIX:
@@ -49,18 +49,18 @@ def evaluation(done: Evaluation) -> str:
 
 
 def predictions(done: Predictions) -> str:
-    """What a model sees: a row an image, its likeliest classes side by side."""
+    """Predictions: one row per image, its most likely classes side by side."""
     ranks = len(done.images[0].top)
     headers = ("image", *(head for rank in range(ranks) for head in ("or" if rank else "class", "confidence")))
     rows = [
-        (str(one.image), *(cell for name, confidence in one.top for cell in (name, f"{confidence:.2%}")))
-        for one in done.images
+        (str(seen.image), *(cell for name, confidence in seen.top for cell in (name, f"{confidence:.2%}")))
+        for seen in done.images
     ]
     return fit("\n".join([grid(rows, headers), *done.notes, f"{done.model.path}: {done.runtime}"]))
 
 
 def by_class(scores: Scores) -> str:
-    """Precision, recall and F1: one row a class."""
+    """Precision, recall and F1: one row per class."""
     rows = [
         (c.name, str(c.images), str(c.answers), percent(c.precision), percent(c.recall), percent(c.f1))
         for c in scores.classes
@@ -69,9 +69,14 @@ def by_class(scores: Scores) -> str:
 
 
 def comparison(evaluations: Sequence[Evaluation]) -> str:
-    """Several models: one row each."""
+    """Several models: one row per model."""
     rows = [
-        (str(one.model), percent(one.scores.accuracy), str(len(one.misses)), size(one.model_bytes))
-        for one in evaluations
+        (
+            str(evaluation.model),
+            percent(evaluation.scores.accuracy),
+            str(len(evaluation.misses)),
+            size(evaluation.model_bytes),
+        )
+        for evaluation in evaluations
     ]
     return grid(rows, ("model", "accuracy", "misread", "size"))

@@ -1,4 +1,4 @@
-"""What a person reads of a variant's layers, and of the self-test."""
+"""Explanations of a variant's layers, and the self-test, on the terminal."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def _difference(found: Difference) -> str:
 
 
 def cases(found: Sequence[Case]) -> str:
-    """The self-test for a person: one row a case, how many held last."""
+    """The self-test: one row per case; last, how many ended as expected."""
     rows = [
-        ("ok" if case.held else "WRONG", case.name, case.expected, case.given, textwrap.shorten(case.shown, 80))
+        ("ok" if case.held else "WRONG", case.name, case.expected, case.outcome, textwrap.shorten(case.shown, 80))
         for case in found
     ]
     held = sum(case.held for case in found)

@@ -1,4 +1,4 @@
-"""A fleet for a person."""
+"""A fleet on the terminal."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 def fleet(done: Sequence[Member]) -> str:
-    """One row a device, a column a variant; the reasons of those that did not pass; the fleet's verdict last."""
-    names = list(dict.fromkeys(cell.name for one in done if one.record for cell in one.record.cells))
+    """One row per device, one column per variant; the reasons of those that did not pass; the fleet's verdict last."""
+    names = list(dict.fromkeys(cell.name for member in done if member.record for cell in member.record.cells))
     rows = []
-    for one in done:
-        cells = {cell.name: cell for cell in one.record.cells} if one.record else {}
+    for member in done:
+        cells = {cell.name: cell for cell in member.record.cells} if member.record else {}
         texts = (_cell(cells[name]) if name in cells else "-" for name in names)
-        rows.append((one.uri, coloured(one.outcome), *texts))
+        rows.append((member.uri, coloured(member.outcome), *texts))
     reasons = [
-        f"{one.uri}: {one.outcome}: {reason}"
-        for one in done
-        if one.outcome is not Outcome.PASS
-        for reason in one.reasons
+        f"{member.uri}: {member.outcome}: {reason}"
+        for member in done
+        if member.outcome is not Outcome.PASS
+        for reason in member.reasons
     ]
-    tally = Counter(one.outcome for one in done)
+    tally = Counter(member.outcome for member in done)
     counted = ", ".join(f"{tally[outcome]} {outcome}" for outcome in EXIT_CODES if tally[outcome])
-    worst = max((one.outcome for one in done), key=list(EXIT_CODES).index)
+    worst = max((member.outcome for member in done), key=list(EXIT_CODES).index)
     table = grid(rows, ("device", "verdict", *names), left=2 + len(names))
     return fit("\n".join([table, "", *reasons, f"{len(done)} devices: {counted}", f"verdict: {coloured(worst)}"]))
 

@@ -1,4 +1,4 @@
-"""Progress on standard error: what is done, how far, for how long. Nothing of it where standard error is piped."""
+"""Progress on standard error: the step, how far it is, for how long. Not shown if standard error is piped."""
 
 from __future__ import annotations
 

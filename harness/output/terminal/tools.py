@@ -1,4 +1,4 @@
-"""What a person reads of the tools that time variants and examine the machine."""
+"""Results of the tools that time variants and examine the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person reads of variants just made, and of a .tflite file."""
+"""Converted variants, and the content of a .tflite file, on the terminal."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from harness.tools.inspection import Inspection, Tensor
 
 
 def converted(variants: Mapping[str, Variant], out: Path) -> str:
-    """What was made: a line a variant, then what a person should know of it."""
+    """One line per variant, then notes."""
     lines = [f"{v.path(out)}  {size(v.size_bytes)}  sha256 {v.sha256[:12]}" for v in variants.values()]
-    notes: dict[str, None] = {}  # each said once
+    notes: dict[str, None] = {}  # each is printed once
     for kind, variant in variants.items():
         notes |= dict.fromkeys(f"calibration: {warning}" for warning in variant.calibration_warnings)
         notes |= dict.fromkeys(variant.notes)
@@ -36,23 +36,23 @@ def converted(variants: Mapping[str, Variant], out: Path) -> str:
     return fit("\n".join([*lines, *takes, *notes]))
 
 
-def inspected(found: Inspection) -> str:
-    """A file for a person: its ends, its operations, the runtimes, what costs time."""
-    lines = [f"{found.file}: {size(found.size_bytes)}, sha256 {found.sha256[:12]}"]
-    for what, tensors in (("input", found.inputs), ("output", found.outputs)):
+def inspected(inspection: Inspection) -> str:
+    """A file: its signature, its operations, the runtimes, what costs time."""
+    lines = [f"{inspection.file}: {size(inspection.size_bytes)}, sha256 {inspection.sha256[:12]}"]
+    for what, tensors in (("input", inspection.inputs), ("output", inspection.outputs)):
         lines += [f"{what}: {_tensor(tensor)}" for tensor in tensors]
-    oldest = f"TensorFlow Lite {found.oldest_runtime}" if found.oldest_runtime else "unavailable"
-    lines.append(f"oldest runtime by op versions: {oldest} ({found.oldest_runtime_note})")
-    for one in found.runs:
-        lines.append(f"{one.runtime}: {one.problem or 'runs it'}{_alike(one, found.runs[0])}")
+    oldest = f"TensorFlow Lite {inspection.oldest_runtime}" if inspection.oldest_runtime else "unavailable"
+    lines.append(f"oldest runtime by op versions: {oldest} ({inspection.oldest_runtime_note})")
+    for run in inspection.runs:
+        lines.append(f"{run.runtime}: {run.problem or 'runs it'}{_alike(run, inspection.runs[0])}")
     headers = ("operation", "types", "version", "count", "in XNNPACK")
     rows = [
         (o.name, o.types, str(o.version), str(o.count), "-" if o.delegated is None else str(o.delegated))
-        for o in found.operations
+        for o in inspection.operations
     ]
     lines += ["", grid(rows, headers, left=2), ""]
-    lines += [f"may cost time: {reason}" for reason in found.slow]
-    if not found.slow:
+    lines += [f"may cost time: {reason}" for reason in inspection.slow]
+    if not inspection.slow:
         lines.append("no avoidable slowdowns found")
     return fit("\n".join(lines))
 
@@ -63,8 +63,8 @@ def _tensor(tensor: Tensor) -> str:
     return f"{stored.dtype} {list(tensor.shape)}{real}"
 
 
-def _alike(one: Answers, first: Answers) -> str:
-    if one is first or one.problem or first.problem:
+def _alike(answers: Answers, first: Answers) -> str:
+    if answers is first or answers.problem or first.problem:
         return ""
-    same = sum(a == b for a, b in zip(one.top1, first.top1, strict=True))
+    same = sum(a == b for a, b in zip(answers.top1, first.top1, strict=True))
     return f", {same} of {len(first.top1)} random inputs answered as by {first.runtime}"
