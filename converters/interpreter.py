@@ -31,4 +31,4 @@ def predict(content: bytes, data: Dataset) -> npt.NDArray[np.float64]:
     interpreter = Interpreter(model_content=content)
     (output,) = interpreter.get_output_details()
     stored = [interpreter.get_tensor(output["index"])[0] for _ in invoked(interpreter, data.spec, data.images)]
-    return np.asarray(outputs.dequantize(np.stack(stored), *output["quantization"]), np.float64)
+    return np.asarray(outputs.as_classes(outputs.dequantize(np.stack(stored), *output["quantization"])), np.float64)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.artifacts import reference
-from harness.artifacts.outputs import are_logits, are_probabilities
+from harness.artifacts.outputs import are_logits, are_probabilities, as_classes
 from harness.core.errors import SetupError
 from harness.images.dataset import Dataset
 from harness.images.spec import COLOURS, ModelSignature, ModelSpec
@@ -85,9 +85,9 @@ def signature(path: Path, imports: tuple[str, ...] = ()) -> ModelSignature:
         raise SetupError(
             f"{path}: takes {_shape(taken)}; expected [N, height, width, channels], channels 1 (grey) or 3 (RGB)"
         )
-    if given is None or len(given) != 2 or given[1] is None or given[1] < 2:
-        raise SetupError(f"{path}: gives {_shape(given)}; expected [N, classes], of 2 or more classes")
-    return ModelSignature(None if height is None or width is None else (height, width), channels, given[1])
+    if given is None or len(given) != 2 or not given[1]:
+        raise SetupError(f"{path}: gives {_shape(given)}; expected [N, classes], or [N, 1] for two classes")
+    return ModelSignature(None if height is None or width is None else (height, width), channels, max(2, given[1]))
 
 
 def _shapes(model: Any) -> tuple[Shape, Shape]:
@@ -118,7 +118,8 @@ class Classifier:
 
 
 def classifier(path: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Classifier:
-    """The model as it is converted and asked: a subclassed one as a graph of one opaque layer, logits with a softmax.
+    """The model as it is converted and asked: a subclassed one as a graph of one opaque layer, logits with a softmax,
+    or where there is one of two classes, with a sigmoid.
 
     Raises SetupError where it is not what the spec says, or gives neither probabilities nor logits.
     """
@@ -138,27 +139,30 @@ def classifier(path: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Cl
         model.set_weights(weights)
     if isinstance(model, keras.Function) and list in (type(model.input), type(model.output)):  # of one each
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    if not _ends_in_softmax(model) and _gives_logits(model, path, spec):
-        softmax = keras.layers.Softmax(name="softmax_added")
-        model = keras.Model(model.inputs[0], softmax(model.outputs[0]), name=model.name)
-        notes.append("the model gives logits: a softmax was added, in the reference as in the variants")
+    kind = "sigmoid" if model.outputs[0].shape[-1] == 1 else "softmax"
+    if _gives_logits(model, path, spec, kind):
+        layer = keras.layers.Activation(kind, name=f"{kind}_added")
+        model = keras.Model(model.inputs[0], layer(model.outputs[0]), name=model.name)
+        notes.append(f"the model gives logits: a {kind} was added, in the reference as in the variants")
     return Classifier(model, tuple(notes))
 
 
-def _ends_in_softmax(model: Any) -> bool:
+def _gives_logits(model: Any, path: Path, spec: ModelSpec, kind: str) -> bool:
+    """Logits, or else probabilities by an activation of this kind: by the last layer where that tells, or by what the
+    model answers to random images. Raises SetupError where it gives neither."""
     import keras
 
     last = model.layers[-1]
-    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax
-
-
-def _gives_logits(model: Any, path: Path, spec: ModelSpec) -> bool:
-    """Logits, or else probabilities, by what it answers to random images. Raises SetupError where it gives neither."""
-    import keras
-
+    activation = getattr(last, "activation", None)
+    if activation is getattr(keras.activations, kind) or (kind == "softmax" and isinstance(last, keras.layers.Softmax)):
+        return False
+    if kind == "sigmoid" and activation is keras.activations.linear:
+        return True
     pixels = np.random.default_rng(0).integers(0, 256, (PROBED, *spec.shape), np.uint8)
     outputs = np.asarray(keras.ops.convert_to_numpy(model(spec.to_input(pixels), training=False)), np.float64)
-    if not np.isfinite(outputs).all() or are_probabilities(outputs):  # what is not finite is refused when it answers
+    if not np.isfinite(outputs).all() or are_probabilities(
+        as_classes(outputs)
+    ):  # what is not finite is refused when it answers
         return False
     if not are_logits(outputs):
         raise SetupError(
@@ -196,4 +200,4 @@ def _predict(graph: Any, data: Dataset, *, whole_batches: bool = False) -> Outpu
         if whole_batches:
             inputs = np.concatenate([inputs, np.zeros((-count % PREDICT_BATCH, *inputs.shape[1:]), inputs.dtype)])
         parts.append(graph.predict(inputs, batch_size=PREDICT_BATCH, verbose=0)[:count])
-    return np.concatenate(parts).astype(np.float32)
+    return np.asarray(as_classes(np.concatenate(parts)), np.float32)

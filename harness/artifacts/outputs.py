@@ -28,6 +28,11 @@ def quantize(values: FloatArray, dtype: type[np.number], scale: float, zero_poin
     return np.clip(np.round(values / scale + zero_point), limits.min, limits.max).astype(dtype)
 
 
+def as_classes(outputs: FloatArray) -> FloatArray:
+    """Probabilities [N, classes]; of a single number [N, 1], which is the second class's, those of both classes."""
+    return np.concatenate([1 - outputs, outputs], axis=1) if outputs.shape[1:] == (1,) else outputs
+
+
 def are_probabilities(outputs: FloatArray) -> bool:
     """Whether each image's outputs [N, classes], of a float model, are a distribution."""
     off_sum = np.abs(outputs.sum(axis=1) - 1).max()

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.artifacts.manifest import Quantization
-from harness.artifacts.outputs import FloatArray, dequantize
+from harness.artifacts.outputs import FloatArray, as_classes, dequantize
 from harness.core.cell import Cell
 from harness.core.errors import SetupError
 from harness.core.npz import Array
@@ -168,7 +168,7 @@ class RecordArrays:
 
     def _real(self, cell: Cell, name: str) -> FloatArray:
         scale, zero_point = float(self._get(f"{cell}.scale")), int(self._get(f"{cell}.zero_point"))
-        return dequantize(self._get(f"{cell}.{name}"), scale, zero_point)
+        return as_classes(dequantize(self._get(f"{cell}.{name}"), scale, zero_point))
 
     def _given_means(self, cell: Cell) -> tuple[FloatArray, float]:
         scale, zero_point = float(self._get(f"{cell}.input_scale")), int(self._get(f"{cell}.input_zero_point"))

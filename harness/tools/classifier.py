@@ -13,7 +13,7 @@ import numpy.typing as npt
 from converters import keras_model
 from converters.keras_process import KerasProcess
 from harness.artifacts import manifest, reference
-from harness.artifacts.outputs import are_logits, dequantize, softmax
+from harness.artifacts.outputs import are_logits, as_classes, dequantize, softmax
 from harness.core import files
 from harness.core.errors import SetupError
 from harness.core.progress import Progress
@@ -85,8 +85,8 @@ def infer(
             f"{model.path}: NaN or infinite outputs on {broken} of {len(outputs)} images; expected finite numbers"
         )
     if are_logits(outputs):
-        outputs = softmax(outputs)
-    return outputs, runtime
+        outputs = softmax(outputs) if outputs.shape[1] > 1 else 1 / (1 + np.exp(-outputs))
+    return as_classes(outputs), runtime
 
 
 def _read(model: Path) -> bytes:
@@ -134,9 +134,11 @@ def _signature(path: Path, process: KerasProcess, content: bytes) -> ModelSignat
     except SetupError as error:
         raise SetupError(f"{path}: does not run ({error}); expected a whole .tflite file, convert again") from error
     if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0]) != 4 or len(outputs[0]) != 2:
-        raise SetupError(f"{path}: maps {inputs} to {outputs}; expected [1, height, width, channels] to [1, classes]")
+        raise SetupError(
+            f"{path}: maps {inputs} to {outputs}; expected [1, height, width, channels] to [1, classes] or [1, 1]"
+        )
     _, height, width, channels = inputs[0]
-    return ModelSignature((height, width), channels, outputs[0][1])
+    return ModelSignature((height, width), channels, max(2, outputs[0][1]))
 
 
 def _shapes(content: bytes) -> tuple[list[list[int]], list[list[int]]]:

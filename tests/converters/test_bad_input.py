@@ -199,7 +199,7 @@ def test_logits_are_given_a_softmax(tmp_path: Path) -> None:
     ("shape", "end", "says"),
     [
         ((12, 16, 3), layers.Dense(3, activation="sigmoid"), "gives 0 to 1 for each class"),
-        ((12, 16, 3), layers.Dense(1, activation="sigmoid"), "gives [N, 1]; expected [N, classes], of 2 or more"),
+        ((12, 16, 3), layers.Dense(1, activation="sigmoid"), "another model than the one converted?"),
         ((12, 16, 4), layers.Dense(3, activation="softmax"), "takes [N, 12, 16, 4]; expected [N, height, width"),
         ((12, 16, 3), layers.Reshape((2, 2)), "gives [N, 2, 2]"),
         ((16, 16, 3), layers.Dense(3, activation="softmax"), "another model than the one converted?"),
@@ -208,7 +208,7 @@ def test_logits_are_given_a_softmax(tmp_path: Path) -> None:
 def test_what_is_no_classifier_of_images_is_refused(
     shape: tuple[int, ...], end: keras.Layer, says: str, tmp_path: Path
 ) -> None:
-    """Several labels an image, one number, four channels, a matrix: one line says what it is and what was expected."""
+    """Several labels an image, two classes for three, four channels, a matrix: one line says what it is and what was expected."""
     source = save(pooled(shape, end), tmp_path / "odd.keras")
     with pytest.raises(SetupError) as caught:
         keras_model.classifier(source, COLOUR)
