@@ -160,9 +160,9 @@ def _gives_logits(model: Any, path: Path, spec: ModelSpec, kind: str) -> bool:
         return True
     pixels = np.random.default_rng(0).integers(0, 256, (PROBED, *spec.shape), np.uint8)
     outputs = np.asarray(keras.ops.convert_to_numpy(model(spec.to_input(pixels), training=False)), np.float64)
-    if not np.isfinite(outputs).all() or are_probabilities(
-        as_classes(outputs)
-    ):  # what is not finite is refused when it answers
+    if not np.isfinite(outputs).all():  # refused when it answers
+        return False
+    if are_probabilities(as_classes(outputs)):
         return False
     if not are_logits(outputs):
         raise SetupError(

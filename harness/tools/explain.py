@@ -150,7 +150,7 @@ def explain(
         answers.append((before.real(before.answer)[0], after.real(after.answer)[0]))
         progress(number + 1, len(images))
     layers = tuple(_layers(after, shared, sums, entry))
-    expected, actual = (as_classes(np.array(side)) for side in zip(*answers, strict=True))
+    expected, actual = (as_classes(np.array(side)).astype(np.float64) for side in zip(*answers, strict=True))
     causes = tuple(_causes(after, layers, entry, expected, actual, class_names))
     return Explanation(layers, causes, len(images))
 

@@ -208,7 +208,7 @@ def test_logits_are_given_a_softmax(tmp_path: Path) -> None:
 def test_what_is_no_classifier_of_images_is_refused(
     shape: tuple[int, ...], end: keras.Layer, says: str, tmp_path: Path
 ) -> None:
-    """Several labels an image, two classes for three, four channels, a matrix: one line says what it is and what was expected."""
+    """Several labels an image, two classes for three, four channels, a matrix: one line says so."""
     source = save(pooled(shape, end), tmp_path / "odd.keras")
     with pytest.raises(SetupError) as caught:
         keras_model.classifier(source, COLOUR)
