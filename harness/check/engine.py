@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from harness.check.shard_task import RefusedError, ShardAnswer, ShardJob, run_shard
-from harness.core.errors import SetupError
+from harness.core.errors import AbsentError, SetupError
 from harness.core.outcome import Outcome
 from harness.core.progress import NO_BARS, Bars, Progress
 from harness.run.devices import local, uri
@@ -112,9 +112,10 @@ class LocalEngine:
 
 @dataclass(frozen=True)
 class Lost:
-    """A job that no device could do, and why."""
+    """A job that no device could do, and why. absent: no device or accelerator was there."""
 
     why: str
+    absent: bool = False
 
 
 @dataclass
@@ -127,6 +128,7 @@ class _Queue:
     answered: bool = False
     missing_since: float | None = None
     closed: str = ""  # why it is given up
+    absent: bool = False  # it, or its accelerator, never was there
 
     @property
     def takes_more(self) -> bool:
@@ -163,7 +165,9 @@ class Dispatcher:
                 if self._engine.stopped.is_set():
                     return
                 if all(queue.closed for queue in self._queues):
-                    lost = Lost("; ".join(queue.closed for queue in self._queues))
+                    lost = Lost(
+                        "; ".join(queue.closed for queue in self._queues), all(queue.absent for queue in self._queues)
+                    )
                     while job := self._next():
                         yield job, lost
                     return
@@ -215,6 +219,7 @@ class Dispatcher:
             self._returned.append(job)
             return None
         except SetupError as error:  # says what to do: trying a device that never answered again is of no use
+            queue.absent = not queue.answered and isinstance(error, AbsentError)
             return self._failed(queue, job, str(error), final=not queue.answered)
         except Exception as error:  # whatever the way there or the device raised
             return self._failed(queue, job, f"{queue.device}: {type(error).__name__}: {error}")
@@ -232,7 +237,7 @@ class Dispatcher:
             self._close(queue, why)
         if self._attempts[job.number] >= self._max_attempts:
             attempts = f"given up after {self._max_attempts} attempts, the last: " * (self._max_attempts > 1)
-            return job, Lost(attempts + why)
+            return job, Lost(attempts + why, queue.absent)
         self._returned.append(job)
         return None
 

@@ -21,7 +21,7 @@ from harness.check.references import References
 from harness.check.shard_task import ShardAnswer, ShardJob
 from harness.check.subject import Subject
 from harness.check.verdict import Total
-from harness.core.errors import SetupError
+from harness.core.errors import AbsentError, SetupError
 from harness.core.files import sha256
 from harness.core.outcome import Outcome, Verdict, overall
 from harness.core.progress import Bars
@@ -129,7 +129,7 @@ class _Run:
         self._keys: dict[int, str] = {}
         self._expected: dict[int, Reference] = {}  # of the shards that devices have
         self._failures: dict[int, Mapping[str, Verdict]] = {}
-        self._lost: dict[int, str] = {}
+        self._lost: dict[int, Lost] = {}
         self._done: set[int] = set()
         self._first: int | None = None  # the first shard that has images: latency is measured on them
         self.images = 0
@@ -163,7 +163,7 @@ class _Run:
         """Write a shard's evidence; if a task failed, marked incomplete, so that the next run repeats it."""
         expected = self._expected.pop(asked.number)
         if isinstance(answer, Lost):
-            self._lost[asked.number] = answer.why
+            self._lost[asked.number] = answer
             return
         subject, outputs = self._check.subject, answer.outputs
         why = f"{'interrupted' if outputs.interrupted else 'the worker ended'} before it was run"
@@ -185,9 +185,11 @@ class _Run:
         check, total = self._check, Total(self._check.subject)
         names = [evidence.part_name(number) for number in sorted(self._done)]
         images = {name: count for name in names if (count := total.add(self._evidence.read(name)))}
-        why = "; ".join(dict.fromkeys(self._lost.values()))
+        why = "; ".join(dict.fromkeys(lost.why for lost in self._lost.values()))
         if not images:
-            raise SetupError(why or f"{check.source.path}: none of its {check.source.images} images can be used")
+            absent = bool(self._lost) and all(lost.absent for lost in self._lost.values())
+            error = AbsentError if absent else SetupError
+            raise error(why or f"{check.source.path}: none of its {check.source.images} images can be used")
         incomplete = ""
         if missing := check.shards - len(self._done):
             incomplete = f"{missing} of {check.shards} shards were not answered: {why}"

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.core.cell import ACCELERATORS, Accelerator
+from harness.core import cell
+from harness.core.cell import Accelerator
+from harness.core.errors import SetupError
 
 if TYPE_CHECKING:
     from harness.check.subject import Subject
@@ -53,14 +55,10 @@ def seconds(text: str) -> float:
 
 def accelerators(text: str) -> tuple[Accelerator, ...]:
     """Comma-separated names of accelerators."""
-    chosen = [accelerator for name in names(text) for accelerator in ACCELERATORS if accelerator == name]
-    if unknown := next((name for name in names(text) if name not in ACCELERATORS), None):
-        import difflib
-
-        near = difflib.get_close_matches(unknown, ACCELERATORS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(ACCELERATORS)}"
-        raise argparse.ArgumentTypeError(f"{unknown}: unknown; {hint}")
-    return tuple(chosen)
+    try:
+        return cell.accelerators(names(text))
+    except SetupError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 class _PrintPolicy(argparse.Action):

@@ -5,6 +5,7 @@ Its text names the task of a job, the key of a result, the prefix of a record's 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
@@ -12,6 +13,20 @@ from harness.core.errors import SetupError
 
 Accelerator = Literal["cpu", "cpu-compiled", "gpu", "gpu-fp32", "npu"]
 ACCELERATORS: tuple[Accelerator, ...] = get_args(Accelerator)
+
+
+def accelerators(names: Iterable[str]) -> tuple[Accelerator, ...]:
+    """Accelerators by name. Raises SetupError with the nearest valid name."""
+    known = {str(accelerator): accelerator for accelerator in ACCELERATORS}
+    names = tuple(names)
+    for name in names:
+        if name not in known:
+            import difflib
+
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(known)}"
+            raise SetupError(f"{name}: unknown; {hint}")
+    return tuple(known[name] for name in names)
 
 
 @dataclass(frozen=True, order=True)

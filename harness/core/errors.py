@@ -17,3 +17,7 @@ class Exit(IntEnum):
 
 class SetupError(Exception):
     """The command cannot run: one line says what was received, what was expected and what to do."""
+
+
+class AbsentError(SetupError):
+    """A device or an accelerator that is not there."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.core.errors import SetupError
+from harness.core.errors import AbsentError, SetupError
 from harness.core.outcome import Outcome, Verdict
 from harness.core.progress import Progress
 from harness.run import job, worker
@@ -84,7 +84,7 @@ def run(written: Job, progress: Progress, device: Device | None = None, **option
 def _without_failed(written: Job, device: Device, ended: Ended, failures: dict[str, Verdict]) -> Job:
     """The job without the task, or the variant, that ended the worker; its failure is noted. Raises SetupError."""
     if ended.code == worker.NO_ACCELERATOR:
-        raise SetupError(f"{device.uri}: {ended.tail}")
+        raise AbsentError(f"{device.uri}: {ended.tail}")
     what = "was silent too long and was stopped" if ended.code is None else f"ended with exit code {ended.code}"
     what += f" while {ended.doing}" * bool(ended.doing)
     reason = f"the worker {what}" + (f": {ended.tail}" if ended.tail else "")

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import msgspec
 from msgspec import field, structs
 
-from harness.core.errors import SetupError
+from harness.core.errors import AbsentError
 from harness.core.progress import Progress
 from harness.core.shapes import Shape
 from harness.run.job import Job
@@ -21,7 +21,7 @@ RESULT = "{result}"  # in a program's arguments: a file for it to write
 MAX_RESULT_FILE_BYTES = 100_000
 
 
-class UnreachableError(SetupError):
+class UnreachableError(AbsentError):
     """A device that cannot be reached, or no longer; the message says what to do."""
 
 
