@@ -142,7 +142,8 @@ class Total:
         for failure in failures:
             if failure.kind == "latency":
                 yield from (f"latency was not measured: {reason}" for reason in failure.reasons)
-        if parity := next((cell.parity for cell in cells if cell.parity), None):
+        parity = next((cell.parity for cell in cells if cell.parity), None)
+        if parity and parity.reference_accuracy is not None:
             most_frequent = max(part.images for part in parity.classes) / parity.images
             yield from reference.doubts(parity.reference_accuracy, most_frequent)
         device = self.answered[0].device

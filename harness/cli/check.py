@@ -142,7 +142,7 @@ def _inputs(options: argparse.Namespace, stack: ExitStack) -> tuple[Subject, Sou
     baseline = load_baseline(options.baseline, limits.latency)
     subject = flags.subject(options, limits, plan, baseline)
     references = stack.enter_context(KerasReferences(options.reference, options.models, terminal.step))
-    return subject, shards.open_source(options.data, subject.spec), references
+    return subject, shards.open_source(options.data, subject.spec, labelled=not options.unlabelled), references
 
 
 def _engine(options: argparse.Namespace, bars: terminal.Bars) -> Engine:

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
 
     check_writable(options.file.parent)
     subject = flags.subject(options, policy.load(options.policy))
-    source = shards.open_source(options.data, subject.spec)
+    source = shards.open_source(options.data, subject.spec, labelled=not options.unlabelled)
     with KerasReferences(options.reference, options.models, terminal.step) as references:
         images = pack.write(subject, source, references, options.file, skip_bad=options.skip_bad)
     print(

@@ -84,6 +84,10 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "images named <class>_<n>.<ext> or <class>/<name>, a class by name or number",
     },
     "--skip-bad": {"action": "store_true", "help": "leave out files that cannot be used, and count them"},
+    "--unlabelled": {
+        "action": "store_true",
+        "help": "images whose class is not known, named anyhow: judged by the Keras model's answers alone",
+    },
     "--images": {"type": count(), "default": 55, "metavar": "N", "help": "images used, classes in equal number"},
     "--layers": {"type": count(0), "default": 10, "metavar": "N", "help": "layers shown"},
     "--device": {
@@ -123,8 +127,9 @@ SHARED: dict[str, dict[str, Any]] = {
 }
 IMAGES = ("--data", "--skip-bad")
 POLICY = ("--policy", "--print-policy")
+LABELS = ("--unlabelled",)
 TLS = ("--tls-ca", "--tls-cert", "--tls-key")
-SUBJECT = ("--models", "--reference", "--variants", *IMAGES, *POLICY)  # what is checked, and by which limits
+SUBJECT = ("--models", "--reference", "--variants", *IMAGES, *LABELS, *POLICY)  # what is checked, and by which limits
 
 
 def add(parser: argparse._ActionsContainer, *flags: str, **changes: Any) -> None:

@@ -1,7 +1,7 @@
 """Images in Parquet: one file, or a folder of files in the order of their names, read a few rows at a time.
 
 Columns: `image` (an encoded image's bytes, or a struct that holds them as `bytes`, as Hugging Face's datasets have it),
-`label` (a class's number) and, optionally, `name`. Needs pyarrow.
+`label` (a class's number; not in an unlabelled set) and, optionally, `name`. Needs pyarrow.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.core import extras
 from harness.core.errors import SetupError
-from harness.images.spec import ModelSpec
+from harness.images.spec import UNLABELLED, ModelSpec
 
 SUFFIX = ".parquet"
 BATCH = 256  # rows decoded at a time
@@ -29,16 +29,16 @@ def files(path: Path) -> list[Path]:
 class Parquet:
     """A source of images (harness.images.shards.Source). Raises SetupError: damaged, other columns, no rows."""
 
-    def __init__(self, path: Path, spec: ModelSpec) -> None:
+    def __init__(self, path: Path, spec: ModelSpec, *, labelled: bool = True) -> None:
         self.path = path
         self.bad: list[str] = []
         self.left_out: tuple[str, ...] = ()
-        self._classes = len(spec.class_names)
+        self._classes, self._labelled = len(spec.class_names), labelled
         self._files = files(path)
         self.images = 0
         for file in self._files:
             with _open(file) as table:
-                _check(file, table.schema_arrow)
+                _check(file, table.schema_arrow, labelled)
                 self.images += table.metadata.num_rows
         if not self.images:
             raise SetupError(f"{path}: no rows; expected images")
@@ -58,11 +58,11 @@ class Parquet:
                     row += 1
 
     def _entry(self, entry: dict[str, Any], default_name: str, where: str) -> tuple[str, int, bytes]:
-        label, image = entry["label"], entry["image"]
+        label, image = entry["label"] if self._labelled else UNLABELLED, entry["image"]
         content = image["bytes"] if isinstance(image, dict) else image
         if content is None or label is None:
             raise SetupError(f"{where}: no {'label' if label is None else 'image'}; expected one in every row")
-        if not 0 <= label < self._classes:
+        if self._labelled and not 0 <= label < self._classes:
             raise SetupError(f"{where}: says class {label}, the classes are 0-{self._classes - 1}")
         return str(entry.get("name") or default_name), label, content
 
@@ -79,13 +79,14 @@ def _batches(file: Path) -> Iterator[Any]:
         raise SetupError(f"{file}: cannot be read to its end ({_first_line(error)}); write it again") from error
 
 
-def _check(file: Path, schema: Any) -> None:
+def _check(file: Path, schema: Any, labelled: bool) -> None:
     from pyarrow import types
 
-    for name, what in (("image", "encoded images, as bytes"), ("label", "a class's number")):
+    columns = {"image": "encoded images, as bytes"} | ({"label": "a class's number"} if labelled else {})
+    for name, what in columns.items():
         if name not in schema.names:
             raise SetupError(f"{file}: has columns {', '.join(schema.names)}; expected {name}: {what}")
-    if not types.is_integer(schema.field("label").type):
+    if labelled and not types.is_integer(schema.field("label").type):
         raise SetupError(f"{file}: label is {schema.field('label').type}; expected integers: a class's number")
     image = schema.field("image").type
     if types.is_struct(image) and image.get_field_index("bytes") >= 0:

@@ -1,8 +1,9 @@
-"""Sets of labelled images, still encoded, read one by one.
+"""Sets of images, still encoded, read one by one.
 
 A set is Parquet (harness.images.parquet) or a folder in either of two layouts, which may be mixed:
-`<folder>/<class>_<n>.<ext>` and `<folder>/<class>/<any path>`, a class written as its name or its number. Hidden files
-and folders, and those that operating systems leave behind, are left out at any depth.
+`<folder>/<class>_<n>.<ext>` and `<folder>/<class>/<any path>`, a class written as its name or its number. In an
+unlabelled set names say nothing, and every label is UNLABELLED. Hidden files and folders, and those that operating
+systems leave behind, are left out at any depth.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Protocol
 from harness.core.errors import SetupError
 from harness.images import parquet
 from harness.images.parquet import Parquet
-from harness.images.spec import ModelSpec
+from harness.images.spec import UNLABELLED, ModelSpec
 
 SHARD_BYTES = 24_000_000  # of its images as float input
 MAX_IMAGES = 8192  # in a shard
@@ -48,9 +49,9 @@ def usual_size(spec: ModelSpec) -> int:
     return max(64, min(MAX_IMAGES, SHARD_BYTES // (4 * height * width * channels)))
 
 
-def open_source(path: Path, spec: ModelSpec) -> Source:
+def open_source(path: Path, spec: ModelSpec, *, labelled: bool = True) -> Source:
     """A folder or Parquet. Raises SetupError: nothing there, no images, no pyarrow, other columns, another class."""
-    return Parquet(path, spec) if parquet.files(path) else Folder(path, spec)
+    return (Parquet if parquet.files(path) else Folder)(path, spec, labelled=labelled)
 
 
 def cannot_be_used(path: Path, bad: list[str]) -> str:
@@ -64,7 +65,7 @@ def cannot_be_used(path: Path, bad: list[str]) -> str:
 class Folder:
     """A folder in either layout, sorted by path. Only the names of its files are held in memory."""
 
-    def __init__(self, path: Path, spec: ModelSpec) -> None:
+    def __init__(self, path: Path, spec: ModelSpec, *, labelled: bool = True) -> None:
         if not path.is_dir():
             raise SetupError(
                 f"{path}: expected a folder of images or a {parquet.SUFFIX} file; there is none (make one, or name "
@@ -72,7 +73,7 @@ class Folder:
             )
         self.path = path
         self.bad: list[str] = []
-        self._spec = spec
+        self._spec, self._labelled = spec, labelled
         self._hidden: Counter[str] = Counter()
         self._keys = sorted(self._list())
         self.bad.sort()
@@ -81,12 +82,12 @@ class Folder:
             f"{name} ({count} times)" if count > 1 else name for name, count in self._hidden.most_common()
         )
         if not self.images and not self.bad:
-            raise SetupError(f"{path}: {EXPECTED}; there is none")
+            raise SetupError(f"{path}: {EXPECTED if labelled else 'expected images'}; there is none")
 
     def entries(self) -> Iterator[Entry]:
         for key in self._keys:
             name = os.fsdecode(key.replace(b"\0", b"/"))
-            label = _label(name.partition("/")[0], b"\0" in key, self._spec)
+            label = self._label(name.partition("/")[0], b"\0" in key)
             assert isinstance(label, int)
             try:
                 yield name, label, (self.path / name).read_bytes()
@@ -97,7 +98,7 @@ class Folder:
         """A key for each image. Keys sort as paths do: part by part."""
         for entry in self._visible(self.path):
             name, is_folder = entry.name, entry.is_dir()
-            label = _label(name, is_folder, self._spec)
+            label = self._label(name, is_folder)
             files = self._files(entry) if is_folder else iter([entry])
             if isinstance(label, str):
                 self.bad.append(
@@ -110,6 +111,10 @@ class Folder:
                     yield os.fsencode(path).replace(b"/", b"\0")
                 else:
                     self.bad.append(f"{path} (not a regular file, or a broken link)")
+
+    def _label(self, name: str, is_folder: bool) -> int | str:
+        """As `_label` does."""
+        return _label(name, is_folder, self._spec) if self._labelled else UNLABELLED
 
     def _files(self, folder: os.DirEntry[str]) -> Iterator[os.DirEntry[str]]:
         for entry in self._visible(folder):

@@ -20,6 +20,8 @@ from harness.core.errors import SetupError
 from harness.core.shapes import Shape
 
 NAMES_SHOWN = 12
+UNLABELLED = -1  # the label of an image whose class is not known
+UNKNOWN = "?"  # the name of such a class
 COLOURS = {1: "grey", 3: "RGB"}  # by the number of channels
 
 

@@ -67,6 +67,9 @@ def mean_difference(parity: Parity, alpha: float) -> Interval:
     return paired_tests.mean_interval(values.mean, values.variance, parity.images, Interval(0, parity.cap), alpha)
 
 
-def log_loss_rise(parity: Parity, alpha: float) -> Interval:
+def log_loss_rise(parity: Parity, alpha: float) -> Interval | None:
+    """None without labels."""
+    if parity.capped_log_loss_rise is None:
+        return None
     values, bounds = parity.capped_log_loss_rise, Interval(-parity.cap, parity.cap)
     return paired_tests.mean_interval(values.mean, values.variance, parity.images, bounds, alpha)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from harness.core.shapes import Shape
 from harness.images.spec import numbers
 from harness.judge import tally
 from harness.judge.tally import CHANGES, Moments, Tally
+
+T = TypeVar("T")
 
 SUM_TOLERANCE = 0.1  # of the sum of an image's probabilities, and how far below 0 one may be
 
@@ -62,16 +65,18 @@ class Parity(Shape):
     share (int8 outputs have 256 steps): top-1 is then the lower class. Best and worst count ties for and against the
     variant; a tie between the same classes as the reference's is no change.
     The probability difference is each image's largest over the classes. `far` images have more than `cap`, the
-    policy's max_probability_difference. For the capped means an image counts as at most the cap (see rules). The
-    divergence is Kullback-Leibler's, of the variant's outputs from the reference's, and the log loss the negative
+    policy's max_probability_difference. For the capped means an image counts as at most the cap (see rules).
+    Without labels there is no accuracy and no log loss, and the reference's answers stand for the labels in the rest.
+    The divergence is Kullback-Leibler's, of the variant's outputs from the reference's, and the log loss the negative
     logarithm of the label's probability, both in nats and per image.
     """
 
     images: int
-    accuracy: float
-    accuracy_best: float
-    accuracy_worst: float
-    reference_accuracy: float
+    labelled: bool
+    accuracy: float | None
+    accuracy_best: float | None
+    accuracy_worst: float | None
+    reference_accuracy: float | None
     agreement: float
     flips: int
     flips_best: int
@@ -80,12 +85,12 @@ class Parity(Shape):
     max_probability_difference: float
     mean_probability_difference: float
     divergence: float
-    log_loss: float
-    reference_log_loss: float
+    log_loss: float | None
+    reference_log_loss: float | None
     cap: float
     far: int
     capped_probability_difference: Mean
-    capped_log_loss_rise: Mean
+    capped_log_loss_rise: Mean | None
     changes: Changes
     classes: tuple[ClassParity, ...]
 
@@ -111,12 +116,17 @@ def figures(counted: Tally, class_names: Sequence[str] = ()) -> Parity:
     images = counted.images
     totals = {name: int(by_class.sum()) for name, by_class in counted.counts.items()}
     agreeing = int(counted.confusion.trace())
+
+    def of_labels(value: T) -> T | None:
+        return value if counted.labelled else None
+
     return Parity(
         images=images,
-        accuracy=totals["right"] / images,
-        accuracy_best=totals["right_best"] / images,
-        accuracy_worst=totals["right_worst"] / images,
-        reference_accuracy=totals["reference_right"] / images,
+        labelled=counted.labelled,
+        accuracy=of_labels(totals["right"] / images),
+        accuracy_best=of_labels(totals["right_best"] / images),
+        accuracy_worst=of_labels(totals["right_worst"] / images),
+        reference_accuracy=of_labels(totals["reference_right"] / images),
         agreement=agreeing / images,
         flips=images - agreeing,
         flips_best=totals["flips_best"],
@@ -125,12 +135,12 @@ def figures(counted: Tally, class_names: Sequence[str] = ()) -> Parity:
         max_probability_difference=counted.max_difference,
         mean_probability_difference=float(counted.difference / images),
         divergence=max(0.0, float(counted.divergence / images)),
-        log_loss=float(counted.log_loss / images),
-        reference_log_loss=float(counted.reference_log_loss / images),
+        log_loss=of_labels(float(counted.log_loss / images)),
+        reference_log_loss=of_labels(float(counted.reference_log_loss / images)),
         cap=counted.cap,
         far=counted.far,
         capped_probability_difference=_mean(counted.capped_difference, images),
-        capped_log_loss_rise=_mean(counted.capped_rise, images),
+        capped_log_loss_rise=of_labels(_mean(counted.capped_rise, images)),
         changes=Changes(**{name: totals[name] for name in CHANGES}),
         classes=_classes(counted, class_names or numbers(len(counted.confusion))),
     )

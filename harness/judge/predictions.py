@@ -12,6 +12,7 @@ import numpy.typing as npt
 from harness.artifacts.outputs import FloatArray
 from harness.core.cell import Cell
 from harness.core.outcome import Outcome, Verdict
+from harness.images.spec import UNLABELLED
 from harness.judge import agreement, diagnosis, parity, rules, stages, tally
 from harness.judge.agreement import Agreement
 from harness.judge.parity import Parity
@@ -56,6 +57,12 @@ class Predictions:
     host: Mapping[Cell, tuple[FloatArray, float]] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
 
+    @property
+    def truths(self) -> npt.NDArray[np.int64]:
+        """The labels [N]; without them the reference's answers."""
+        answers: npt.NDArray[np.int64] = self.reference.argmax(axis=1)
+        return np.where(self.labels == UNLABELLED, answers, self.labels)
+
 
 @dataclass(frozen=True)
 class WrongInputs(Mergeable):
@@ -85,7 +92,7 @@ def count(cell: Cell, predictions: Predictions, policy: Policy, start: int = 0) 
     cap = policy.limits(cell).max_probability_difference
     wrong = _wrong_inputs(cell, predictions, start)
     answers = tally.count(predictions.cells[cell], predictions.reference, predictions.labels, start, cap)
-    chain = stages.chain(_stages(cell, predictions), predictions.labels)
+    chain = stages.chain(_stages(cell, predictions), predictions.truths)
     return Counted(wrong, answers, chain, _host(cell, predictions))
 
 

@@ -26,21 +26,21 @@ class Statistics(Shape):
     """What a variant's figures prove. Intervals of `confidence`, their ends with ties at best and at worst.
 
     margin: the largest drop that the policy allows. min_margin: the smallest one that these images could certify if no
-    answer had changed. The means are the capped ones of Parity.
+    answer had changed. The means are the capped ones of Parity. Without labels what is of accuracy is None.
     """
 
     confidence: float
-    accuracy: Interval
-    reference_accuracy: Interval
-    drop: float
-    drop_interval: Interval
+    accuracy: Interval | None
+    reference_accuracy: Interval | None
+    drop: float | None
+    drop_interval: Interval | None
     margin: float
     min_margin: float
     flip_share: Interval
     far_share: Interval
     mean_probability_difference: Interval
-    log_loss_rise: Interval
-    mcnemar_p: float
+    log_loss_rise: Interval | None
+    mcnemar_p: float | None
 
 
 class Check(Shape):
@@ -73,6 +73,8 @@ def judge(cell: Cell, parity: Parity, policy: Policy) -> Judgement:
     if outcome is Outcome.PASS:
         worst = [check for check in checks if check.rule in HEADLINES]
     reasons = [reason for check in worst for reason in check.reasons]
+    if not parity.labelled:
+        reasons.append(_without_labels(intervals.flip_share(parity, policy.alpha)))
     if outcome is Outcome.INCONCLUSIVE:
         needed = [_images_needed(check.rule, parity, limits, policy.alpha) for check in worst]
         reasons.append(_advice(needed, parity.images))
@@ -81,6 +83,8 @@ def judge(cell: Cell, parity: Parity, policy: Policy) -> Judgement:
 
 def _checks(parity: Parity, limits: Limits, alpha: float) -> Iterator[Check]:
     for rule, judge_rule in RULES.items():
+        if rule in OF_LABELS and not parity.labelled:
+            continue
         outcome, reasons = judge_rule(parity, limits, alpha)
         if reasons:  # else nothing is limited
             yield Check(rule, outcome, tuple(reasons))
@@ -97,27 +101,38 @@ def _images_needed(rule: str, parity: Parity, limits: Limits, alpha: float) -> i
     return paired_tests.images_to_decide(parity.images, decided)
 
 
+def _without_labels(flip_share: Interval) -> str:
+    return (
+        "without labels accuracy is not judged; as at most "
+        f"{percent(flip_share.high)} of the answers change, it drops by no more"
+    )
+
+
 def _statistics(parity: Parity, limits: Limits, alpha: float) -> Statistics:
-    images, changes = parity.images, parity.changes
+    images, changes, labelled = parity.images, parity.changes, parity.labelled
+
+    def wilson(share: float | None) -> Interval | None:
+        return None if share is None else paired_tests.wilson(round(share * images), images, alpha)
+
     return Statistics(
         confidence=1 - 2 * alpha,
-        accuracy=paired_tests.wilson(round(parity.accuracy * images), images, alpha),
-        reference_accuracy=paired_tests.wilson(round(parity.reference_accuracy * images), images, alpha),
-        drop=(changes.regressions - changes.improvements) / images,
-        drop_interval=intervals.drop(changes, images, alpha),
+        accuracy=wilson(parity.accuracy),
+        reference_accuracy=wilson(parity.reference_accuracy),
+        drop=(changes.regressions - changes.improvements) / images if labelled else None,
+        drop_interval=intervals.drop(changes, images, alpha) if labelled else None,
         margin=_margin(parity, limits),
         min_margin=paired_tests.max_drop(0, 0, images, alpha),
         flip_share=intervals.flip_share(parity, alpha),
         far_share=intervals.far_share(parity, alpha),
         mean_probability_difference=intervals.mean_difference(parity, alpha),
         log_loss_rise=intervals.log_loss_rise(parity, alpha),
-        mcnemar_p=paired_tests.mcnemar(changes.regressions, changes.improvements),
+        mcnemar_p=paired_tests.mcnemar(changes.regressions, changes.improvements) if labelled else None,
     )
 
 
 def _margin(parity: Parity, limits: Limits) -> float:
     """The non-inferiority margin: the largest drop in accuracy that is allowed."""
-    if not limits.min_accuracy_ratio:
+    if not limits.min_accuracy_ratio or parity.reference_accuracy is None:
         return limits.max_accuracy_drop
     return min(limits.max_accuracy_drop, (1 - limits.min_accuracy_ratio) * parity.reference_accuracy)
 
@@ -149,6 +164,8 @@ def _max_mean_difference(parity: Parity, limits: Limits, alpha: float) -> Ruled:
 
 def _max_log_loss_rise(parity: Parity, limits: Limits, alpha: float) -> Ruled:
     interval, limit = intervals.log_loss_rise(parity, alpha), limits.max_log_loss_rise
+    if interval is None or parity.capped_log_loss_rise is None:
+        return Outcome.PASS, []
     text = f"rise of the log loss {number(parity.capped_log_loss_rise.mean)}"
     return within(interval, limit), [f"{text}, {_shown(interval, number, alpha)}, {limit:g} allowed"]
 
@@ -188,6 +205,7 @@ RULES: dict[str, Callable[[Parity, Limits, float], Ruled]] = {
     "max_log_loss_rise": _max_log_loss_rise,
 }
 OF_CLASSES = ("max_class_drop", "min_recall")
+OF_LABELS = ("max_accuracy_drop", *OF_CLASSES, "max_log_loss_rise")
 
 
 def _shared(parity: Parity, alpha: float) -> float:

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Self, TypeVar, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
+from harness.images.spec import UNLABELLED
+
 Floats = npt.NDArray[np.floating]
 Counts = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -139,6 +141,7 @@ class Tally(Mergeable):
     """
 
     images: int
+    labelled: Annotated[bool, min]  # else the reference's answers stand for the labels
     not_finite: int  # images with NaN or infinite outputs
     reference_not_finite: int
     counts: Annotated[Mapping[str, Counts], by_key]
@@ -174,6 +177,7 @@ CHANGES = (
 def count(outputs: Floats, reference: Floats, labels: Counts, start: int = 0, cap: float = 1.0) -> Tally:
     """Tally outputs [N, classes], the reference's, and labels [N]; start: the number of the first image.
 
+    Without labels, where all are UNLABELLED, the reference's answers stand for them.
     Raises ValueError: unequal shapes, no images, labels beyond the classes.
     """
     if outputs.ndim != 2 or not len(outputs) == len(labels) == len(reference) or outputs.shape != reference.shape:
@@ -184,6 +188,8 @@ def count(outputs: Floats, reference: Floats, labels: Counts, start: int = 0, ca
     if not len(outputs):
         raise ValueError("no images: nothing to compare")
     classes = outputs.shape[1]
+    if not (labelled := bool((labels != UNLABELLED).any())):
+        labels = reference.argmax(axis=1)
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"labels {labels.min()} to {labels.max()} for {classes} classes")
     finite = np.asarray(np.isfinite(outputs).all(axis=1))
@@ -203,6 +209,7 @@ def count(outputs: Floats, reference: Floats, labels: Counts, start: int = 0, ca
     worst_sum = Extreme.of_values(_beyond_rounding(sums, reference), 0, sums)
     return Tally(
         images=len(usable),
+        labelled=labelled,
         not_finite=int((~finite).sum()),
         reference_not_finite=int((~reference_finite).sum()),
         counts={name: np.bincount(labels[case], minlength=classes) for name, case in cases.items()},

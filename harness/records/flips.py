@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.core.cell import Cell
+from harness.images.spec import UNKNOWN
 from harness.records.record import Record
 
-REGRESSION, IMPROVEMENT, OTHER = "regression", "improvement", "wrong before and after"
+REGRESSION, IMPROVEMENT, OTHER, UNJUDGED = "regression", "improvement", "wrong before and after", "changed"
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,16 @@ class FlippedImage:
 
     @property
     def change(self) -> str:
-        """REGRESSION, IMPROVEMENT or OTHER."""
+        """REGRESSION, IMPROVEMENT or OTHER; UNJUDGED without a label."""
+        if self.truth == UNKNOWN:
+            return UNJUDGED
         return REGRESSION if self.expected == self.truth else IMPROVEMENT if self.answer == self.truth else OTHER
 
 
 def flipped_images(record: Record) -> list[FlippedImage]:
     """All flips of all cells, the most confident predictions first."""
     predictions, images = record.arrays.predictions(), record.arrays.flipped
-    image_names, classes = record.arrays.names, predictions.class_names
+    image_names, classes = record.arrays.names, (*predictions.class_names, UNKNOWN)  # UNLABELLED is the last
     expected = predictions.reference.argmax(axis=1)
     flips = []
     for cell, outputs in predictions.cells.items():

@@ -13,10 +13,9 @@ from harness.core.errors import SetupError
 from harness.core.progress import Progress
 from harness.core.shapes import Shape
 from harness.images import dataset
+from harness.images.spec import UNLABELLED
 from harness.tools import classifier
 from harness.tools.classifier import Classifier
-
-UNKNOWN = -1  # the label of an image whose class is not known
 
 
 class PredictingModel(Shape):
@@ -90,7 +89,7 @@ def predict(
             problems.append(str(error))
     if not paths:
         raise SetupError("; ".join(problems[:3]) or "no image in the folders named; expected readable image files")
-    data = dataset.build(np.stack(pixels), [UNKNOWN] * len(paths), [str(path) for path in paths], model.spec)
+    data = dataset.build(np.stack(pixels), [UNLABELLED] * len(paths), [str(path) for path in paths], model.spec)
     outputs, runtime = classifier.infer(model, data, progress)
     likeliest = np.argsort(-outputs, axis=1, kind="stable")[:, :top]
     names = model.spec.class_names

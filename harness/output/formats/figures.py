@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.core.outcome import Interval
+from harness.judge.parity import Parity
 from harness.judge.rules import points
 from harness.records.record import CellRecord, Record
 
@@ -38,11 +39,12 @@ def cell_figures(cell: CellRecord, record: Record) -> Figures:
         changes = parity.changes
         texts |= {
             "accuracy": percent(parity.accuracy),
-            "drop": points((changes.regressions - changes.improvements) / parity.images),
-            "flips": f"{parity.flips} (-{changes.regressions} +{changes.improvements})",
+            "flips": flips(parity),
             "largest": f"{parity.max_probability_difference:.4f}",
         }
-    if proven := cell.statistics:
+        if parity.labelled:
+            texts["drop"] = points((changes.regressions - changes.improvements) / parity.images)
+    if (proven := cell.statistics) and proven.accuracy and proven.drop_interval:
         texts |= {
             "accuracy_interval": f"{percent(proven.accuracy.low)} to {percent(proven.accuracy.high)}",
             "drop_interval": f"{points(proven.drop_interval.low)} to {points(proven.drop_interval.high)}",
@@ -71,6 +73,12 @@ def speedup(cell: str, record: Record) -> tuple[float, Interval | None] | None:
         if (ratio.cell, ratio.base) == (BASE, cell):
             return ratio.ratio, ratio.interval
     return None
+
+
+def flips(parity: Parity) -> str:
+    """3 (-2 +1): of them regressions and improvements, where images have labels."""
+    of_them = f" (-{parity.changes.regressions} +{parity.changes.improvements})" if parity.labelled else ""
+    return f"{parity.flips}{of_them}"
 
 
 def percent(share: float | None) -> str:

@@ -28,15 +28,19 @@ Array = npt.NDArray[Any]
 
 
 def drops(runs: Runs) -> Figure:
-    """Each variant's drop in accuracy with its interval, and the limit that it must stay below."""
-    rows = [(label(runs, device, cell.name), cell) for device, _, cell in runs.rows() if cell.statistics]
-    figure, axes = _rows([name for name, _ in rows])
+    """Each variant's drop in accuracy with its interval, and the limit that it must stay below; for labelled images."""
+    rows = [
+        (label(runs, device, cell.name), cell.verdict.outcome, cell.statistics)
+        for device, _, cell in runs.rows()
+        if cell.statistics and cell.statistics.drop_interval
+    ]
+    figure, axes = _rows([name for name, _, _ in rows])
     axes.axvline(0, color=rcParams["axes.labelcolor"], linewidth=0.8)
-    for row, (_, cell) in enumerate(rows):
-        proven = cell.statistics
-        assert proven is not None
+    for row, (_, outcome, proven) in enumerate(rows):
+        assert proven.drop is not None
+        assert proven.drop_interval is not None
         low, drop, high = (100 * x for x in (proven.drop_interval.low, proven.drop, proven.drop_interval.high))
-        colour = OUTCOMES[cell.verdict.outcome]
+        colour = OUTCOMES[outcome]
         axes.plot([low, high], [row, row], color=colour, linewidth=2.5, solid_capstyle="round")
         axes.plot(drop, row, "o", color=colour, markersize=6)
         limit = 100 * proven.margin

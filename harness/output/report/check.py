@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.core import shapes
 from harness.core.outcome import SEVERITY, Outcome
+from harness.images.spec import UNKNOWN
 from harness.judge import stages
 from harness.output.formats import figures, words
 from harness.output.formats.runs import Runs, overview
@@ -80,15 +81,15 @@ def _row(device: str, record: Record, cell: CellRecord) -> dict[str, Any]:
 
 
 def _drops(runs: Runs) -> Any:
-    proven = [(device, v) for device, _, v in runs.rows() if v.statistics]
-    if not proven:
-        return None
-    alt = "Drop in accuracy with its interval, and the drop allowed, in points. " + "; ".join(
+    drops = [
         f"{charts.label(runs, device, v.name)} {100 * s.drop:.2f}, {100 * s.drop_interval.low:.2f} to "
         f"{100 * s.drop_interval.high:.2f}, {100 * s.margin:.2f} allowed"
-        for device, v in proven
-        if (s := v.statistics)
-    )
+        for device, _, v in runs.rows()
+        if (s := v.statistics) and s.drop is not None and s.drop_interval
+    ]
+    if not drops:
+        return None
+    alt = f"Drop in accuracy with its interval, and the drop allowed, in points. {'; '.join(drops)}"
     return picture(partial(charts.drops, runs), alt)
 
 
@@ -157,6 +158,7 @@ def _reference(record: Record) -> dict[str, Any] | None:
 def _changed(runs: Runs, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
     """The transitions of each cell that changed a prediction: truth, Keras's prediction, the variant's, how many."""
     in_matrix = class_names if len(class_names) <= plots.MAX_CLASSES else None
+    names = (*class_names, UNKNOWN)  # UNLABELLED is the last
     changed: list[dict[str, Any]] = []
     for device, record, cell in runs.rows():
         answered = record.arrays.predictions()
@@ -164,12 +166,13 @@ def _changed(runs: Runs, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
         if outputs is None or not cell.parity or not cell.parity.flips:
             continue
         was, now = answered.reference.argmax(axis=1), outputs.argmax(axis=1)
+        labelled = cell.parity.labelled
         triples = np.stack([answered.labels, was, now], axis=1)[was != now]
         kinds, counts = np.unique(triples, axis=0, return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        moves = [(*(class_names[i] for i in kinds[n].tolist()), int(counts[n])) for n in order]
+        moves = [(*(names[i] for i in kinds[n].tolist()), int(counts[n])) for n in order]
         drawn = None
-        if len(changed) < FIGURES_SHOWN and len(triples) >= DRAWN_FROM:
+        if labelled and len(changed) < FIGURES_SHOWN and len(triples) >= DRAWN_FROM:
             draw = partial(charts.changes, answered.reference, outputs, answered.labels, in_matrix)
             drawn = picture(draw, f"How {cell.name}'s confusion matrix differs from the reference's; as in the table.")
         changed.append(

@@ -27,7 +27,7 @@ def galleries(record: Record, shown: int) -> list[Gallery]:
         of_cell = [flip for flip in flipped if flip.cell == cell.cell]
         groups = tuple(
             (change, len(changed), [_tile(flip) for flip in changed[:shown]])
-            for change in (flips.REGRESSION, flips.IMPROVEMENT, flips.OTHER)
+            for change in (flips.REGRESSION, flips.IMPROVEMENT, flips.OTHER, flips.UNJUDGED)
             if (changed := [flip for flip in of_cell if flip.change == change])
         )
         result.append(Gallery(cell, len(of_cell), groups))

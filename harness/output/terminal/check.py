@@ -70,12 +70,12 @@ def runs(comparison: Comparison) -> str:
         parity, proven = judged.parity, judged.statistics
         shown = ("-",) * 5
         if parity and proven:
-            low, high = proven.drop_interval.low, proven.drop_interval.high
+            drop = proven.drop_interval
             shown = (
-                f"{parity.reference_accuracy:.2%}",
-                f"{parity.accuracy:.2%}",
-                f"{points(low)} to {points(high)}",
-                f"{parity.flips} (-{parity.changes.regressions} +{parity.changes.improvements})",
+                figures.percent(parity.reference_accuracy),
+                figures.percent(parity.accuracy),
+                f"{points(drop.low)} to {points(drop.high)}" if drop else figures.NONE,
+                figures.flips(parity),
                 f"{parity.max_probability_difference:.4f}",
             )
         rows.append((str(cell), coloured(judged.verdict.outcome), *shown))
@@ -156,9 +156,11 @@ def _test_set(record: Record) -> list[str]:
     if not shown:
         return []
     proven, parity = shown
+    if not proven.reference_accuracy:
+        return []
     low, high = proven.reference_accuracy.low, proven.reference_accuracy.high
     interval = f"{proven.confidence:.0%} interval {low:.2%} to {high:.2%}"
     return [
-        f"reference: accuracy {parity.reference_accuracy:.2%}, {interval}",
+        f"reference: accuracy {figures.percent(parity.reference_accuracy)}, {interval}",
         f"the smallest drop that {parity.images} images can certify: {points(proven.min_margin)} points",
     ]
