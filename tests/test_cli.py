@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import GROUPS, SECOND_LEVEL, VERBS, main, parser, paths
+from harness.cli import GROUPS, SECOND_LEVEL, SHORT, VERBS, main, parser, paths
 from harness.core.errors import SetupError
 from tests.conftest import ROOT, refusal
 
@@ -19,6 +19,8 @@ DEFAULTS_OF_THEIR_OWN = (
     ("explain", "--out"),
     ("check", "--json"),
     ("check", "--accelerator"),  # takes several, `explain` one
+    ("release attest", "--out"),  # a file
+    ("release verify-attestation", "--accelerator"),  # all by default
     ("check", "--runtime"),  # takes one, which replaces this machine's; elsewhere others are tried beside it
     ("lab worker", "--device"),
 )
@@ -62,7 +64,8 @@ def test_every_verb_has_help_with_an_example(path: str, capsys: pytest.CaptureFi
     first, *rest = path.split()
     does = SECOND_LEVEL[first][rest[0]] if rest else VERBS[first]
     assert f"{does[0].upper()}{does[1:]}." in shown
-    assert f"example: harness {path}" in shown
+    short = [name for name, full in SHORT.items() if full == (first, *rest)]
+    assert any(f"example: harness {words}" in shown for words in (path, *short))
     assert "exit codes: 0 PASS" in shown
 
 

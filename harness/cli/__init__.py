@@ -28,7 +28,7 @@ GROUPS = {
         "check": "judge variants against the Keras model, on this machine or on devices",
         "verdict": "derive the verdict of a stored run again, without models or images",
         "report": "show stored runs as a table, a page, Markdown, JUnit or JSON",
-        "compare": "judge a run against an earlier run on the same images, as CI does",
+        "release": "compare a run with an earlier one, sign a verdict, demand a signed one",
     },
     "devices and labs": {
         "device": "list and examine devices, start virtual ones, pack a check for one",
@@ -48,6 +48,11 @@ SECOND_LEVEL = {
         "clean": "remove all files of the harness from devices",
         "benchmark": "measure latency beside litert-benchmark's, in turn",
     },
+    "release": {
+        "compare": "judge a run against an earlier run on the same images, as CI does",
+        "attest": "state a stored run's verdict over the hashes of all its files, and sign it",
+        "verify-attestation": "demand a signed verdict for the files that are released",
+    },
     "lab": {
         "check": "check every device of a fleet file, with one verdict for all",
         "scheduler": "run the lab's scheduler, which hands out jobs; one for each lab",
@@ -55,6 +60,7 @@ SECOND_LEVEL = {
     },
 }
 VERBS = {verb: does for group in GROUPS.values() for verb, does in group.items()}
+SHORT = {name: ("release", name) for name in SECOND_LEVEL["release"]}  # verbs of two words that one word calls
 MODULES = {"inspect": "inspect_file"}  # `inspect` is a module of the standard library
 EXIT_CODES = "exit codes: 0 PASS, 1 FAIL, 2 usage or set-up error, 3 INCONCLUSIVE, 130 interrupted"
 VerbPath = tuple[str, ...]  # of a verb, such as ("check",) and ("device", "list")
@@ -69,7 +75,7 @@ def paths() -> Iterator[VerbPath]:
 
 def module(path: VerbPath) -> Any:
     """The module of a verb: its EXAMPLE, add_flags(parser) and run(options)."""
-    return import_module(f"harness.cli.{'_'.join(MODULES.get(word, word) for word in path)}")
+    return import_module(f"harness.cli.{'_'.join(MODULES.get(word, word) for word in path).replace('-', '_')}")
 
 
 def parser(verb: str | None = None) -> argparse.ArgumentParser:
@@ -83,7 +89,7 @@ def parser(verb: str | None = None) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    words = _in_full(sys.argv[1:] if arguments is None else list(arguments))
     name, options = "harness", argparse.Namespace(verbose=False)
     try:
         options, unknown = parser(next((word for word in words if word in VERBS), "")).parse_known_args(words)
@@ -109,6 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{name}: interrupted; no file is left half-written", file=sys.stderr)
         return Exit.INTERRUPTED
     return code
+
+
+def _in_full(words: list[str]) -> list[str]:
+    """The words of a command line, a short form written out."""
+    return [*SHORT[words[0]], *words[1:]] if words and words[0] in SHORT else words
 
 
 class UsageError(SetupError):

@@ -1,4 +1,4 @@
-"""`harness release attest`."""
+"""`harness release attest`, in short `harness attest`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`harness compare`."""
+"""`harness release compare`, in short `harness compare`."""
 
 from __future__ import annotations
 

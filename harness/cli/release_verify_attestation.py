@@ -1,4 +1,4 @@
-"""`harness release verify-attestation`."""
+"""`harness release verify-attestation`, in short `harness verify-attestation`."""
 
 from __future__ import annotations
 

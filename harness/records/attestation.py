@@ -152,7 +152,8 @@ def problems(
     """Why an attestation does not hold for these files, each in one line; none if it does.
 
     key: PEM of the signer's public key or certificate. variants, accelerators: whose verdict counts; empty: of all.
-    stored: the record, to derive its verdict again. now: when validity is asked for. Raises SetupError: a file cannot be read, or is none of these.
+    stored: the record, to derive its verdict again. now: the time at which the key and the attestation must be valid.
+    Raises SetupError: a file cannot be read, or is none of these.
     """
     dsse, signer = _library()
     public, validity = _public_key(key)

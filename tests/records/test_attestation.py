@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
+from harness.cli import main
 from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.core.files import sha256
@@ -248,3 +249,18 @@ def test_keys_of_another_kind(release: Release) -> None:
         attestation.encode(attestation.state(release.record), release.folder / "ec.pem")
     with pytest.raises(SetupError, match="expected the PEM file of an Ed25519 public key or certificate"):
         release.problems(key=release.int8)
+
+
+def test_the_commands(release: Release, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit codes: the verdict's; 0 where the attestation holds, 1 with a line for each reason, 2 for wrong usage."""
+    out = release.folder / "again.intoto.json"
+    assert main(["attest", str(release.folder), "--key", str(release.key), "--out", str(out)]) == 0
+    assert f"{out}: PASS, 5 files, signed by {release.key}" in capsys.readouterr().out
+    verify = ["verify-attestation", str(out), "--key", str(release.public), "--require", "PASS", "--variant", "int8"]
+    assert main([*verify, str(release.int8)]) == 0
+    assert capsys.readouterr().out == f"{out}: holds for {release.int8}\n"
+    release.int8.write_bytes(b"")
+    assert main([*verify, "--accelerator", "gpu", str(release.int8)]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert main([*verify, "--require", "FAIL", str(release.int8)]) == 2
+    assert main(verify) == 2

@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.core import shapes
 from harness.core.files import write_atomic
 from harness.output.formats.json_report import Report
+from harness.records.attestation import Statement
 from harness.records.record import RecordFile
 from harness.tools.evaluate import EvaluationFile
 
@@ -19,6 +20,7 @@ FOLDER = Path(__file__).parent.parent / "schemas"
 PUBLISHED = {
     "record.json": (RecordFile, "The record of harness check"),
     "report.json": (Report, "Records side by side, as harness report --format json gives them"),
+    "attestation.json": (Statement, "The in-toto statement of harness attest, and its predicate"),
     "evaluation.json": (EvaluationFile, "The evaluation of harness evaluate --json"),
 }
 
