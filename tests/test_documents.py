@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from harness.cli import main, module, parser, paths
+from harness.cli import in_full, main, module, parser, paths
 from harness.core.errors import SetupError
 from harness.records import record
 from tests.conftest import CALIBRATION, ROOT
@@ -22,9 +22,12 @@ from tests.records.sample import a_run, stored
 
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("*/*.md")})
 PROGRAMS = ("harness", "python", "python3", "pytest", "tox")
-CHEAP = ("verdict", "report", "compare", "inspect", "evaluate")
+CHEAP = ("verdict", "report", "release compare", "inspect", "evaluate")
 MADE_ELSEWHERE = (
+    "check.intoto.json",
     "fleet.toml",
+    "key.pem",
+    "key.pub.pem",
     "my",
     "old",
     "runs",
@@ -78,7 +81,7 @@ def parsed(command: Command) -> argparse.Namespace:
     """Its options; fails if a verb or a flag does not exist. `verb` is empty if it only prints something."""
     words = [word for word in command.words[1:] if not re.fullmatch(r"\[.*|.*\]|\.\.\.", word)]
     try:
-        options, unknown = parser().parse_known_args(words)
+        options, unknown = parser().parse_known_args(in_full(words))
     except SystemExit:  # --version and the like; wrong usage raises SetupError
         return argparse.Namespace(verb="")
     except SetupError as error:

@@ -89,7 +89,7 @@ def parser(verb: str | None = None) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    words = _in_full(sys.argv[1:] if arguments is None else list(arguments))
+    words = in_full(sys.argv[1:] if arguments is None else list(arguments))
     name, options = "harness", argparse.Namespace(verbose=False)
     try:
         options, unknown = parser(next((word for word in words if word in VERBS), "")).parse_known_args(words)
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _in_full(words: list[str]) -> list[str]:
+def in_full(words: list[str]) -> list[str]:
     """The words of a command line, a short form written out."""
     return [*SHORT[words[0]], *words[1:]] if words and words[0] in SHORT else words
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from harness.cli import flags
 from harness.core.errors import Exit
 
-EXAMPLE = "harness verify-attestation check.intoto.json --key key.pub.pem --require PASS --variant int8 int8.tflite"
+EXAMPLE = (
+    "harness verify-attestation check.intoto.json --key key.pub.pem --require PASS --variant int8 "
+    "models/tflite/int8.tflite"
+)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

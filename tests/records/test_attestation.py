@@ -38,7 +38,7 @@ class Release:
     attestation: Path
 
     def problems(self, *files: Path, **options: Any) -> list[str]:
-        options = {"key": self.public, "variants": ["int8"]} | options
+        options = dict[str, Any](key=self.public, variants=["int8"]) | options
         return list(attestation.problems(self.attestation, files or (self.int8,), **options))
 
 
@@ -104,7 +104,7 @@ def test_openssl_makes_the_keys(release: Release) -> None:
     kind = envelope["payloadType"].encode()
     message.write_bytes(b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload))
     sig.write_bytes(signature)
-    verify = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", public, "-rawin", "-in", message, "-sigfile", sig]
+    verify = f"openssl pkeyutl -verify -pubin -inkey {public} -rawin -in {message} -sigfile {sig}".split()
     assert subprocess.run(verify, capture_output=True).returncode == 0
 
 
