@@ -14,6 +14,7 @@ from typing import IO, Any
 import pytest
 
 from converters.keras_process import KerasProcess
+from harness.core import cores
 from models.config import DIGITS as DIGITS
 from tests import keras_fork, store
 from tests.needs import SWIFTSHADER, needs
@@ -28,6 +29,12 @@ TEST_IMAGES = ROOT / "data" / "test"
 CALIBRATION = ROOT / "data" / "calibration"
 FEW_IMAGES_POLICY = ROOT / "tests" / "few_images.toml"
 ALONE = ("devices", "cluster")  # folders whose tests share what they start
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Of `-n auto`: one process more than cores, as tests of devices and labs wait a good part of their time."""
+    return cores.usable() + 1
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks

@@ -834,14 +834,18 @@ def allowed() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
+GROUPS = r"^\d+:(|(?:[\w,]+,)?cpu(?:,[\w,]+)?):/(.*)"  # as harness.core.cores
+
+
 def cores(root: Path = Path("/")) -> int:
     """How many cores this process may use: as `harness.core.cores.usable`, which is not on the device."""
     most = float(len(allowed()))
-    for group in re.findall("(?m)^0::/(.*)", text(root / "proc/self/cgroup")):
-        folder = root / "sys/fs/cgroup" / group
+    for version_1, path in re.findall(GROUPS, text(root / "proc/self/cgroup"), re.M):
+        folder = root / "sys/fs/cgroup" / ("cpu" if version_1 else "") / path
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if version_1 else ("cpu.max",)
         for parent in (folder, *folder.parents):
-            quota, _, period = text(parent / "cpu.max").partition(" ")
-            most = min(most, int(quota) / int(period)) if quota.isdigit() else most
+            quota, _, period = " ".join(text(parent / name) for name in names).partition(" ")
+            most = min(most, int(quota) / int(period)) if quota.isdigit() and period.isdigit() else most
     return max(1, int(most))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -32,6 +33,7 @@ from harness.run import execute, job, worker
 
 REFUSED = "REFUSED"
 NOT_RUN = "NOT RUN"
+MAX_BROKEN_IMAGES = 300  # that a broken variant is run on; sound ones are run on all
 
 Step = Callable[[str], AbstractContextManager[None]]
 
@@ -70,6 +72,13 @@ class _Subject:
     def content(self) -> bytes:
         return self.variant.path(self.folder).read_bytes()
 
+    def some(self) -> _Subject:
+        """The same with some of the images, evenly spread."""
+        count = len(self.data)
+        chosen = np.linspace(0, count - 1, min(count, MAX_BROKEN_IMAGES)).round().astype(int)
+        expected = dataclasses.replace(self.expected, outputs=self.expected.outputs[chosen], folded=None)
+        return dataclasses.replace(self, data=dataset.take(self.data, chosen), expected=expected)
+
 
 def outcome(cases: Sequence[Case]) -> Outcome:
     """FAIL if a case was not judged as expected; INCONCLUSIVE if the only such cases could not be run."""
@@ -89,8 +98,14 @@ def run(
     data = dataset.load(data_folder, variants[kind].spec, skip_bad=skip_bad)
     expected = references.obtain(reference_model, data, models, step)
     subject = _Subject(models, kind, variants[kind], data, expected, limits)
+    some = subject.some()
     cases = []
-    for name, outcome, because, attempt in (*_inputs(subject), *_files(subject), *_outputs(subject), *_sets(subject)):
+    for name, outcome, because, attempt in (
+        *_inputs(subject, some),
+        *_files(some),
+        *_outputs(subject),
+        *_sets(subject),
+    ):
         with step(name):
             judged, reason = _attempt(attempt)
         cases.append(Case(name, outcome, because, judged, reason))
@@ -108,20 +123,18 @@ def _attempt(action: Callable[[], Verdict]) -> tuple[str, str]:
     return str(verdict.outcome), "; ".join(verdict.reasons)
 
 
-def _inputs(subject: _Subject) -> Iterator[_Attempt]:
+def _inputs(subject: _Subject, some: _Subject) -> Iterator[_Attempt]:
     """The intact variant, with right and wrong inputs."""
-    pixels = subject.data.images
+    yield "the variant as it is", Outcome.PASS, "accuracy drop", lambda: _answer(subject, subject.content())
+    pixels = some.data.images
     changed = {
-        "the variant as it is": pixels,
         "wrong input scale: twice the model's": pixels // 2,
         "wrong input zero point: 128 off": np.minimum(pixels.astype(int) + 128, 255).astype(np.uint8),
         "input inverted": 255 - pixels,
         "two images swapped on the way in": np.concatenate([pixels[-1:], pixels[1:-1], pixels[:1]]),
     }
     for name, images in changed.items():
-        sound = images is pixels
-        outcome, because = (Outcome.PASS, "accuracy drop") if sound else (Outcome.FAIL, "wrong input")
-        yield name, outcome, because, lambda images=images: _answer(subject, subject.content(), images)  # type: ignore[misc]
+        yield name, Outcome.FAIL, "wrong input", lambda images=images: _answer(some, some.content(), images)  # type: ignore[misc]
 
 
 def _files(subject: _Subject) -> Iterator[_Attempt]:

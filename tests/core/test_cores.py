@@ -28,6 +28,22 @@ def root(folder: Path, group: str, quotas: dict[str, str]) -> Path:
 
 
 @COUNTS
+@pytest.mark.parametrize(("quota", "expected"), [("-1", 8), ("300000", 3), ("20000", 1), ("damaged", 8)])
+def test_a_quota_of_the_first_version_of_control_groups_counts(
+    count: Callable[[Path], int], quota: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Docker on an older kernel: the controller has a folder of its own, two files and -1 for no limit."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    folder = tmp_path / "sys/fs/cgroup/cpu"
+    for path in (tmp_path / "proc/self", folder):
+        path.mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("7:memory:/docker/x\n4:cpuset:/y\n3:cpu,cpuacct:/docker/x\n0::/\n")
+    (folder / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (folder / "cpu.cfs_period_us").write_text("100000\n")
+    assert count(tmp_path) == expected
+
+
+@COUNTS
 @pytest.mark.parametrize(
     ("quotas", "expected"),
     [
@@ -47,7 +63,6 @@ def test_a_containers_quota_counts(
     assert count(root(tmp_path, "/a/b", quotas)) == expected
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores to be kept from one of them")
 def test_a_process_that_is_bound_to_one_core_counts_one() -> None:
     """Whatever the machine has; in the worker's description of the machine, too."""
     program = (

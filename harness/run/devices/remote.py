@@ -1,6 +1,9 @@
 """A device at the other end of a shell: the job goes there by hash, runs there, and comes back by hash.
 
 Its folder there holds files/<SHA-256> (variants, inputs, worker), runtime/<hash>, jobs/<hash>/ and a lock.
+
+A command whose answer was lost with the connection is run again, though it may have been carried out: every command
+that changes something there can be repeated.
 """
 
 from __future__ import annotations
@@ -103,7 +106,7 @@ class Remote:
             job = self._take_up(job, runtime)
         self._send({job.worker: "worker", job.plan: "plan", **job.files()})
         plan = sha256(job.plan.read_bytes())
-        self._must(f"cp files/{plan} {self._job}/job.json && rm files/{plan}")
+        self._move(f"files/{plan}", f"{self._job}/job.json")
         self._worker = f"{self._folder}/files/{sha256(job.worker.read_bytes())}"
         return job
 
@@ -192,6 +195,10 @@ class Remote:
             raise self._failed(done)
         return done
 
+    def _move(self, source: str, target: str) -> None:
+        """A file, which is gone where the command was carried out before."""
+        self._must(f"mv {quoted(source, target)} || test ! -e {quoted(source)}")
+
     def _failed(self, done: Executed) -> SetupError:
         reason = shell.plain(done.error) or shell.plain(done.out) or f"exit code {done.code}"
         if shell.DISK_FULL in done.error + done.out:
@@ -205,7 +212,7 @@ class Remote:
 
     def _take(self) -> None:
         lock = Lock(self._shell, self._folder)
-        lock.take()
+        recovered(lock.take, self._recover)
         self._lock = lock
         self._folder = self._must("pwd").out.removesuffix("\n")
         self._must("mkdir -p files runtime jobs && rm -rf files/*.part runtime/*.part")
@@ -253,10 +260,10 @@ class Remote:
         slow = shell.transfer_timeout(bundle.size_bytes)
         if bundle.tree_sha256 not in self._do(tree, slow).out:
             self._send({bundle.archive: "runtime"})
-            part = f"{root}.part"
+            part = f"{root}.$$.part"
             self._must(
-                f"rm -rf {root} {part} && mkdir -p {part} && tar -xzf files/{bundle.sha256} -C {part} && "
-                f"mv {part} {root} && rm files/{bundle.sha256}",
+                f"test -e files/{bundle.sha256} || exit 0; rm -rf {root}; mkdir -p {part} && "
+                f"tar -xzf files/{bundle.sha256} -C {part} && mv {part} {root} && rm -f files/{bundle.sha256}",
                 slow,
             )
             if bundle.tree_sha256 not in self._do(tree, slow).out:
@@ -282,7 +289,7 @@ class Remote:
             self.traffic.pushed(what, path.stat().st_size)
             arrived = self._do(f"sha256sum < {quoted(part)}").out.split()[:1]
             if arrived == [digest]:
-                self._must(f"mv {quoted(part)} files/{digest}")
+                self._move(part, f"files/{digest}")
                 return
             if sent.code:
                 raise self._failed(sent)

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from harness.core.errors import SetupError
@@ -42,7 +43,6 @@ class Virtual:
         self._folder = folder or bundle.cache() / "virtual" / kind
         self.root = self._folder / "root"
         self._state = self._folder / "state.json"
-        self._process: subprocess.Popen[bytes] | None = None  # where it was started from here
 
     def start(self, port: int | None = None) -> str:
         """Build it if need be, start it, and return its address. Raises SetupError: what is missing on this machine."""
@@ -56,14 +56,17 @@ class Virtual:
         self._prepare(port)
         command, environment = self._kind.daemon(self.root, port)
         with (self._folder / "log").open("wb") as log:
-            self._process = process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
-        state = {"pid": process.pid, "started": _started(process.pid), "port": port}
+            streams = [
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                *((os.POSIX_SPAWN_DUP2, log.fileno(), number) for number in (1, 2)),
+            ]
+            # Not a Popen, which would have to end before we do.
+            pid = os.posix_spawnp(command[0], command, environment, file_actions=streams, setsid=True)
+        state = {"pid": pid, "started": _started(pid), "port": port}
         self._state.write_text(json.dumps(state))
         deadline = time.monotonic() + START_WITHIN_S
         while not _listens(port):
-            if process.poll() is not None or time.monotonic() > deadline:
+            if _started(pid) is None or time.monotonic() > deadline:
                 reason = shell.plain((self._folder / "log").read_text(errors="replace")) or "no reason given"
                 raise SetupError(f"the virtual {self._name} does not start ({reason}); see {self._folder / 'log'}")
             time.sleep(0.02)
@@ -74,9 +77,8 @@ class Virtual:
         running = self._running()
         if running:
             os.killpg(running["pid"], signal.SIGKILL)
-        if self._process:
-            self._process.wait()
-            self._process = None
+            with suppress(ChildProcessError):  # started by another process
+                os.waitpid(running["pid"], 0)
         self._state.unlink(missing_ok=True)
         return running is not None
 
