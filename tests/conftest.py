@@ -11,10 +11,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pytest
 
 from converters.keras_process import KerasProcess
+from harness.artifacts.outputs import FloatArray
 from harness.core import cores
+from harness.core.cell import Cell
+from harness.judge import policy
 from models.config import DIGITS as DIGITS
 from tests import keras_fork, store
 from tests.needs import SWIFTSHADER, needs
@@ -100,7 +104,6 @@ def save_model(path: Path, *, depth: int = 20, classes: int = 11, shift: int = 0
     shift: it reads each digit as the one so many further, so that another model's answers are others.
     """
     import keras
-    import numpy as np
 
     from harness.images import dataset
     from models.resnet import build_resnet
@@ -193,6 +196,16 @@ def refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
     assert error.count("\n") == 1
     assert "Traceback" not in error
     return error
+
+
+def assert_alike(cell: Cell, ours: FloatArray, theirs: FloatArray) -> None:
+    """Two runtimes' or processors' outputs of one file: apart by rounding, no more than a sound variant may be.
+
+    ours, theirs: probabilities [N, classes]. The bounds are those that the default policy sets a variant.
+    """
+    bounds, moved = policy.load().limits(cell), np.abs(theirs - ours).max(axis=1)
+    assert moved.max() <= bounds.max_probability_difference, cell
+    assert moved.mean() <= bounds.max_mean_probability_difference, cell
 
 
 @pytest.fixture

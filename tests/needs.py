@@ -69,6 +69,10 @@ def _tmpfs() -> str:
     return f"no tmpfs may be mounted here ({done.stderr.strip()})" if done.returncode else ""
 
 
+def _peak_memory() -> str:
+    return "" if Path("/proc/self/status").exists() else "peak memory is read from /proc/self/status, on Linux"
+
+
 SWIFTSHADER = tuple(Path("/usr/lib").glob("chromium*/vk_swiftshader_icd.json"))
 
 
@@ -89,6 +93,7 @@ NEEDS: Mapping[str, Callable[[], str]] = {
     "emulation": _emulation,
     "namespaces": _namespaces,
     "tmpfs": _tmpfs,
+    "peak memory": _peak_memory,
     "accelerators": _accelerators,
     "npu": _npu,
 }

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,8 @@ class Lab:
     def address(self) -> str:
         return f"{'tls' if self.flags else 'tcp'}://127.0.0.1:{self.port}"
 
-    def scheduler(self) -> None:
-        self._start("scheduler", "lab", "scheduler", "--port", str(self.port), *self.flags)
+    def scheduler(self, *more: str) -> None:
+        self._start("scheduler", "lab", "scheduler", "--port", str(self.port), *more, *self.flags)
 
     def worker(self, name: str, code: Path = ROOT) -> None:
         self._start(name, "lab", "worker", self.address, "--name", name, *self.flags, code=code)
@@ -85,23 +86,44 @@ class Lab:
             )
 
 
+@contextmanager
+def opened(folder: Path) -> Iterator[Lab]:
+    """A lab without any process yet; all are ended at the end."""
+    lab = Lab(folder)
+    try:
+        yield lab
+    finally:
+        for name in list(lab.processes):
+            lab.kill(name, signal.SIGTERM)
+
+
 @pytest.fixture
 def empty_lab(tmp_path: Path) -> Iterator[Lab]:
-    """A lab without any process yet; all are ended after the test."""
-    lab = Lab(tmp_path)
-    yield lab
-    for name in list(lab.processes):
-        lab.kill(name, signal.SIGTERM)
+    """A lab without any process yet."""
+    with opened(tmp_path) as lab:
+        yield lab
+
+
+def start(lab: Lab, *more: str) -> Lab:
+    """Its scheduler, and the workers `one` and `two`, each with this machine as its device."""
+    lab.scheduler(*more)
+    lab.worker("one")
+    lab.worker("two")
+    lab.ready("one", "two")
+    return lab
 
 
 @pytest.fixture
 def lab(empty_lab: Lab) -> Lab:
-    """A scheduler, and the workers `one` and `two`, each with this machine as its device."""
-    empty_lab.scheduler()
-    empty_lab.worker("one")
-    empty_lab.worker("two")
-    empty_lab.ready("one", "two")
-    return empty_lab
+    """A lab of two workers, of which a test may kill any process."""
+    return start(empty_lab)
+
+
+@pytest.fixture(scope="session")
+def standing_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A lab of two workers for all tests that leave it as it is."""
+    with opened(tmp_path_factory.mktemp("lab")) as lab:
+        yield start(lab)
 
 
 def make_certificate(folder: Path) -> Keys:

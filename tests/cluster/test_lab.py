@@ -25,7 +25,7 @@ from harness.core.outcome import Outcome
 from harness.images import dataset
 from harness.records import sharded_arrays
 from tests.check.rig import Check, figures
-from tests.cluster.conftest import Lab, make_certificate, tls_flags, wait_for
+from tests.cluster.conftest import Lab, make_certificate, start, tls_flags, wait_for
 from tests.conftest import DIGITS, ROOT, refusal
 
 SIZE = 11
@@ -57,13 +57,15 @@ def disturbed(check: Check, lab: Lab, record: Path, fault: Callable[[], None], p
     return found
 
 
-def test_two_workers_give_the_verdict_of_one_process(lab: Lab, check: Check, expected: str, tmp_path: Path) -> None:
+def test_two_workers_give_the_verdict_of_one_process(
+    standing_lab: Lab, check: Check, expected: str, tmp_path: Path
+) -> None:
     """The record's JSON is the same, byte for byte, and both had a part in it. They listen on loopback alone."""
-    with lab.cluster() as engine:
-        assert cluster.choose(engine.devices(), [], lab.address) == BOTH
+    with standing_lab.cluster() as engine:
+        assert cluster.choose(engine.devices(), [], standing_lab.address) == BOTH
         found = check.run(engine, BOTH, tmp_path / "lab.json", SIZE)
     assert figures(found.record) == expected
-    for process in lab.processes.values():
+    for process in standing_lab.processes.values():
         assert listening(process.pid) == {"0100007F"}
 
 
@@ -109,11 +111,9 @@ def test_without_any_worker_the_rest_is_inconclusive_until_run_again(
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-def test_a_frozen_worker_is_given_up(lab: Lab, check: Check, expected: str, tmp_path: Path) -> None:
+def test_a_frozen_worker_is_given_up(empty_lab: Lab, check: Check, expected: str, tmp_path: Path) -> None:
     """Stopped, as an unplugged host is: no connection ends, but it gives no sign of life."""
-    lab.kill("scheduler", signal.SIGTERM)
-    lab._start("scheduler", "lab", "scheduler", "--port", str(lab.port), "--lost-after", "2")
-    wait_for(lambda: lab.said("one").count("offered to") > 1 and lab.said("two").count("offered to") > 1)
+    lab = start(empty_lab, "--lost-after", "2")
     frozen = lab.processes["two"]
     try:
         found = disturbed(check, lab, tmp_path / "c.json", lambda: frozen.send_signal(signal.SIGSTOP), patience_s=1)
@@ -127,28 +127,28 @@ def a_job(content: bytes = b"", name: str = "float32") -> ShardJob:
     return ShardJob(0, 1, True, data, {name: content})
 
 
-def test_a_worker_runs_only_on_devices_that_it_offered(lab: Lab, tmp_path: Path) -> None:
+def test_a_worker_runs_only_on_devices_that_it_offered(standing_lab: Lab, tmp_path: Path) -> None:
     """An address with options of the sender's, which would have the worker run a command, is refused."""
     trace, config = tmp_path / "was here", tmp_path / "config"
     config.write_text(f"Host x\n  ProxyCommand touch '{trace}'\n")
-    with distributed.Client(lab.address, set_as_default=False, timeout=10) as client:
+    with distributed.Client(standing_lab.address, set_as_default=False, timeout=10) as client:
         asked = client.submit(serve.run_offered, f"ssh://x?config={config}", a_job(), pure=False)
         with pytest.raises(RefusedError, match=r"does not offer 'ssh://x\?config=.*it offers \['local://"):
             asked.result(timeout=60)
     assert not trace.exists()
 
 
-def test_names_in_a_job_are_no_paths(lab: Lab, tmp_path: Path) -> None:
+def test_names_in_a_job_are_no_paths(standing_lab: Lab) -> None:
     """A variant that is called as a path to elsewhere is refused; nothing is written there."""
-    with lab.cluster() as engine:
+    with standing_lab.cluster() as engine:
         asked = engine.submit("local://one", a_job(b"content", "../../../x"))
         with pytest.raises(SetupError, match="expected a variant's name, not a path"):
             asked.result(timeout=60)
-    assert not list(tmp_path.rglob("x*"))
+    assert not list(standing_lab.folder.rglob("x*"))
 
 
 def test_workers_of_another_version_are_refused(
-    lab: Lab, check: Check, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    standing_lab: Lab, check: Check, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before anything is run, by name; and a scheduler's worker that is none of ours."""
     code = tmp_path / "older"
@@ -156,11 +156,22 @@ def test_workers_of_another_version_are_refused(
         shutil.copytree(ROOT / package, code / package)
     with (code / "harness" / "run" / "worker.py").open("a") as file:
         file.write("# another version\n")
-    lab.worker("older", code)
-    lab.ready("older")
-    arguments = ["check", "--scheduler", lab.address, "--models", str(check.models), "--reference", str(check.model)]
-    arguments += ["--data", str(check.data), "--json", str(tmp_path / "c.json")]
-    said = refusal(capsys, main(arguments))
+    standing_lab.worker("older", code)
+    standing_lab.ready("older")
+    arguments = [
+        "check",
+        "--scheduler",
+        standing_lab.address,
+        "--models",
+        str(check.models),
+        "--reference",
+        str(check.model),
+    ]
+    arguments += ["--reference", str(check.model), "--data", str(check.data), "--json", str(tmp_path / "c.json")]
+    try:
+        said = refusal(capsys, main(arguments))
+    finally:
+        standing_lab.kill("older", signal.SIGTERM)
     assert "worker older has worker_sha256" in said
     assert "install the same tflite-harness on both" in said
 
