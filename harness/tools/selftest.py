@@ -33,7 +33,7 @@ from harness.run import execute, job, worker
 
 REFUSED = "REFUSED"
 NOT_RUN = "NOT RUN"
-MAX_BROKEN_IMAGES = 300  # that a broken variant is run on; sound ones are run on all
+MAX_BROKEN_IMAGES = 300  # that a broken variant is run on; intact ones are run on all
 
 Step = Callable[[str], AbstractContextManager[None]]
 
