@@ -1,6 +1,6 @@
 """manifest.json beside the .tflite files describes each variant. It is read without TensorFlow.
 
-A variant's kind names its file, its entry and its row in every table: ARITHMETIC[_mixed][_float_io], where ARITHMETIC
+A variant's kind names its file, its entry and its row in every table: `ARITHMETIC[_mixed][_float_io]`, where ARITHMETIC
 is float32, float16 (weights; it computes in float32), dynamic_range (int8 weights, activations are quantized at run
 time), int8, or int16x8 (activations x weights). _mixed keeps the layers that quantization hurts most in float32;
 _float_io has float32 inputs and outputs.
