@@ -37,11 +37,15 @@ def warnings(float32: bytes) -> Iterator[str]:
                 tensors = [graph.tensors[index].shape for index in (*operator.inputs[:2], *operator.outputs)]
                 groups, per_group = tensors[0][3] // tensors[1][3], tensors[1][3]
                 outputs = tensors[2][3] // groups
-                if groups > 1 and (per_group % GPU_CHANNELS or outputs % GPU_CHANNELS):
+                wrong = ""
+                if per_group % GPU_CHANNELS or outputs % GPU_CHANNELS:
+                    wrong = f"is wrong where these are not multiples of {GPU_CHANNELS}"
+                elif list(tensors[1][1:3]) == [1, 1]:
+                    wrong = "is wrong where a 1x1 convolution in groups has int8 weights (dynamic_range, int8)"
+                if groups > 1 and wrong:
                     yield (
                         f"a convolution of {groups} groups, {per_group} to {outputs} channels each: LiteRT's GPU "
-                        f"accelerator is wrong where these are not multiples of {GPU_CHANNELS}; try harness check "
-                        "--accelerator gpu"
+                        f"accelerator {wrong}; harness convert --accelerator gpu tries it"
                     )
 
 

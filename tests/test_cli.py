@@ -18,9 +18,9 @@ DEFAULTS_OF_THEIR_OWN = (
     ("convert", "--data"),  # is only used if it exists
     ("explain", "--out"),
     ("check", "--json"),
-    ("check", "--accelerator"),  # takes several, `explain` one
     ("release attest", "--out"),  # a file
     ("release verify-attestation", "--accelerator"),  # all by default
+    ("explain", "--accelerator"),  # takes one, `check` and `convert` several
     ("check", "--runtime"),  # takes one, which replaces this machine's; elsewhere others are tried beside it
     ("lab worker", "--device"),
 )

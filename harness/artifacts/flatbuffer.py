@@ -93,7 +93,7 @@ def cut(model: Any, operators: Sequence[Any], inputs: Sequence[int], outputs: Se
 
 
 def describe(model: Any, operator: Any) -> str:
-    """Its kind, with weights their size and type, and the strides: CONV_2D 1x1, strides 2x2, int8 weights."""
+    """Its kind, with weights their size and type, strides and groups: CONV_2D 1x1, strides 2x2, int8 weights."""
     from ai_edge_litert import schema_py_generated as schema
 
     shown = [operation(model, operator)]
@@ -104,6 +104,9 @@ def describe(model: Any, operator: Any) -> str:
     strides = [getattr(operator.builtinOptions, f"stride{side}", None) for side in "HW"]
     if None not in strides:
         shown.append("strides {}x{}".format(*strides))
+    inputs = [tensors[i].shape for i in operator.inputs[:1] if i >= 0 and len(tensors[i].shape) == 4]
+    if shown[0].startswith("CONV_2D ") and inputs and (groups := inputs[0][3] // weights[0].shape[3]) > 1:
+        shown.append(f"{groups} groups")
     types = {number: name.lower() for name, number in vars(schema.TensorType).items()}
     shown += [f"{types[tensor.type]} weights" for tensor in weights]
     return ", ".join(shown)

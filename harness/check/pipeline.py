@@ -29,7 +29,7 @@ from harness.images import dataset, shards
 from harness.images.shards import Source
 from harness.records import arrays, sharded_arrays
 from harness.records.record import Failure, Record
-from harness.run import job, worker
+from harness.run import execute, job, worker
 from harness.run.devices import local
 from harness.run.job import Machine
 
@@ -138,6 +138,8 @@ class _Run:
         """The shards that are not finished. A device is given one when its reference is known, which may be refused."""
         check, subject = self._check, self._check.subject
         self._refuse(check.source.bad)
+        for device in check.devices:
+            execute.check_accelerators(device, subject.accelerators)
         if subject.plan and subject.baseline and check.devices == (local.URI,):
             subject.baseline.check(Machine(**worker.machine()), subject.plan.threads)
         for number, data in enumerate(dataset.in_shards(check.source, check.size, subject.spec)):

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from harness.cli import flags
-from harness.core.errors import Exit, SetupError
+from harness.core.errors import Exit, SetupError, nearest
 
 GROUPS = {
     "convert and look": {
@@ -146,10 +146,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _unknown(what: str, word: str, known: Sequence[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"unknown {what} {word!r}; " + (f"did you mean {near[0]!r}?" if near else f"expected {', '.join(known)}")
+    return f"unknown {what} {word!r}; {nearest(word, known)}"
 
 
 class _Top(_Parser):

@@ -28,15 +28,13 @@ EXAMPLE = "harness check --device ssh://pi@raspberrypi.local --json runs/check.j
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add(parser, *flags.SUBJECT)
+    what = f"what runs each variant, comma-separated: {', '.join(ACCELERATORS)} (default: cpu)"
+    flags.add(parser, "--accelerator", help=what)
     parser.add_argument(
-        "--accelerator",
-        type=flags.accelerators,
-        default=("cpu",),
-        metavar="NAMES",
-        help=f"what runs each variant, comma-separated: {', '.join(ACCELERATORS)} (default: cpu)",
-    )
-    parser.add_argument(
-        "--runtime", metavar="PYTHON", help="run the variants by this Python, whose runtime may be older"
+        "--runtime",
+        metavar="RUNTIME",
+        help="run the variants by another runtime: tflite-runtime, tflite-runtime==VERSION (installed once), or the "
+        "path of a Python that has one",
     )
     flags.add(
         parser,
@@ -93,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
         check_writable(options.html.parent)
     with terminal.Bars() as bars, ExitStack() as stack:
         subject, source, references = _inputs(options, stack)
-        subject = replace(subject, accelerators=options.accelerator)
+        subject = replace(subject, accelerators=options.accelerator or ("cpu",))
         engine = stack.enter_context(_engine(options, bars))
         checks = _checks(options, subject, source, engine)
         results = pipeline.run_all(checks, engine, references, bars)
@@ -148,6 +146,7 @@ def _inputs(options: argparse.Namespace, stack: ExitStack) -> tuple[Subject, Sou
 def _engine(options: argparse.Namespace, bars: terminal.Bars) -> Engine:
     from harness.check.engine import LocalEngine
     from harness.cluster.client import Cluster
+    from harness.run import runtimes
     from harness.run.devices import local
     from harness.run.devices.benchmark_model import BenchmarkModel
     from harness.run.devices.local import Local
@@ -167,7 +166,8 @@ def _engine(options: argparse.Namespace, bars: terminal.Bars) -> Engine:
                 f"--runtime {options.runtime}: runs this machine's worker; add --device local, or name a "
                 "device's Python in its address: ssh://HOST?python=PATH"
             )
-        devices = [Local(options.runtime).uri if device == local.URI else device for device in devices]
+        here = Local(runtimes.python(options.runtime)).uri
+        devices = [here if device == local.URI else device for device in devices]
     return LocalEngine(devices, bars, keep=options.keep, benchmark=benchmark)
 
 

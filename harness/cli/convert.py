@@ -59,15 +59,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default=None,
         help=f"test images, which must not be calibration images (default: {flags.DATA}, if it exists)",
     )
+    flags.add(
+        parser,
+        "--accelerator",
+        help="compare each variant on these of this machine's accelerators with the CPU, and name the operation that "
+        "differs: gpu, gpu-fp32, npu, cpu-compiled; comma-separated",
+    )
     flags.add(parser, "--model-config", "--runtime", "--import")
 
 
 def run(options: argparse.Namespace) -> int:
     from converters.convert import Images, convert
     from harness.artifacts.manifest import KINDS
-    from harness.check import runtimes
     from harness.output import terminal
+    from harness.run import runtimes
+    from harness.tools import trials
 
+    for name in options.runtime:
+        runtimes.python(name)  # refused, or installed, before the work
     variants = convert(
         options.model,
         options.out,
@@ -84,7 +93,11 @@ def run(options: argparse.Namespace) -> int:
         config=options.model_config,
         batch=1 if options.batch == "1" else None,
     )
-    if options.runtime:
-        variants = runtimes.compare(options.out, variants, options.calibration, options.runtime)
-    print(terminal.converted(variants, options.out))
-    return Exit.PASS
+    if not (options.runtime or options.accelerator):
+        print(terminal.converted(variants, options.out))
+        return Exit.PASS
+    tried, wrong = trials.compare(
+        options.out, variants, options.calibration, options.runtime, options.accelerator, terminal.step
+    )
+    print(terminal.converted(tried, options.out, wrong))
+    return Exit.FAIL if wrong else Exit.PASS

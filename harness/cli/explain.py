@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.cli import flags
 from harness.core.cell import ACCELERATORS
-from harness.core.errors import Exit
+from harness.core.errors import Exit, SetupError, nearest
 
 EXAMPLE = "harness explain int8"
 
@@ -18,8 +18,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     result.add_argument("--time", action="store_true", help="show where its time goes, and the least it could take")
     result.add_argument(
         "--accelerator",
-        choices=ACCELERATORS[1:],
-        help="name the operation that this accelerator computes differently from the CPU, and write it as a small file",
+        type=flags.accelerator,
+        metavar="NAME",
+        help="name the operation that this accelerator computes differently from the CPU, and write it as a small "
+        f"file: {', '.join(ACCELERATORS[1:])}",
     )
     flags.add(result, "--html")
     flags.add(parser, "--layers", "--models", *flags.IMAGES, "--images")
@@ -43,6 +45,8 @@ def run(options: argparse.Namespace) -> int:
             profile = op_profile.variant(*source, skip_bad=options.skip_bad)
         print(terminal.profile(profile, options.layers))
         return Exit.PASS
+    if options.accelerator == "cpu":
+        raise SetupError(f"--accelerator cpu: is what the others are compared with; {nearest('', ACCELERATORS[1:])}")
     if options.accelerator:
         with terminal.Bars() as bars:
             finding = explain_accelerator.variant(

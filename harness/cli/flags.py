@@ -54,11 +54,19 @@ def seconds(text: str) -> float:
 
 
 def accelerators(text: str) -> tuple[Accelerator, ...]:
-    """Comma-separated names of accelerators."""
+    """Comma-separated names of accelerators, at least one."""
     try:
         return cell.accelerators(names(text))
     except SetupError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def accelerator(text: str) -> Accelerator:
+    """One of them."""
+    (name, *others) = accelerators(text)
+    if others:
+        raise argparse.ArgumentTypeError(f"{text}: expected one of {', '.join(cell.ACCELERATORS)}")
+    return name
 
 
 class _PrintPolicy(argparse.Action):
@@ -96,11 +104,18 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "local, ssh://[user@]host[:port] or adb://[serial]; may be repeated",
     },
     "--threads": {"type": count(), "default": 1, "metavar": "N", "help": "interpreter threads for latency"},
+    "--accelerator": {
+        "type": accelerators,
+        "default": (),
+        "metavar": "NAMES",
+        "help": f"comma-separated: {', '.join(cell.ACCELERATORS)}",
+    },
     "--runtime": {
         "action": "append",
         "default": [],
-        "metavar": "PYTHON",
-        "help": "another Python, with an older runtime such as tflite-runtime, to try the file in; may be repeated",
+        "metavar": "RUNTIME",
+        "help": "another runtime to try the file in: tflite-runtime, tflite-runtime==VERSION (installed once), or the "
+        "path of a Python that has one; may be repeated",
     },
     "--model-config": _file("the model's class names and pixels (default: MODEL's name ending in .toml, if it exists)"),
     "--import": {

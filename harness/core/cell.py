@@ -9,23 +9,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
-from harness.core.errors import SetupError
+from harness.core.errors import SetupError, nearest
 
 Accelerator = Literal["cpu", "cpu-compiled", "gpu", "gpu-fp32", "npu"]
 ACCELERATORS: tuple[Accelerator, ...] = get_args(Accelerator)
 
 
 def accelerators(names: Iterable[str]) -> tuple[Accelerator, ...]:
-    """Accelerators by name. Raises SetupError with the nearest valid name."""
+    """Accelerators by name. Raises SetupError: none, or an unknown one, with the nearest valid name."""
     known = {str(accelerator): accelerator for accelerator in ACCELERATORS}
     names = tuple(names)
+    if not names:
+        raise SetupError(f"no accelerator: expected one or more of {', '.join(known)}")
     for name in names:
         if name not in known:
-            import difflib
-
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(known)}"
-            raise SetupError(f"{name}: unknown; {hint}")
+            raise SetupError(f"{name}: unknown; {nearest(name, known)}")
     return tuple(known[name] for name in names)
 
 

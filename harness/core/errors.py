@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -21,3 +22,12 @@ class SetupError(Exception):
 
 class AbsentError(SetupError):
     """A device or an accelerator that is not there."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What to write instead of an unknown word: the nearest known one, or all of them."""
+    import difflib  # takes a while
+
+    known = list(known)
+    near = difflib.get_close_matches(word.lower(), known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"expected {', '.join(known)}"

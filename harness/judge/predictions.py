@@ -133,8 +133,7 @@ def accelerated(judged: Judged, ran: Ran | None, limits: Limits) -> Judged:
     """FAIL if the accelerator did not take every operation and the policy asks for that; names those that it left."""
     if not (ran and ran.fell_back and limits.require_full_acceleration):
         return judged
-    left = "; ".join(ran.not_taken) or ran.problem or "the library does not say which it left"
-    reason = f"{ran.accelerator} took {ran.taken} of {ran.operations} operations, the CPU ran the others: {left}"
+    reason = f"{ran.accelerator} took {ran.taken} of {ran.operations} operations, the CPU ran the others: {ran.left}"
     failed = judged.verdict.reasons if judged.verdict.outcome is Outcome.FAIL else ()
     check = Check("require_full_acceleration", Outcome.FAIL, (reason,))
     return replace(judged, verdict=Verdict(Outcome.FAIL, (reason, *failed)), checks=(check, *judged.checks))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,12 +38,7 @@ def run(written: Job, progress: Progress, device: Device | None = None, **option
     Raises SetupError where no worker can be started at all, or the device does not have an accelerator.
     """
     device = device or Local()
-    if written.accelerators and device.uri.startswith("adb:"):
-        raise SetupError(
-            f"{device.uri}: --accelerator {','.join(sorted(written.accelerators))}: on a phone the worker runs through "
-            "glibc, which cannot load Android's drivers; use cpu or cpu-compiled there, and check the accelerator's "
-            "predictions on a computer or Raspberry Pi (local, ssh://)"
-        )
+    check_accelerators(device.uri, written.accelerators)
     failures: dict[str, Verdict] = {}
     interrupted = began = False
     while missing := _missing_results(written):
@@ -74,11 +69,22 @@ def run(written: Job, progress: Progress, device: Device | None = None, **option
             if result := job.read_result(written, task):
                 results[task] = result
                 if result.ran.problem and not result.arrays:
-                    reason = f"{result.ran.accelerator}: {result.ran.problem}"
+                    reason = f"{result.ran.accelerator}: {job.advised(result.ran.problem)}"
                     failures[task] = Verdict(Outcome.FAIL, (reason,))
         except SetupError as error:  # the other tasks' results are sound
             failures[task] = Verdict(Outcome.INCONCLUSIVE, (str(error),))
     return Outputs(results, failures, interrupted)
+
+
+def check_accelerators(uri: str, accelerators: Collection[str]) -> None:
+    """Raise SetupError where a device cannot have one of them, whatever it is."""
+    impossible = sorted({*accelerators} - {*worker.CPUS})
+    if impossible and uri.startswith("adb:"):
+        raise SetupError(
+            f"{uri}: --accelerator {','.join(impossible)}: on a phone the worker runs through glibc, which cannot load "
+            "Android's drivers; use cpu or cpu-compiled there, and check the accelerator's predictions on a computer "
+            "or Raspberry Pi (local, ssh://)"
+        )
 
 
 def _without_failed(written: Job, device: Device, ended: Ended, failures: dict[str, Verdict]) -> Job:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -84,19 +85,20 @@ class Job:
 def write(
     folder: Path,
     contents: Mapping[str, bytes],
-    data: Dataset,
+    data: Dataset | Array,
     plan: LatencyPlan | None,
     parallel: int,
     accelerators: Sequence[Accelerator] = ("cpu",),
 ) -> Job:
     """Fill an empty folder with worker, .tflite files, inputs and plan: a task for each cell's answers, and for each
-    process that measures latency; none of those without a plan. contents: of the variants' files, by kind."""
+    process that measures latency; none of those without a plan. contents: of the variants' files, by kind. data:
+    images, or float32 inputs [N, H, W, C]."""
     files = {kind: _put(folder, content) for kind, content in contents.items()}
     early = sorted(accelerators, key=worker.CPUS.__contains__)  # one that is not there ends the job at once
     tasks = [_answers(Cell(kind, accelerator), file, parallel) for accelerator in early for kind, file in files.items()]
     if plan:
         tasks += _latency(files, plan, accelerators)
-    return _write(folder, data.inputs(), tasks)
+    return _write(folder, data.inputs() if isinstance(data, Dataset) else data, tasks)
 
 
 def write_latency(folder: Path, contents: Mapping[str, bytes], data: Dataset, plan: LatencyPlan) -> Job:
@@ -257,6 +259,18 @@ class Ran(Shape):
     fell_back: bool = False
     warnings: tuple[str, ...] = ()
     problem: str | None = None  # why the model was not compiled
+
+    @property
+    def left(self) -> str:
+        """The operations that the accelerator left to the CPU, and why."""
+        return advised("; ".join(self.not_taken) or self.problem or "the library does not say which it left")
+
+
+def advised(reason: str) -> str:
+    """Why an accelerator does not run a model; and what to do, where that is known."""
+    computed = re.search(r"static-sized|\bSHAPE\b", reason)
+    advice = "; shapes are computed while it runs, as for a batch of any size: use harness convert --batch 1"
+    return reason + advice if computed else reason
 
 
 class About(Shape):

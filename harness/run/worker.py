@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import io
+import itertools
 import json
 import math
 import os
@@ -29,7 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -182,7 +183,7 @@ class CompiledModel(Interpreter):
             self._check_available()
             if NOT_ALL not in failure:
                 break
-        raise NotRunError(self.ran(), f"not compiled: {last_problem(self._lines, failure)}")
+        raise NotRunError(self.ran() | {"taken": 0}, f"not compiled: {last_problem(self._lines, failure)}")
 
     def _compile(self, litert: Any, content: bytes, options: Any) -> str:
         """Compile and make the buffers; the library's exception, or nothing."""
@@ -250,26 +251,31 @@ class Gpu(CompiledModel):
         if "GPU accelerator could not be loaded" in log:
             raise NoAcceleratorError(f"{self.runtime} has no GPU accelerator here; install ai-edge-litert whole")
         if "Selected adapter" not in log:
+            lacking = ", ".join(dict.fromkeys(re.findall(r"(?m)^Warning: (?:Vulkan )?(.+) required", log)))
+            refused = ", ".join(f"{device.name} ({device.driver})" for device in vulkan_devices())
+            reason, needed = "finds no Vulkan driver", "the GPU's"
+            if refused:
+                reason, needed = f"refuses {refused}: it lacks {lacking or 'what LiteRT needs'}", "a newer"
             raise NoAcceleratorError(
-                "LiteRT accepts no GPU of this machine (No adapters found); install its Vulkan driver and the Vulkan "
-                "loader (Debian: mesa-vulkan-drivers 23 or newer, libvulkan1), or to check predictions without a GPU "
-                "Debian's chromium, and set VK_ICD_FILENAMES=/usr/lib/chromium/vk_swiftshader_icd.json"
+                f"LiteRT {reason} (No adapters found); install {needed} Vulkan driver and libvulkan1 (Debian 13: "
+                "mesa-vulkan-drivers); to check predictions without a GPU install Debian's chromium and set "
+                "VK_ICD_FILENAMES=/usr/lib/chromium/vk_swiftshader_icd.json"
             )
 
     def ran(self) -> dict[str, Any]:
         log = "\n".join(self._lines)
         adapter = search(r"Selected adapter: (.+?), arch=", log)
-        driver, software, float16 = vulkan_device(adapter)
+        device = next((device for device in vulkan_devices() if device.name == adapter), VulkanDevice())
         left = search(r"remaining (\d+) operations will run on the CPU", log)
         enforced = self.accelerator == "gpu-fp32"
         return super().ran() | {
             "adapter": adapter,
-            "driver": driver,
-            "software": software or "adapterType=CPU" in log,
-            "precision": "float32" if enforced or float16 is False else "float16 where LiteRT chooses it",
+            "driver": device.driver,
+            "software": device.software or "adapterType=CPU" in log,
+            "precision": "float32" if enforced or device.float16 is False else "float16 where LiteRT chooses it",
             "operations": self._operations,
             "taken": self._operations - int(left or 0),
-            "not_taken": re.findall(r"(?m)^([A-Z0-9_]+: .+)$", log.partition("not supported by GPU delegate:\n")[2]),
+            "not_taken": not_supported(self._lines),
             "fell_back": self.fell_back,
             "warnings": warnings(self._lines),
         }
@@ -349,6 +355,15 @@ class Log:
         self._folder.cleanup()
 
 
+def not_supported(lines: list[str]) -> list[str]:
+    """The operations that the GPU's delegate leaves, each once, with its reasons."""
+    begins = [number for number, line in enumerate(lines, start=1) if "not supported by GPU delegate:" in line]
+    listed = itertools.takewhile(
+        re.compile(r"(?!ERROR|INFO|WARNING)[A-Z0-9_]+: ").match, lines[min(begins, default=len(lines)) :]
+    )
+    return list(dict.fromkeys(listed))
+
+
 def warnings(lines: list[str]) -> list[str]:
     """The library's warnings about this model, each once, without time and place."""
     chosen = [line for line in lines if re.match(r"W\d{4} |WARNING: ", line) and not re.search(NOT_A_PROBLEM, line)]
@@ -371,15 +386,21 @@ def stripped(line: str) -> str:
     return re.sub(r"^(?:[EWI]\d{4} \S+\s+\d+ \S+\]|(?:ERROR|WARNING|INFO):(?: \[\S+:\d+\])?|└)\s*", "", line).strip()
 
 
-def vulkan_device(name: str) -> tuple[str | None, bool, bool | None]:
-    """Of the adapter of that name: its driver with version, whether it is a processor, whether it has float16.
+class VulkanDevice(NamedTuple):
+    """software: it is a processor. float16: None if unknown."""
 
-    From vkGetPhysicalDeviceProperties2 and Features2; (None, False, None) if Vulkan does not answer.
-    """
+    name: str = ""
+    driver: str | None = None  # and its version
+    software: bool = False
+    float16: bool | None = None
+
+
+def vulkan_devices() -> list[VulkanDevice]:
+    """From vkGetPhysicalDeviceProperties2 and Features2; none if Vulkan does not answer."""
     try:
         vulkan = ctypes.CDLL("libvulkan.so.1")
     except OSError:
-        return None, False, None
+        return []
 
     def structure(shape: str, *values: int, size: int = 0) -> Any:
         content = struct.pack(shape, *values)
@@ -389,25 +410,25 @@ def vulkan_device(name: str) -> tuple[str | None, bool, bool | None]:
     create = structure("@iPIPIPIP", 1, 0, 0, ctypes.addressof(application), 0, 0, 0, 0)
     instance, count = ctypes.c_void_p(), ctypes.c_uint32()
     if vulkan.vkCreateInstance(create, None, ctypes.byref(instance)):
-        return None, False, None
+        return []
     vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), None)
-    devices = (ctypes.c_void_p * count.value)()
-    vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), devices)
-    answer: tuple[str | None, bool, bool | None] = None, False, None
-    for device in map(ctypes.c_void_p, devices):
+    handles = (ctypes.c_void_p * count.value)()
+    vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), handles)
+    devices = []
+    for handle in map(ctypes.c_void_p, handles):
         driver = structure("@iP", 1000196000, 0, size=1024)  # VkPhysicalDeviceDriverProperties
         properties = structure("@iP", 1000059001, ctypes.addressof(driver), size=4096)
-        vulkan.vkGetPhysicalDeviceProperties2(device, properties)
+        vulkan.vkGetPhysicalDeviceProperties2(handle, properties)
         half = structure("@iP", 1000082000, 0, size=64)  # VkPhysicalDeviceShaderFloat16Int8Features
         features = structure("@iP", 1000059000, ctypes.addressof(half), size=1024)
-        vulkan.vkGetPhysicalDeviceFeatures2(device, features)
+        vulkan.vkGetPhysicalDeviceFeatures2(handle, features)
         _, number, _, _, kind = struct.unpack_from("5I", properties, 16)
-        if c_string(properties, 36) == name:
-            shown = f"{c_string(driver, 20)} {c_string(driver, 276)}".strip() or "driver"
-            version = f"{number >> 22}.{number >> 12 & 0x3FF}.{number & 0xFFF}"
-            answer = f"{shown} ({version})", kind == 4, bool(struct.unpack_from("I", half, 16)[0])
+        shown = f"{c_string(driver, 20)} {c_string(driver, 276)}".strip() or "driver"
+        version = f"{number >> 22}.{number >> 12 & 0x3FF}.{number & 0xFFF}"
+        has_half = bool(struct.unpack_from("I", half, 16)[0])
+        devices.append(VulkanDevice(c_string(properties, 36), f"{shown} ({version})", kind == 4, has_half))
     vulkan.vkDestroyInstance(instance, None)
-    return answer
+    return devices
 
 
 def c_string(buffer: Any, offset: int) -> str:

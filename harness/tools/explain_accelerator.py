@@ -52,6 +52,10 @@ class Difference:
     def departs(self) -> bool:
         return self.error > DEPARTS
 
+    def __str__(self) -> str:
+        shown = f"{self.error:.1%} of their size (at most {self.largest:.3g}; the largest value is {self.extent:.3g})"
+        return self.what or shown
+
 
 @dataclass(frozen=True)
 class Case:
@@ -88,7 +92,7 @@ def on_device(accelerator: Accelerator, device: Device | None = None) -> Run:
             return failure.reasons[0]
         result = outputs.results[job.TENSORS]
         if result.ran.fell_back and not result.ran.taken:
-            return f"not taken by the accelerator: {', '.join(result.ran.not_taken) or result.ran.problem}"
+            return f"not taken by the accelerator: {result.ran.left}"
         return list(result.arrays.values())
 
     return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,18 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from converters import op_versions
 from converters.keras_process import KerasProcess
 from harness.artifacts import flatbuffer
 from harness.artifacts.manifest import Quantization
+from harness.core.cell import Accelerator
 from harness.core.errors import SetupError
 from harness.core.files import sha256
 from harness.run import runtimes
+from harness.run.job import Ran
 
 IDENTIFIER = b"TFL3"  # at byte 4 of every .tflite
 FLOAT_AT_VERSION_1 = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 TRIED_INPUTS = 4
+TRIED_ACCELERATORS: tuple[Accelerator, ...] = ("gpu", "npu")
+HANGS_S = 120.0  # without a sign of life, while an accelerator compiles
+FILE = "file"  # what a job calls it
 DELEGATE = "XNNPACK"
 
 
@@ -47,6 +52,16 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class OnAccelerator:
+    """What an accelerator takes of the file. ran: None if this machine does not have it. problem: why it is not there,
+    or does not run the file."""
+
+    accelerator: Accelerator
+    ran: Ran | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
 class Inspection:
     """A .tflite file."""
 
@@ -60,11 +75,17 @@ class Inspection:
     oldest_runtime: str | None  # TensorFlow Lite version by op versions
     oldest_runtime_note: str  # where that comes from, or why it is unknown
     runs: tuple[runtimes.Answers, ...]
+    accelerators: tuple[OnAccelerator, ...]
     slow: tuple[str, ...]  # causes of avoidable slowness
 
 
-def inspect(path: Path, pythons: Sequence[str] = ()) -> Inspection:
-    """Read a file; run it here and in other Pythons' runtimes. Raises SetupError: not a .tflite file, or no LiteRT."""
+def inspect(
+    path: Path, names: Sequence[str] = (), accelerators: Sequence[Accelerator] = TRIED_ACCELERATORS
+) -> Inspection:
+    """Read a file; run it in this runtime, in others, and on accelerators. Raises SetupError: not a .tflite file, no
+    LiteRT, no such runtime."""
+    for name in names:
+        runtimes.python(name)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -78,6 +99,7 @@ def inspect(path: Path, pythons: Sequence[str] = ()) -> Inspection:
     except Exception as error:  # the reader raises whatever damaged offsets lead to
         raise SetupError(f"{path}: damaged, or of a format too new ({type(error).__name__}: {error})") from error
     graph = model.subgraphs[0]
+    inputs = _inputs(graph)
     with KerasProcess() as quiet:
         taken, parts = quiet.call(_delegated, content, len(graph.operators))
     oldest, note = _oldest_runtime(model, content)
@@ -91,7 +113,8 @@ def inspect(path: Path, pythons: Sequence[str] = ()) -> Inspection:
         parts=parts,
         oldest_runtime=oldest,
         oldest_runtime_note=note,
-        runs=_run(content, graph, pythons),
+        runs=() if inputs is None else _run(content, inputs, names),
+        accelerators=() if inputs is None else tuple(_accelerated(content, inputs, accelerators)),
         slow=tuple(_slow(model, taken, parts)),
     )
 
@@ -183,13 +206,31 @@ def _oldest_runtime(model: Any, content: bytes) -> tuple[str | None, str]:
         return None, f"{why}; {error}"
 
 
-def _run(content: bytes, graph: Any, pythons: Sequence[str]) -> tuple[runtimes.Answers, ...]:
-    """The answers to random inputs, in this runtime and in the others."""
+def _inputs(graph: Any) -> npt.NDArray[np.float32] | None:
+    """Random inputs. None for a model of several inputs or outputs."""
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        return ()
+        return None
     shape = [max(1, int(size)) for size in graph.tensors[graph.inputs[0]].shape]
-    inputs = np.random.default_rng(0).random((TRIED_INPUTS, *shape[1:]), np.float32)
-    return tuple(runtimes.answer({"file": content}, inputs, python)["file"] for python in (sys.executable, *pythons))
+    return np.random.default_rng(0).random((TRIED_INPUTS, *shape[1:]), np.float32)
+
+
+def _run(content: bytes, inputs: npt.NDArray[np.float32], names: Sequence[str]) -> tuple[runtimes.Answers, ...]:
+    """The answers in this runtime and in the others."""
+    return tuple(runtimes.answer({FILE: content}, inputs, name)[FILE] for name in (runtimes.THIS, *names))
+
+
+def _accelerated(
+    content: bytes, inputs: npt.NDArray[np.float32], accelerators: Sequence[Accelerator]
+) -> Iterator[OnAccelerator]:
+    for accelerator in accelerators:
+        try:
+            answers = runtimes.answer({FILE: content}, inputs[:1], accelerator=accelerator, silence_limit_s=HANGS_S)
+        except SetupError as error:
+            reason = str(error).partition(f"--accelerator {accelerator}: ")[2] or str(error)
+            yield OnAccelerator(accelerator, None, f"not on this machine: {reason}")
+        else:
+            ran = answers[FILE].ran or Ran(accelerator, answers[FILE].runtime, taken=0)
+            yield OnAccelerator(accelerator, ran, answers[FILE].problem)
 
 
 def _slow(model: Any, taken: list[bool] | None, parts: int | None) -> Iterator[str]:

@@ -88,5 +88,12 @@ def test_a_machine_without_the_accelerator_is_a_set_up_error(
     flags = ["--no-latency", "--json", str(tmp_path / "check.json"), "--accelerator"]
     code = check(tiny_variants, tiny_model, few_images, *flags, "cpu,gpu")
     assert "mesa-vulkan-drivers" in refusal(capsys, code)
-    code = check(tiny_variants, tiny_model, few_images, *flags, "gpu-f32")
-    assert "--accelerator gpu-f32: unknown; did you mean 'gpu-fp32'?" in refusal(capsys, code)
+    for name, advice in (
+        ("gpu-f32", "did you mean 'gpu-fp32'?"),
+        ("GPU", "did you mean 'gpu'?"),
+        (",", "expected one"),
+    ):
+        code = check(tiny_variants, tiny_model, few_images, *flags, name)
+        assert advice in refusal(capsys, code)
+    code = check(tiny_variants, tiny_model, few_images, *flags, "cpu,gpu", "--device", "adb://none")
+    assert "use cpu or cpu-compiled there" in refusal(capsys, code)

@@ -99,15 +99,17 @@ def test_a_file_without_any_stays(tiny_variants: Path) -> None:
 
 
 def test_what_has_no_equal_form_is_said() -> None:
-    """Grouped convolutions whose groups are not of 4, 8 or 12 channels."""
+    """Grouped convolutions whose groups are not of 4, 8 or 12 channels, and those of 1x1."""
     from keras import layers
 
-    def grouped(groups: int) -> list[str]:
-        return list(accelerators.warnings(network(lambda x: layers.Conv2D(16, 3, groups=groups)(x))))
+    def grouped(groups: int, size: int = 3) -> list[str]:
+        return list(accelerators.warnings(network(lambda x: layers.Conv2D(16, size, groups=groups)(x))))
 
     assert grouped(4) == grouped(1) == []
     (warning,) = grouped(8)
     assert warning.startswith("a convolution of 8 groups, 2 to 2 channels each")
+    assert "is wrong where a 1x1 convolution in groups has int8 weights" in grouped(4, 1)[0]
+    assert grouped(1, 1) == []
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "int8", "int8_float_io", "int16x8"])

@@ -13,7 +13,8 @@ from converters import calibration, quantize
 from harness.cli import main
 from harness.images import dataset
 from harness.tools.inspection import Inspection, inspect
-from tests.conftest import CALIBRATION, DIGITS
+from tests.conftest import CALIBRATION, DIGITS, refusal
+from tests.networks import tflite
 
 
 def by_name(found: Inspection) -> dict[str, tuple[int, int | None]]:
@@ -22,7 +23,7 @@ def by_name(found: Inspection) -> dict[str, tuple[int, int | None]]:
 
 def test_int8_stays_in_the_delegate(tiny_variants: Path) -> None:
     """All but SOFTMAX, for which XNNPACK has no int8 kernel, and the 1x1 pooling that stands for a stride."""
-    found = inspect(tiny_variants / "int8.tflite")
+    found = inspect(tiny_variants / "int8.tflite", accelerators=())
     operations = by_name(found)
     assert operations["SOFTMAX"] == (1, 0)
     pooled, _ = operations["MAX_POOL_2D"]
@@ -43,7 +44,7 @@ def test_stand_alone_relus_are_found(tiny_variants: Path) -> None:
     ranges = calibration.measure(float32, dataset.take(dataset.load(CALIBRATION, DIGITS), np.arange(0, 220, 5)))
     path = tiny_variants.parent / "plain.tflite"
     path.write_bytes(quantize.plain(quantize.recipe("int8"), float32, ranges))
-    found = inspect(path)
+    found = inspect(path, accelerators=())
     count, taken = by_name(found)["RELU"]
     assert count > 0 == taken
     assert found.parts is not None
@@ -55,7 +56,7 @@ def test_stand_alone_relus_are_found(tiny_variants: Path) -> None:
 
 def test_float_files_have_nothing_to_say(tiny_variants: Path) -> None:
     """float32 is taken whole, but for the 1x1 pooling that stands for a stride."""
-    found = inspect(tiny_variants / "float32.tflite")
+    found = inspect(tiny_variants / "float32.tflite", accelerators=())
     assert all(one.delegated == one.count for one in found.operations if one.name != "MAX_POOL_2D")
 
 
@@ -69,7 +70,7 @@ def test_unfolded_batch_norms_are_named(tmp_path: Path) -> None:
     model.layers[2].set_weights([np.full(4, value) for value in (0.5, 0.2, 0.1, 1.5)])
     model.save(tmp_path / "kept.keras")
     assert main(["convert", str(tmp_path / "kept.keras"), "--out", str(tmp_path), "--variants", "int8"]) == 0
-    reasons = inspect(tmp_path / "int8.tflite").slow
+    reasons = inspect(tmp_path / "int8.tflite", accelerators=()).slow
     assert any("1 MUL, 1 ADD with a constant" in reason for reason in reasons)
 
 
@@ -79,6 +80,31 @@ def test_the_table(tiny_variants: Path, capsys: pytest.CaptureFixture[str]) -> N
     shown = capsys.readouterr().out
     for text in ("in XNNPACK", "CONV_2D", "input: int8 [1, 28, 28, 1]", "ai-edge-litert 2.3.0: runs it", "KB, sha256"):
         assert text in shown
+
+
+@pytest.mark.usefixtures("swiftshader", "openvino")
+def test_what_accelerators_take_is_beside_the_cpu_s(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts where all are taken; the kinds that are left, by name and reason; why a machine has none, in a line."""
+    path = tmp_path / "int64.tflite"
+    path.write_bytes(tflite("int64"))
+    assert main(["inspect", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "in XNNPACK    on gpu    on npu" in shown
+    assert (
+        "gpu (SwiftShader Device (Subzero)): takes 5 of 10 operations; it leaves ARG_MAX: Tensor type(INT64)" in shown
+    )
+    assert "not an NPU): takes all 10 operations" in shown
+    path.write_bytes(tflite("flattened", batch=None))
+    monkeypatch.setenv("VK_ICD_FILENAMES", str(tmp_path / "none.json"))
+    gpu, npu = inspect(path).accelerators
+    assert gpu.ran is None
+    assert str(gpu.problem).startswith(
+        "not on this machine: LiteRT finds no Vulkan driver (No adapters found); install"
+    )
+    assert npu.ran is not None
+    assert npu.ran.left.endswith("use harness convert --batch 1")
 
 
 def test_what_is_no_tflite_is_refused(
@@ -92,5 +118,6 @@ def test_what_is_no_tflite_is_refused(
         error = capsys.readouterr().err
         assert says in error
         assert error.count("\n") == 1
-    found = inspect(tiny_variants / "float32.tflite", ["/no/such/python"])
-    assert found.runs[1].problem == "cannot be started: No such file or directory"
+    for name, says in (("/no/such/python", "no such program"), ("tflite_runtime", "did you mean 'tflite-runtime'?")):
+        code = main(["inspect", str(tiny_variants / "float32.tflite"), "--runtime", name])
+        assert says in refusal(capsys, code)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.output.formats.figures import percent
 from harness.output.terminal.style import fit, grid
 from harness.tools.explain import Explanation, short
-from harness.tools.explain_accelerator import Difference, Finding
+from harness.tools.explain_accelerator import Finding
 
 if TYPE_CHECKING:
     from harness.tools.selftest import Case
@@ -40,27 +40,21 @@ def finding(found: Finding, kind: str, folder: Path) -> str:
     """The operation that an accelerator computes differently, and where the smallest file that shows it is."""
     on = f"on {found.accelerator}"
     if not found.operations or found.difference is None:
-        return fit(f"{kind} {on} agrees with the CPU: its outputs differ by {_difference(found.whole)}")
+        return fit(f"{kind} {on} agrees with the CPU: its outputs differ by {found.whole}")
     (name, description), *others = found.operations
     before = f"{found.agree} of {found.operations_in_model} operations come before it and agree"
     together = f" and the next {len(others)} operations, which depart only together" if others else ""
     return fit(
         "\n".join(
             [
-                f"{kind} {on} differs from the CPU: its outputs differ by {_difference(found.whole)}",
+                f"{kind} {on} differs from the CPU: its outputs differ by {found.whole}",
                 f"first wrong: {name} ({description}){together}",
-                f"  by itself, on the CPU's inputs, its output differs by {_difference(found.difference)}",
+                f"  by itself, on the CPU's inputs, its output differs by {found.difference}",
                 f"  {before}",
                 f"smallest failing file: {folder / 'case.tflite'}; python {folder / 'reproduce.py'} shows it",
             ]
         )
     )
-
-
-def _difference(found: Difference) -> str:
-    if found.what:
-        return found.what
-    return f"{found.error:.1%} of their size (at most {found.largest:.3g}; the largest value is {found.extent:.3g})"
 
 
 def cases(found: Sequence[Case]) -> str:

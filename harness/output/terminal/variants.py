@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from harness.artifacts.manifest import Variant
+from harness.core.cell import Cell
 from harness.output.formats.figures import size
 from harness.output.terminal.style import fit, grid
 from harness.run.runtimes import Answers
-from harness.tools.inspection import Inspection, Tensor
+from harness.tools.explain_accelerator import Finding
+from harness.tools.inspection import Inspection, OnAccelerator, Operation, Tensor
 
 
-def converted(variants: Mapping[str, Variant], out: Path) -> str:
-    """One line per variant, then notes."""
+def converted(
+    variants: Mapping[str, Variant], out: Path, wrong: Mapping[Cell, Finding | str] = MappingProxyType({})
+) -> str:
+    """What was made: a line a variant, then what a person should know of it. wrong: on accelerators."""
     lines = [f"{v.path(out)}  {size(v.size_bytes)}  sha256 {v.sha256[:12]}" for v in variants.values()]
     notes: dict[str, None] = {}  # each is printed once
     for kind, variant in variants.items():
@@ -32,8 +37,19 @@ def converted(variants: Mapping[str, Variant], out: Path) -> str:
                 notes[f"{kind}: {loaded.runtime} does not run it: {loaded.problem}"] = None
             else:
                 notes[f"{kind}: {loaded.runtime} gives {loaded.same_top1} of {loaded.images} answers alike"] = None
+    notes |= {f"{cell}: {_wrong(cell, finding, out)}": None for cell, finding in wrong.items()}
     takes = dict.fromkeys(f"takes {variant.spec}" for variant in variants.values())
     return fit("\n".join([*lines, *takes, *notes]))
+
+
+def _wrong(cell: Cell, finding: Finding | str, out: Path) -> str:
+    if isinstance(finding, str):
+        return f"WRONG: {finding}"
+    (name, description), *_ = finding.operations or (("no single operation", "only the whole model"),)
+    return (
+        f"WRONG: its outputs differ from the CPU's by {finding.whole}; first wrong: {name} ({description}); harness "
+        f"explain {cell.variant} --accelerator {cell.accelerator} --models {out} writes it as a small file"
+    )
 
 
 def inspected(inspection: Inspection) -> str:
@@ -45,16 +61,43 @@ def inspected(inspection: Inspection) -> str:
     lines.append(f"oldest runtime by op versions: {oldest} ({inspection.oldest_runtime_note})")
     for run in inspection.runs:
         lines.append(f"{run.runtime}: {run.problem or 'runs it'}{_alike(run, inspection.runs[0])}")
-    headers = ("operation", "types", "version", "count", "in XNNPACK")
+    there = [on for on in inspection.accelerators if on.ran]
+    headers = ("operation", "types", "version", "count", "in XNNPACK", *(f"on {on.accelerator}" for on in there))
     rows = [
-        (o.name, o.types, str(o.version), str(o.count), "-" if o.delegated is None else str(o.delegated))
+        (o.name, o.types, str(o.version), str(o.count), _count(o.delegated), *(_taken(o, on) for on in there))
         for o in inspection.operations
     ]
-    lines += ["", grid(rows, headers, left=2), ""]
+    lines += ["", grid(rows, headers, left=2), "", *map(_on_accelerator, inspection.accelerators)]
     lines += [f"may cost time: {reason}" for reason in inspection.slow]
     if not inspection.slow:
         lines.append("no avoidable slowdowns found")
     return fit("\n".join(lines))
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def _taken(operation: Operation, on: OnAccelerator) -> str:
+    """How many of these operations an accelerator takes; its library names only the kinds that it leaves."""
+    assert on.ran is not None
+    if not on.ran.fell_back or not on.ran.taken:
+        return str(operation.count if on.ran.taken else 0)
+    names = [line.partition(":")[0] for line in on.ran.not_taken]
+    return "not all" if operation.name in names else str(operation.count)
+
+
+def _on_accelerator(on: OnAccelerator) -> str:
+    if on.ran is None:
+        return f"{on.accelerator}: {on.problem}"
+    where = f"{on.accelerator} ({on.ran.adapter})" if on.ran.adapter else on.accelerator
+    if on.problem:
+        return f"{where}: does not run it: {on.problem}"
+    if on.ran.fell_back:
+        return f"{where}: takes {on.ran.taken} of {on.ran.operations} operations; it leaves {on.ran.left}"
+    return "\n".join(
+        [f"{where}: takes all {on.ran.operations} operations", *(f"  it warns: {w}" for w in on.ran.warnings)]
+    )
 
 
 def _tensor(tensor: Tensor) -> str:

@@ -24,7 +24,7 @@ TIMEOUT_S = 60.0
 MIN_BYTES_PER_S = 100_000.0  # of a transfer
 MAX_OUTPUT_BYTES = 4_000_000
 MAX_LINE = 4_000  # characters
-MAX_SHOWN = 300
+MAX_SHOWN = 600
 DISK_FULL = "No space left on device"
 
 
