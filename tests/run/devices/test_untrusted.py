@@ -136,7 +136,7 @@ def test_lines_that_are_no_messages(printed: str, device: Remote, tiny_job: Job)
     replace_worker(tiny_job, f"print({printed}, end='', flush=True); sys.exit(3)")
     with pytest.raises(SetupError, match="the worker ended with exit code 3") as caught:
         ran(device, tiny_job)
-    assert len(str(caught.value)) < 500
+    assert len(str(caught.value)) < shell.MAX_SHOWN + 100
     assert str(caught.value).isprintable()
 
 
