@@ -87,6 +87,10 @@ def _npu() -> str:
     return "" if importlib.util.find_spec("openvino") else "openvino is not installed (pip install openvino==2026.3.1)"
 
 
+def _npm() -> str:
+    return _program("npm", "npm") or _program("node", "nodejs")
+
+
 NEEDS: Mapping[str, Callable[[], str]] = {
     "browser": _browser,
     "devices": _devices,
@@ -96,6 +100,7 @@ NEEDS: Mapping[str, Callable[[], str]] = {
     "peak memory": _peak_memory,
     "accelerators": _accelerators,
     "npu": _npu,
+    "npm": _npm,
 }
 
 

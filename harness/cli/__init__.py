@@ -29,17 +29,21 @@ GROUPS = {
         "verdict": "derive the verdict of a stored run again, without models or images",
         "report": "show stored runs as a table, a page, Markdown, JUnit or JSON",
         "release": "compare a run with an earlier one, sign a verdict, demand a signed one",
+        "app": "write images and tensors that an app must reproduce, and judge what it did",
     },
     "devices and labs": {
-        "device": "list and examine devices, start virtual ones, pack a check for one",
+        "device": "list, examine and test devices, start virtual ones, pack a check for one",
         "lab": "check a fleet of devices, or offer devices to checks on other hosts",
     },
     "tools": {
         "explain": "find the layers where a variant loses its answers, or its time",
-        "selftest": "break a working variant in every known way; none may pass",
     },
 }
 SECOND_LEVEL = {
+    "app": {
+        "golden": "write a bundle of images, tensors and tests for the app's own project",
+        "check": "name what an app did wrong from its dump of a bundle, and judge its answers",
+    },
     "device": {
         "list": "list the devices that can be reached, and what is wrong with the others",
         "doctor": "show what on this machine would disturb latency, and what to change first",
@@ -47,6 +51,7 @@ SECOND_LEVEL = {
         "pack": "put a check into one file, for a machine without TensorFlow",
         "clean": "remove all files of the harness from devices",
         "benchmark": "measure latency beside litert-benchmark's, in turn",
+        "selftest": "break a working variant in every known way; none may pass on this machine",
     },
     "release": {
         "compare": "judge a run against an earlier run on the same images, as CI does",
@@ -60,7 +65,12 @@ SECOND_LEVEL = {
     },
 }
 VERBS = {verb: does for group in GROUPS.values() for verb, does in group.items()}
-SHORT = {name: ("release", name) for name in SECOND_LEVEL["release"]}  # verbs of two words that one word calls
+# Verbs of two words that one word calls.
+SHORT = {
+    "golden": ("app", "golden"),
+    "selftest": ("device", "selftest"),
+    **{name: ("release", name) for name in SECOND_LEVEL["release"]},
+}
 MODULES = {"inspect": "inspect_file"}  # `inspect` is a module of the standard library
 EXIT_CODES = "exit codes: 0 PASS, 1 FAIL, 2 usage or set-up error, 3 INCONCLUSIVE, 130 interrupted"
 VerbPath = tuple[str, ...]  # of a verb, such as ("check",) and ("device", "list")
@@ -118,8 +128,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def in_full(words: list[str]) -> list[str]:
-    """The words of a command line, a short form written out."""
-    return [*SHORT[words[0]], *words[1:]] if words and words[0] in SHORT else words
+    """The words of a command line, a short form written out: `golden`, and `app DUMP` for `app check DUMP`."""
+    if words and words[0] in SHORT:
+        return [*SHORT[words[0]], *words[1:]]
+    if words[:1] == ["app"] and words[1:] and words[1] not in (*SECOND_LEVEL["app"], "--help", "-h"):
+        return ["app", "check", *words[1:]]
+    return words
 
 
 class UsageError(SetupError):

@@ -75,3 +75,23 @@ def test_explain_and_report_name_the_two_classes(
     page = tmp_path / "check.html"
     assert main(["report", str(home.folder / "check.json"), "--html", str(page), "--flips"]) == 0
     assert "light" in page.read_text()
+
+
+def test_an_app_of_one_output_is_examined(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether it writes one probability or both; one that is not dequantized is named."""
+    bundle = tmp_path / "golden"
+    shared = ["--models", str(home.variants), "--reference", str(home.model), "--data", str(home.folder / "test")]
+    assert main(["golden", "int8", "--out", str(bundle), "--images", "20", *shared]) == 0
+    index = json.loads((bundle / "golden.json").read_text())
+    output, names = index["output"], [image["name"] for image in index["images"]]
+    stored = np.stack([np.fromfile(bundle / image["output"], np.int8) for image in index["images"]])
+    real = (stored.astype(float) - output["zero_point"]) * output["scale"]
+    dump = tmp_path / "dump.npz"
+    for values, code, named in (
+        (real, 3, "right"),
+        (np.hstack([1 - real, real]), 3, "right"),
+        (stored, 1, "output not dequantized ("),
+    ):
+        np.savez(dump, images=np.array(names), output=values)
+        assert main(["app", str(dump), "--golden", str(bundle)]) == code
+        assert f"output: {named}" in capsys.readouterr().out

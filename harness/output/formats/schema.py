@@ -14,7 +14,10 @@ from harness.core.files import write_atomic
 from harness.output.formats.json_report import Report
 from harness.records.attestation import Statement
 from harness.records.record import RecordFile
+from harness.tools.app import AppReport
+from harness.tools.app_dump import DumpLine
 from harness.tools.evaluate import EvaluationFile
+from harness.tools.golden import Golden
 
 FOLDER = Path(__file__).parent.parent / "schemas"
 PUBLISHED = {
@@ -22,6 +25,9 @@ PUBLISHED = {
     "report.json": (Report, "Records side by side, as harness report --format json gives them"),
     "attestation.json": (Statement, "The in-toto statement of harness attest, and its predicate"),
     "evaluation.json": (EvaluationFile, "The evaluation of harness evaluate --json"),
+    "golden.json": (Golden, "The index of a golden bundle, golden.json of harness golden"),
+    "dump.json": (DumpLine, "One line of what an app writes of a golden bundle's images, for harness app"),
+    "app.json": (AppReport, "What harness app --json says of a dump"),
 }
 
 

@@ -1,5 +1,7 @@
 """What a person sees on the terminal: steps and bars on standard error, results on standard output."""
 
+from harness.output.terminal.app import app as app
+from harness.output.terminal.app import bundle as bundle
 from harness.output.terminal.check import flips as flips
 from harness.output.terminal.check import runs as runs
 from harness.output.terminal.check import table as table

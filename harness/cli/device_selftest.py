@@ -1,4 +1,4 @@
-"""`harness selftest`."""
+"""`harness device selftest`, or `harness selftest`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from harness.cli import flags
 
-EXAMPLE = "harness selftest"
+EXAMPLE = "harness device selftest"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
