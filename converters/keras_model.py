@@ -28,47 +28,9 @@ PREDICT_AT_ONCE = 4096  # images held as floats
 PROBED = 8  # random images that show what the outputs are
 
 
-def load(path: Path, imports: Sequence[str] = ()) -> Any:
-    """The model, uncompiled, in Keras's safe mode.
-
-    imports: modules that register layers or models of the user's own.
-    Raises SetupError: not a model, a Lambda or unknown layer, a module that cannot be imported.
-    """
-    reference.model_sha256(path)
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    import keras
-
-    for module in imports:
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # whatever the user's module raises
-            raise SetupError(f"--import {module}: {type(error).__name__}: {_short(error)}") from error
-
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises whatever its parts raise
-        text = _short(error)
-        if "lambda" in text.lower():
-            raise SetupError(
-                f"{path}: holds a Lambda layer, code that a file could smuggle in; rebuild it from plain layers"
-            ) from error
-        if unknown := re.search(r"Could not locate class '(\w+)'|Unknown layer: '?(\w+)", str(error)):
-            raise SetupError(
-                f"{path}: holds {unknown[1] or unknown[2]}, a class that Keras does not know; register it with "
-                "@keras.saving.register_keras_serializable and name its module with --import"
-            ) from error
-        if path.suffix != ".keras":
-            text += "; written by Keras 2? Load it there and save it anew, or rebuild it and load its weights"
-        raise SetupError(f"{path}: Keras cannot load it ({type(error).__name__}: {text})") from error
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
 @lru_cache(maxsize=1)  # in a process of its own, a model is loaded once
-def _opened(path: Path, imports: tuple[str, ...]) -> Any:
-    return load(path, imports)
+def _opened(path: Path, imports: tuple[str, ...]) -> Opened:
+    return keras_file.load(path, imports)
 
 
 def signature(path: Path, imports: tuple[str, ...] = ()) -> ModelSignature:

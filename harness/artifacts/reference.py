@@ -9,13 +9,11 @@ from zipfile import is_zipfile
 import numpy as np
 import numpy.typing as npt
 
+from harness.artifacts import model_file
 from harness.core import npz, shapes
 from harness.core.errors import SetupError
 from harness.core.files import sha256, write_atomic
 from harness.images.spec import ModelSpec
-
-HDF5 = b"\x89HDF\r\n\x1a\n"
-
 
 @dataclass(frozen=True)
 class Reference:
@@ -33,11 +31,13 @@ class Reference:
 
 def model_sha256(path: Path) -> str:
     """The hash of a model file. Raises SetupError: no such file, neither a .keras archive nor an .h5 file."""
+    if other := model_file.describe(path):
+        raise SetupError(f"{path}: {other}")
     try:
         content = path.read_bytes()
     except OSError as error:
         raise SetupError(f"{path}: expected a .keras model; {error.strerror}") from error
-    is_hdf5 = content.startswith(HDF5)
+    is_hdf5 = content.startswith(model_file.HDF5)
     if not is_hdf5 and not is_zipfile(path):
         raise SetupError(f"{path}: not a .keras file (expected the archive that Keras 3's model.save writes)")
     if is_hdf5 != (path.suffix in (".h5", ".hdf5")):
