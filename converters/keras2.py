@@ -19,22 +19,40 @@ HARD_SIGMOID = {
 CONSTANT = "_CONSTANT_VALUE"
 GETITEM = "__operators__.getitem"
 # Of TensorFlow's functions those that compute a tensor from tensors and numbers, and do nothing else.
-FUNCTIONS = frozenset(
-    "__operators__.add add cast clip_by_value compat.v1.nn.avg_pool compat.v1.pad compat.v1.squeeze compat.v1.transpose "
-    "compat.v1.concat compat.v1.expand_dims compat.v1.shape concat divide exp expand_dims identity "
-    "image.resize image.rgb_to_grayscale image.grayscale_to_rgb linalg.l2_normalize linalg.matmul math.abs math.add "
-    "math.ceil math.cos math.divide math.divide_no_nan math.equal math.exp math.floor math.floordiv math.greater "
-    "math.greater_equal math.l2_normalize math.less math.less_equal math.log math.logical_and math.logical_not "
-    "math.logical_or math.not_equal where "
-    "math.maximum math.minimum math.mod math.multiply math.negative math.pow math.reciprocal math.reduce_max "
-    "math.reduce_mean math.reduce_min math.reduce_prod math.reduce_std math.reduce_sum math.reduce_variance math.round "
-    "math.rsqrt math.scalar_mul math.sigmoid math.sin math.softplus math.sqrt math.square math.squared_difference "
-    "math.subtract math.tanh math.truediv multiply negative nn.avg_pool nn.avg_pool2d nn.bias_add nn.depth_to_space "
-    "nn.elu nn.gelu nn.l2_normalize nn.leaky_relu nn.log_softmax nn.max_pool nn.max_pool2d nn.relu nn.relu6 nn.selu "
-    "nn.sigmoid nn.silu nn.softmax nn.softplus nn.softsign nn.space_to_depth nn.swish nn.tanh ones_like pad pow "
-    "realdiv repeat reshape reverse sigmoid slice split sqrt square squeeze stack stop_gradient strided_slice subtract "
-    "tanh tile transpose truediv unstack zeros_like".split()
-)
+_NAMES = {  # by module of TensorFlow
+    "__operators__": """
+        add
+    """,
+    "": """
+        add cast clip_by_value concat divide exp expand_dims identity multiply negative ones_like pad pow
+        realdiv repeat reshape reverse sigmoid slice split sqrt square squeeze stack stop_gradient
+        strided_slice subtract tanh tile transpose truediv unstack where zeros_like
+    """,
+    "compat.v1": """
+        concat expand_dims pad shape squeeze transpose
+    """,
+    "compat.v1.nn": """
+        avg_pool
+    """,
+    "image": """
+        grayscale_to_rgb resize rgb_to_grayscale
+    """,
+    "linalg": """
+        l2_normalize matmul
+    """,
+    "math": """
+        abs add ceil cos divide divide_no_nan equal exp floor floordiv greater greater_equal l2_normalize
+        less less_equal log logical_and logical_not logical_or maximum minimum mod multiply negative
+        not_equal pow reciprocal reduce_max reduce_mean reduce_min reduce_prod reduce_std reduce_sum
+        reduce_variance round rsqrt scalar_mul sigmoid sin softplus sqrt square squared_difference subtract
+        tanh truediv
+    """,
+    "nn": """
+        avg_pool avg_pool2d bias_add depth_to_space elu gelu l2_normalize leaky_relu log_softmax max_pool
+        max_pool2d relu relu6 selu sigmoid silu softmax softplus softsign space_to_depth swish tanh
+    """,
+}
+FUNCTIONS = frozenset(f"{module}.{name}".lstrip(".") for module, names in _NAMES.items() for name in names.split())
 
 
 class UnknownOperationError(ValueError):
@@ -68,7 +86,11 @@ def repair_operation(layer: dict[str, Any]) -> None:
     (node,) = nodes
     first = node if isinstance(node[0], str) else node[0]
     named = placed({key: value for key, value in first[3].items() if key != "name"})["map"]
-    layer["class_name"], layer["registered_name"], layer["module"] = "Operation", "keras2>Operation", "converters.keras2"
+    layer["class_name"], layer["registered_name"], layer["module"] = (
+        "Operation",
+        "keras2>Operation",
+        "converters.keras2",
+    )
     layer["config"] = {
         "name": settings["name"],
         "function": function,
@@ -110,7 +132,7 @@ def _is_reference(value: Any) -> bool:
 
 
 def repair_nodes_of_models(settings: dict[str, Any]) -> None:
-    """Count the calls of models within a model from 0, as Keras 3 does, in place; Keras 2 counted their own Input, too."""
+    """Count the calls of models within a model from 0, as Keras 3 does, in place: Keras 2 counted their Input, too."""
     models = {
         layer["config"]["name"]
         for layer in settings["layers"]
@@ -151,9 +173,10 @@ def objects() -> dict[str, Any]:
     import keras
     import tensorflow as tf
 
-    @keras.saving.register_keras_serializable("keras2")
     def keras2_hard_sigmoid(x: Any) -> Any:
         return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
+
+    keras.saving.register_keras_serializable("keras2")(keras2_hard_sigmoid)
 
     @keras.saving.register_keras_serializable("keras2")
     class Operation(keras.layers.Layer):
@@ -193,6 +216,8 @@ def _slices(spec: Any) -> Any:
     def part(item: Any) -> Any:
         if not isinstance(item, dict):
             return item
-        return Ellipsis if item.get("class_name") == "__ellipsis__" else slice(item["start"], item["stop"], item["step"])
+        return (
+            Ellipsis if item.get("class_name") == "__ellipsis__" else slice(item["start"], item["stop"], item["step"])
+        )
 
     return tuple(part(item) for item in spec) if isinstance(spec, list) else part(spec)

@@ -1,6 +1,6 @@
 """A model's config as its file holds it, made loadable by this Keras and plain float32.
 
-Keras 2 wrote what Keras 3 refuses or reads otherwise (`repair`). What is done is data on data: nothing in the file runs.
+Keras 2 wrote what Keras 3 refuses or reads otherwise (`repair`). Data are changed; nothing in the file runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from converters import keras2
 
 OTHER_FLOATS = ("float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16")
 WHOLE_NUMBERS = re.compile(r"u?int(8|16|32|64)$")
-KERAS_3_DROPPED = {  # by the layer's class: keys of Keras 2 that Keras 3 does not know, with the value that means nothing
+# By the layer's class: keys of Keras 2 that Keras 3 does not know, with the value that means nothing.
+KERAS_3_DROPPED: dict[str, dict[str, Any]] = {
     "DepthwiseConv1D": {"groups": 1},
     "DepthwiseConv2D": {"groups": 1},
     "SeparableConv1D": {"groups": 1},

@@ -76,7 +76,9 @@ def check_weights(model: Any, path: Path, largest_bytes: int = LARGEST_BYTES) ->
             f"{path}: its weights are {size / 2**30:.2f} GiB as float32; a .tflite file holds less than 2 GiB: make "
             "the network smaller, or convert it in parts"
         )
-    broken = [weight.path for weight in model.weights if _is_float(weight) and not np.isfinite(np.asarray(weight)).all()]
+    broken = [
+        weight.path for weight in model.weights if _is_float(weight) and not np.isfinite(np.asarray(weight)).all()
+    ]
     if broken:
         raise SetupError(
             f"{path}: NaN or infinity in {len(broken)} of {len(model.weights)} weights, the first of them "
@@ -98,9 +100,7 @@ def _config(path: Path) -> tuple[dict[str, Any], str]:
 
     with h5py.File(path) as file:
         if "model_config" not in file.attrs:
-            raise SetupError(
-                f"{path}: is weights without the network; expected a Keras model: {model_file.REBUILD}"
-            )
+            raise SetupError(f"{path}: is weights without the network; expected a Keras model: {model_file.REBUILD}")
         return json.loads(_decoded(file.attrs["model_config"])), _decoded(file.attrs.get("keras_version", ""))
 
 
@@ -144,6 +144,12 @@ def _problem(error: Exception, path: Path, version: str) -> str:
     if "lambda" in text.lower():
         return "holds a Lambda layer, code that a file could smuggle in; rebuild it from plain layers"
     if unknown := re.search(r"Could not locate class '(\w+)'|Unknown layer: '?(\w+)", str(error)):
+        if path.suffix != ".keras" and version.startswith("3"):
+            return (
+                f"holds {unknown[1] or unknown[2]}, which Keras does not find from an .h5 file, as those hold layers "
+                "alone: save the model by model.save('NAME.keras'), or if it is a class of your own, name its module "
+                "with --import"
+            )
         return (
             f"holds {unknown[1] or unknown[2]}, a class that Keras does not know; register it with "
             "@keras.saving.register_keras_serializable and name its module with --import"

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import re
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.artifacts import reference
+from converters import keras_file
+from converters.keras_file import Opened
 from harness.artifacts.outputs import are_logits, are_probabilities, as_classes
 from harness.core.errors import SetupError
 from harness.images.dataset import Dataset
@@ -35,7 +32,7 @@ def _opened(path: Path, imports: tuple[str, ...]) -> Opened:
 
 def signature(path: Path, imports: tuple[str, ...] = ()) -> ModelSignature:
     """What a model file says of its images and classes. Raises SetupError where it is no classifier of images."""
-    model = _opened(path, imports)
+    model = _opened(path, imports).model
     counts = [len(getattr(model, name, None) or [()]) for name in ("inputs", "outputs")]
     if counts != [1, 1]:
         raise SetupError(
@@ -90,7 +87,8 @@ def classifier(path: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Cl
     own = signature(path, imports)
     if (own.image_size or spec.image_size, own.channels, own.classes) != astuple(spec.signature):
         raise SetupError(f"{path}: is for {own}; expected {spec.signature}: another model than the one converted?")
-    model, notes = _opened(path, imports), []
+    opened = _opened(path, imports)
+    model, notes = opened.model, list(opened.notes)
     if not isinstance(model, keras.Sequential | keras.Function):
         image = keras.Input(spec.shape)
         model = keras.Model(image, model(image))

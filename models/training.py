@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from msgspec import structs
 
-from converters import keras_model
+from converters import keras_file
 from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.core.files import check_writable, write_atomic
@@ -100,7 +100,7 @@ def train(settings: TrainConfig) -> keras.Model:
     best = beside(settings.out, "best.keras")
     if first and settings.save == "best" and best.exists():
         with alone():
-            model = keras_model.load(best)
+            model = keras_file.load(best).model
     shipped = plain_model(model, settings)
     if first:
         save(shipped, settings.out)
@@ -198,7 +198,7 @@ def _start(settings: TrainConfig, checkpoint: Path, steps: int, run: str) -> tup
 
 
 def _take_weights(model: keras.Model, path: Path) -> None:
-    weights = keras_model.load(path).get_weights()
+    weights = keras_file.load(path).model.get_weights()
     shapes, expected = [w.shape for w in weights], [w.shape for w in model.get_weights()]
     if shapes != expected:
         raise SetupError(

@@ -54,9 +54,9 @@ def test_accuracy_path(
 
 def test_reference_is_batched(data: Dataset, benchmark: BenchmarkFixture, claim: Claim) -> None:
     """The reference pass has at least 10 times the images per second of one model.predict an image."""
-    from converters import keras_model
+    from converters import keras_file, keras_model
 
-    model = keras_model.load(MODEL)
+    model = keras_file.load(MODEL).model
     images = data.inputs()
     model.predict(images[:1], verbose=0)
     model.predict(images[:256], batch_size=keras_model.PREDICT_BATCH, verbose=0)

@@ -15,6 +15,7 @@ from harness.core.errors import SetupError
 from harness.core.files import sha256, write_atomic
 from harness.images.spec import ModelSpec
 
+
 @dataclass(frozen=True)
 class Reference:
     """outputs: float32 probabilities [N, classes] of the model on the dataset, in the dataset's order.
