@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from harness.core.errors import SetupError
 from harness.images.dataset import Dataset, content_hashes
-from harness.images.spec import ModelSpec
+from harness.images.spec import UNLABELLED, ModelSpec
 
 FEWEST = 100  # images, below which ranges still move
 FEWEST_OF_CLASS = 5
@@ -56,7 +56,8 @@ def lint(calibration: Dataset, test: Dataset | None, spec: ModelSpec) -> Finding
     hashes = content_hashes(images)
     repeated = count - len(np.unique(hashes))
 
-    present = dict(zip(spec.class_names, np.bincount(calibration.labels, minlength=len(spec.class_names)), strict=True))
+    labels = calibration.labels[calibration.labels != UNLABELLED]
+    present = dict(zip(spec.class_names, np.bincount(labels, minlength=len(spec.class_names)), strict=True))
     if missing := [name for name, number in present.items() if number == 0]:
         errors.append(f"no image of class {_listed(missing)}; add some of every class, or raise --calibration-size")
     if rare := [name for name, number in present.items() if 0 < number < FEWEST_OF_CLASS]:

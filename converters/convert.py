@@ -94,6 +94,8 @@ def convert(
     with KerasProcess() as keras, KerasProcess(preload="ai_edge_litert.interpreter") as apart:
         with step(f"reading {source.name}"):
             takes = spec.combine(keras.call(keras_model.signature, source, tuple(imports)), loaded_config, source)
+        if max_flips is not None and not takes.class_names:
+            raise SetupError(f"--max-flips {max_flips}: {source.name} gives no classes, so that no answer flips")
         lowered = keras.submit(float32.convert, source, takes, tuple(imports), batch=batch)
         calibrated = [kind for kind in kinds if kind in CALIBRATED]
         if calibrated:
@@ -190,7 +192,7 @@ def _describe(kind: str, content: bytes, origin: dict[str, Any], chosen: _Chosen
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content)
-    (entry,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (entry,), (answer, *_) = interpreter.get_input_details(), interpreter.get_output_details()
     model = flatbuffer.read(content)
     return Variant(
         kind=kind,

@@ -51,4 +51,6 @@ def _lower(model: Any, spec: ModelSpec, batch: int | None) -> bytes:
     function = tf.function(lambda images: model(images, training=False), input_signature=[image])
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], model)
     converter.experimental_lower_to_saved_model = False
-    return flatbuffer.with_signature(converter.convert(), inputs=(name,), outputs=("output_0",))
+    return flatbuffer.with_signature(
+        converter.convert(), inputs=(name,), outputs=[f"output_{number}" for number in range(len(model.outputs))]
+    )

@@ -25,10 +25,14 @@ def invoked(interpreter: Any, spec: ModelSpec, images: Iterable[npt.NDArray[np.u
 
 
 def predict(content: bytes, data: Dataset) -> npt.NDArray[np.float64]:
-    """The outputs of a .tflite as real numbers, [N, classes]."""
+    """The outputs of a .tflite as real numbers, [N, numbers], classes as `as_classes` has them."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content)
-    (output,) = interpreter.get_output_details()
-    stored = [interpreter.get_tensor(output["index"])[0] for _ in invoked(interpreter, data.spec, data.images)]
-    return np.asarray(outputs.as_classes(outputs.dequantize(np.stack(stored), *output["quantization"])), np.float64)
+    details = interpreter.get_output_details()
+    rows = []
+    for _ in invoked(interpreter, data.spec, data.images):
+        tensors = [(interpreter.get_tensor(output["index"]), output["quantization"]) for output in details]
+        rows.append(np.concatenate([outputs.dequantize(raw.reshape(-1), *scaled) for raw, scaled in tensors]))
+    real = np.stack(rows)
+    return np.asarray(real if data.spec.outputs else outputs.as_classes(real), np.float64)

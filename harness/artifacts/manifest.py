@@ -78,7 +78,7 @@ class Variant(Shape):
     calibration_warnings: tuple[str, ...]
     mixed: Mixed | None
     input: Quantization
-    output: Quantization
+    output: Quantization  # of several outputs the first
     op_versions: Mapping[str, int]
     oldest_runtime: str | None  # the first TensorFlow Lite version that has these op versions
     runtimes: tuple[Loaded, ...]  # that were tried when it was converted; the first is the converter's own

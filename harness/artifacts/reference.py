@@ -18,7 +18,8 @@ from harness.images.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Reference:
-    """outputs: float32 probabilities [N, classes] of the model on the dataset, in the dataset's order.
+    """outputs: float32 probabilities [N, classes] of the model on the dataset, in the dataset's order; where it gives
+    others than classes, the numbers of all its outputs, one output after the other, [N, numbers].
 
     folded: those of the model with its batch norms folded, None if they were not computed.
     """
@@ -50,7 +51,7 @@ def stored(store: Path, model_sha256: str, data_sha256: str, images: int, takes:
     """The reference that the folder holds for a model and a dataset, whose images were read by this spec. None if it
     has none."""
     reference = read(_path(store, model_sha256, data_sha256))
-    expected = model_sha256, data_sha256, (images, len(takes.class_names))
+    expected = model_sha256, data_sha256, (images, takes.width)
     if reference and (reference.model_sha256, reference.data_sha256, reference.outputs.shape) == expected:
         return reference if reference.spec.same_input(takes) else None
     return None

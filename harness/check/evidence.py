@@ -92,6 +92,7 @@ def of_answer(
 ) -> dict[str, Array]:
     """Evidence of a shard that a device answered. host: this machine's outputs by variant."""
     part = of_images(data) | arrays.reference_arrays(expected.outputs, expected.folded)
+    part |= arrays.output_arrays(subject.spec.outputs)
     ran: dict[str, Ran] = {}
     for cell in subject.cells:
         if result := answer.outputs.results.get(str(cell)):

@@ -142,7 +142,7 @@ class Pack:
         spec, size = self.subject.spec, shards.usual_size(self.subject.spec)
         part = npz.read(self._read(_shard_file(number)), f"{self._file}: {_shard_file(number)}")
         images = min(size, self.images - number * size)
-        expected = {"names": (), "labels": (), "images": spec.shape, "reference": (len(spec.class_names),)}
+        expected = {"names": (), "labels": (), "images": spec.shape, "reference": (spec.width,)}
         for name, shape in expected.items():
             if name not in part or part[name].shape != (images, *shape):
                 raise self._damaged(f"{_shard_file(number)}: expected {name} of {images} images")

@@ -46,11 +46,16 @@ class Source(Protocol):
 def usual_size(spec: ModelSpec) -> int:
     """How many images make a shard."""
     height, width, channels = spec.shape
-    return max(64, min(MAX_IMAGES, SHARD_BYTES // (4 * height * width * channels)))
+    numbers = sum(output.size for output in spec.outputs)
+    return max(64, min(MAX_IMAGES, SHARD_BYTES // (4 * (height * width * channels + numbers))))
 
 
 def open_source(path: Path, spec: ModelSpec, *, labelled: bool = True) -> Source:
-    """A folder or Parquet. Raises SetupError: nothing there, no images, no pyarrow, other columns, another class."""
+    """A folder or Parquet; for a model that gives no classes always unlabelled.
+
+    Raises SetupError: nothing there, no images, no pyarrow, other columns, another class.
+    """
+    labelled = labelled and bool(spec.class_names)
     return (Parquet if parquet.files(path) else Folder)(path, spec, labelled=labelled)
 
 

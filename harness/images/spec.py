@@ -9,7 +9,9 @@ import difflib
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,25 @@ UNKNOWN = "?"  # the name of such a class
 COLOURS = {1: "grey", 3: "RGB"}  # by the number of channels
 
 
+OutputKind = Literal["classes", "tensor"]
+
+
+class Output(Shape):
+    """One output of a model that gives other things than one class an image. shape: without the batch.
+
+    kind: classes, of which there is one output at most, or any tensor, whose numbers are compared.
+    """
+
+    name: str
+    kind: OutputKind
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return prod(self.shape)
+
+
 class ModelConfig(Shape):
     """What a model's file does not tell: the keys of <model>.toml, each of which may be left out."""
 
@@ -33,6 +54,7 @@ class ModelConfig(Shape):
     mean: tuple[float, ...] = ()  # of each channel, then subtracted; empty: 0
     std: tuple[float, ...] = ()  # of each channel, then divided by; empty: 1
     image_size: tuple[int, int] | None = None  # height, width: only for a model that takes any
+    output: OutputKind | None = None  # what the model's only output is, where its last layer does not tell
 
 
 @dataclass(frozen=True)
@@ -41,22 +63,38 @@ class ModelSignature:
 
     image_size: tuple[int, int] | None
     channels: int
-    classes: int
+    outputs: tuple[Output, ...]
+
+    @property
+    def classes(self) -> int:
+        """How many it gives; 0 if none of its outputs is classes. A single number stands for two."""
+        return next((max(2, output.size) for output in self.outputs if output.kind == "classes"), 0)
+
+    def fits(self, spec: ModelSpec) -> bool:
+        """Whether a model of this signature is one that the spec describes."""
+        if (self.image_size or spec.image_size, self.channels) != (spec.image_size, spec.channels):
+            return False
+        if not spec.outputs:
+            return len(self.outputs) == 1 and max(2, self.outputs[0].size) == len(spec.class_names)
+        return [output.shape for output in self.outputs] == [output.shape for output in spec.outputs]
 
     def __str__(self) -> str:
         size = f"{self.image_size[1]}x{self.image_size[0]}" if self.image_size else "any size of"
-        return f"{size} {COLOURS.get(self.channels, f'{self.channels}-channel')} images, {self.classes} classes"
+        gives = [f"{self.classes} classes"] * bool(self.classes)
+        gives += [f"{output.name} {list(output.shape)}" for output in self.outputs if output.kind == "tensor"]
+        return f"{size} {COLOURS.get(self.channels, f'{self.channels}-channel')} images, {' and '.join(gives)}"
 
 
 class ModelSpec(Shape, dict=True):
-    """What a model takes and gives. image_size: height, width."""
+    """What a model takes and gives. image_size: height, width. class_names: empty if it gives no classes."""
 
     image_size: tuple[int, int]
     channels: int
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # of its output that is classes
     pixel_range: tuple[float, float] = (0.0, 1.0)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    outputs: tuple[Output, ...] = ()  # empty if its only output is classes
 
     def __post_init__(self) -> None:
         _check(self)
@@ -65,6 +103,11 @@ class ModelSpec(Shape, dict=True):
     def shape(self) -> tuple[int, int, int]:
         """Of one image: height, width, channels."""
         return *self.image_size, self.channels
+
+    @property
+    def width(self) -> int:
+        """How many numbers it gives for an image, those of all its outputs together."""
+        return sum(output.size for output in self.outputs) or len(self.class_names)
 
     @property
     def images(self) -> str:
@@ -77,11 +120,13 @@ class ModelSpec(Shape, dict=True):
             f", {key} {', '.join(f'{n:g}' for n in own)}" for key in ("mean", "std") if (own := getattr(self, key))
         ]
         low, high = self.pixel_range
-        return f"{self.images}, pixels {low:g} to {high:g}{''.join(scaled)}; {listed(self.class_names)}"
+        gives = [listed(self.class_names)] * bool(self.class_names)
+        gives += [f"{output.name} {list(output.shape)}" for output in self.outputs if output.kind == "tensor"]
+        return f"{self.images}, pixels {low:g} to {high:g}{''.join(scaled)}; {'; '.join(gives)}"
 
     @property
     def signature(self) -> ModelSignature:
-        return ModelSignature(self.image_size, self.channels, len(self.class_names))
+        return ModelSignature(self.image_size, self.channels, self.outputs or (only_classes(len(self.class_names)),))
 
     def to_input(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Pixels [..., height, width, channels] as the model's input: float32 of the same shape."""
@@ -164,14 +209,22 @@ def combine(signature: ModelSignature, loaded: LoadedConfig | None, model: Path)
         )
     if config.image_size not in (None, size):
         raise SetupError(f"{where}: image_size = {list(config.image_size or ())}, the model takes {list(size)}")
-    names = config.class_names or numbers(signature.classes)
-    if len(names) != signature.classes:
+    if config.output and len(signature.outputs) > 1:
+        raise SetupError(f"{where}: output = {config.output!r}, the model has {len(signature.outputs)}; leave it out")
+    if config.output:
+        only = structs.replace(signature.outputs[0], kind=config.output)
+        signature = ModelSignature(size, signature.channels, (only,))
+    classes, outputs = signature.classes, signature.outputs
+    if [output.kind for output in outputs] == ["classes"]:
+        outputs = ()
+    names = config.class_names or numbers(classes)
+    if len(names) != classes:
         raise SetupError(
-            f"{where}: class_names has {len(names)} names, the model gives {signature.classes} classes; "
+            f"{where}: class_names has {len(names)} names, the model gives {classes} classes; "
             "expected one for each, in the order of its outputs"
         )
     try:
-        return ModelSpec(size, signature.channels, names, config.pixel_range, config.mean, config.std)
+        return ModelSpec(size, signature.channels, names, config.pixel_range, config.mean, config.std, outputs)
     except ValueError as error:
         raise SetupError(f"{where}: {error}") from error
 
@@ -191,7 +244,7 @@ def _check(spec: ModelSpec) -> None:
         raise ValueError(f"image_size = {list(spec.image_size)}: expected at least [1, 1]")
     if spec.channels not in COLOURS:
         raise ValueError(f"channels = {spec.channels}: expected 1 (grey) or 3 (RGB)")
-    if len(spec.class_names) < 2:
+    if len(spec.class_names) < 2 and not (spec.outputs and not spec.class_names):
         raise ValueError(f"{len(spec.class_names)} classes: expected at least 2")
     if not all(name.strip() for name in spec.class_names) or len(set(spec.class_names)) < len(spec.class_names):
         repeated = next(name for name in spec.class_names if spec.class_names.count(name) > 1 or not name.strip())
@@ -204,6 +257,11 @@ def _check(spec: ModelSpec) -> None:
             raise ValueError(f"{key} has {len(values)} numbers: expected one a channel, {spec.channels}")
     if min(spec.std, default=1.0) <= 0:
         raise ValueError(f"std = {list(spec.std)}: expected numbers above 0")
+
+
+def only_classes(classes: int) -> Output:
+    """The output of a classifier that has no other."""
+    return Output("output_0", "classes", (classes,))
 
 
 def listed(class_names: tuple[str, ...]) -> str:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.artifacts.outputs import FloatArray
 from harness.core.cell import Cell
-from harness.core.outcome import Outcome, Verdict
+from harness.core.outcome import Outcome, Verdict, overall
 from harness.images.spec import UNLABELLED
-from harness.judge import agreement, diagnosis, parity, rules, stages, tally
+from harness.judge import agreement, diagnosis, parity, rules, stages, tally, tensors
 from harness.judge.agreement import Agreement
 from harness.judge.parity import Parity
 from harness.judge.policy import Limits, Policy
 from harness.judge.rules import Check, Statistics
 from harness.judge.stages import Chain, StageDiff
-from harness.judge.tally import Extreme, Mergeable, Tally
+from harness.judge.tally import Extreme, Mergeable, Tally, by_key, total
+from harness.judge.tensors import TensorOutput, TensorParity, TensorTally
 from harness.run.job import Ran
 
 FLOAT = Cell("float32")  # the variant that the others are made from
+T = TypeVar("T")
 MAX_FLIPPED_KEPT = 500  # images whose answer changed, kept for looking at
 
 
@@ -34,6 +36,7 @@ class Judged:
     parity: Parity | None = None
     statistics: Statistics | None = None
     stages: tuple[StageDiff, ...] = ()
+    tensors: tuple[TensorParity, ...] = ()
     checks: tuple[Check, ...] = ()
     host: Agreement | None = None
 
@@ -41,7 +44,7 @@ class Judged:
 @dataclass(frozen=True)
 class Predictions:
     """Outputs for the same images, as real numbers [N, classes]: the reference's, the folded Keras model's where they
-    are known, and each cell's; labels [N].
+    are known, and each cell's; labels [N]. tensors: the outputs that are no classes; 0 classes if all are such.
 
     input_means: the mean of each image as float input [N]. given_means: the same of the input that a cell was given,
     and by how much its input's quantization may move it. host: this machine's outputs of what a device answered, and
@@ -56,10 +59,13 @@ class Predictions:
     given_means: Mapping[Cell, tuple[FloatArray, float]] = field(default_factory=dict)
     host: Mapping[Cell, tuple[FloatArray, float]] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+    tensors: tuple[TensorOutput, ...] = ()
 
     @property
     def truths(self) -> npt.NDArray[np.int64]:
         """The labels [N]; without them the reference's answers."""
+        if not self.reference.shape[1]:
+            return self.labels
         answers: npt.NDArray[np.int64] = self.reference.argmax(axis=1)
         return np.where(self.labels == UNLABELLED, answers, self.labels)
 
@@ -73,16 +79,18 @@ class WrongInputs(Mergeable):
     worst: Extreme
 
 
-def _of_both(one: Agreement | None, other: Agreement | None) -> Agreement | None:
-    return one + other if one and other else None
+def _of_both(one: T | None, other: T | None) -> T | None:
+    return total((one, other)) if one and other else None
 
 
 @dataclass(frozen=True)
 class Counted(Mergeable):
-    """A cell's predictions counted, of one shard or of several added up."""
+    """A cell's predictions counted, of one shard or of several added up. tensors: by name."""
 
+    images: int
     wrong_inputs: WrongInputs
-    answers: Tally
+    answers: Annotated[Tally | None, _of_both]  # None if the model gives no classes
+    tensors: Annotated[Mapping[str, TensorTally], by_key]
     chain: Chain
     host: Annotated[Agreement | None, _of_both]  # None if this machine's outputs are not known, or do not pair
 
@@ -91,9 +99,12 @@ def count(cell: Cell, predictions: Predictions, policy: Policy, start: int = 0) 
     """One cell's answers to the images from number `start` on. Raises ValueError if they do not pair."""
     cap = policy.limits(cell).max_probability_difference
     wrong = _wrong_inputs(cell, predictions, start)
+    others = {output.name: tensors.count(output.cells[cell], output.reference) for output in predictions.tensors}
+    if not predictions.reference.shape[1]:
+        return Counted(len(predictions.labels), wrong, None, others, Chain((), {}), None)
     answers = tally.count(predictions.cells[cell], predictions.reference, predictions.labels, start, cap)
     chain = stages.chain(_stages(cell, predictions), predictions.truths)
-    return Counted(wrong, answers, chain, _host(cell, predictions))
+    return Counted(len(predictions.labels), wrong, answers, others, chain, _host(cell, predictions))
 
 
 def judge(cell: Cell, predictions: Predictions, policy: Policy) -> Judged:
@@ -107,19 +118,37 @@ def judge(cell: Cell, predictions: Predictions, policy: Policy) -> Judged:
 
 def conclude(cell: Cell, counted: Counted, policy: Policy, class_names: Sequence[str] = ()) -> Judged:
     """One cell's verdict from what was counted, of however many shards."""
+    limits = policy.limits(cell)
     try:
         _check_inputs(counted)
-        figures = parity.figures(counted.answers, class_names)
+        figures = parity.figures(counted.answers, class_names) if counted.answers else None
+        others = tuple(tensors.figures(name, part, limits) for name, part in counted.tensors.items())
     except ValueError as error:
         return Judged(Verdict(Outcome.FAIL, (str(error),)))
-    judgement = rules.judge(cell, figures, policy)
-    verdict = judgement.verdict
-    if swapped := tuple(diagnosis.swaps(counted.answers)):
-        verdict = Verdict(Outcome.FAIL, (*swapped, *(verdict.reasons if verdict.outcome is Outcome.FAIL else ())))
-    elif verdict.outcome is Outcome.FAIL:
-        patterns = diagnosis.patterns(counted.answers, [part.name for part in figures.classes])
-        verdict = Verdict(verdict.outcome, (*verdict.reasons, *patterns))
-    return Judged(verdict, figures, judgement.statistics, counted.chain.diffs, judgement.checks, counted.host)
+    judgements = [tensors.judge(others, limits, policy.alpha)] if others else []
+    if counted.answers and figures:
+        judgement = rules.judge(cell, figures, policy)
+        judgements.insert(0, replace(judgement, verdict=_diagnosed(judgement.verdict, counted.answers, figures)))
+    outcome = overall(judgement.verdict for judgement in judgements)
+    worst = [judgement.verdict for judgement in judgements if judgement.verdict.outcome is outcome]
+    return Judged(
+        Verdict(outcome, tuple(reason for verdict in worst for reason in verdict.reasons)),
+        figures,
+        judgements[0].statistics,
+        counted.chain.diffs,
+        others,
+        tuple(check for judgement in judgements for check in judgement.checks),
+        counted.host,
+    )
+
+
+def _diagnosed(verdict: Verdict, counted: Tally, figures: Parity) -> Verdict:
+    """With the pattern of a mistake, where the answers show one."""
+    if swapped := tuple(diagnosis.swaps(counted)):
+        return Verdict(Outcome.FAIL, (*swapped, *(verdict.reasons if verdict.outcome is Outcome.FAIL else ())))
+    if verdict.outcome is not Outcome.FAIL:
+        return verdict
+    return Verdict(verdict.outcome, (*verdict.reasons, *diagnosis.patterns(counted, [p.name for p in figures.classes])))
 
 
 def not_passed(judged: Judged, incomplete: str) -> Judged:
@@ -141,6 +170,8 @@ def accelerated(judged: Judged, ran: Ran | None, limits: Limits) -> Judged:
 
 def flipped(predictions: Predictions) -> npt.NDArray[np.int64]:
     """Which images any cell answers unlike the reference, the first MAX_FLIPPED_KEPT."""
+    if not predictions.reference.shape[1]:
+        return np.empty(0, np.int64)
     expected = predictions.reference.argmax(axis=1)
     changed = np.zeros(len(expected), bool)
     for outputs in predictions.cells.values():
@@ -173,7 +204,7 @@ def _check_inputs(counted: Counted) -> None:
         worst = counted.wrong_inputs.worst
         mean, expected = worst.about
         raise ValueError(
-            f"wrong input on {counted.wrong_inputs.images} of {counted.answers.images} images: image {worst.image} "
+            f"wrong input on {counted.wrong_inputs.images} of {counted.images} images: image {worst.image} "
             f"(counted from 0) was given with a mean of {mean:.3f}, its pixels have {expected:.3f}; wrong scale or "
             "zero point, a range that clips, or another image"
         )

@@ -77,7 +77,7 @@ def judge(cell: Cell, parity: Parity, policy: Policy) -> Judgement:
         reasons.append(_without_labels(intervals.flip_share(parity, policy.alpha)))
     if outcome is Outcome.INCONCLUSIVE:
         needed = [_images_needed(check.rule, parity, limits, policy.alpha) for check in worst]
-        reasons.append(_advice(needed, parity.images))
+        reasons.append(advice(needed, parity.images))
     return Judgement(Verdict(outcome, tuple(reasons)), statistics, checks)
 
 
@@ -140,26 +140,26 @@ def _margin(parity: Parity, limits: Limits) -> float:
 def _max_accuracy_drop(parity: Parity, limits: Limits, alpha: float) -> Ruled:
     interval, margin = intervals.drop(parity.changes, parity.images, alpha), _margin(parity, limits)
     drop = (parity.changes.regressions - parity.changes.improvements) / parity.images
-    text = f"accuracy drop {points(drop)} points, {_shown(interval, points, alpha)}, {points(margin)} allowed"
+    text = f"accuracy drop {points(drop)} points, {shown(interval, points, alpha)}, {points(margin)} allowed"
     return within(interval, margin), [text]
 
 
 def _max_flip_share(parity: Parity, limits: Limits, alpha: float) -> Ruled:
     interval, limit = intervals.flip_share(parity, alpha), limits.max_flip_share
     text = f"{parity.flips} of {parity.images} answers differ from the reference"
-    return within(interval, limit), [f"{text}, {_shown(interval, percent, alpha)}, {percent(limit)} allowed"]
+    return within(interval, limit), [f"{text}, {shown(interval, percent, alpha)}, {percent(limit)} allowed"]
 
 
 def _max_far_share(parity: Parity, limits: Limits, alpha: float) -> Ruled:
     interval, limit = intervals.far_share(parity, alpha), limits.max_far_share
     text = f"probabilities differ by more than {parity.cap:g} on {parity.far} of {parity.images} images"
-    return within(interval, limit), [f"{text}, {_shown(interval, percent, alpha)}, {percent(limit)} allowed"]
+    return within(interval, limit), [f"{text}, {shown(interval, percent, alpha)}, {percent(limit)} allowed"]
 
 
 def _max_mean_difference(parity: Parity, limits: Limits, alpha: float) -> Ruled:
     interval, limit = intervals.mean_difference(parity, alpha), limits.max_mean_probability_difference
     text = f"mean probability difference {number(parity.capped_probability_difference.mean)}"
-    return within(interval, limit), [f"{text}, {_shown(interval, number, alpha)}, {limit:g} allowed"]
+    return within(interval, limit), [f"{text}, {shown(interval, number, alpha)}, {limit:g} allowed"]
 
 
 def _max_log_loss_rise(parity: Parity, limits: Limits, alpha: float) -> Ruled:
@@ -167,7 +167,7 @@ def _max_log_loss_rise(parity: Parity, limits: Limits, alpha: float) -> Ruled:
     if interval is None or parity.capped_log_loss_rise is None:
         return Outcome.PASS, []
     text = f"rise of the log loss {number(parity.capped_log_loss_rise.mean)}"
-    return within(interval, limit), [f"{text}, {_shown(interval, number, alpha)}, {limit:g} allowed"]
+    return within(interval, limit), [f"{text}, {shown(interval, number, alpha)}, {limit:g} allowed"]
 
 
 def _max_class_drop(parity: Parity, limits: Limits, alpha: float) -> Ruled:
@@ -244,13 +244,13 @@ def _recall(part: ClassParity) -> str:
     return f"class {part.name}: recall {percent(part.recall or 0)} of {part.images} images{never}"
 
 
-def _advice(needed: list[int | None], images: int) -> str:
+def advice(needed: list[int | None], images: int) -> str:
     if None in needed:
         return f"{images} images do not decide; at these rates no number of images would, or a class has none"
     return f"{images} images do not decide; about {max(count or 0 for count in needed):,} like them would"
 
 
-def _shown(interval: Interval, form: Callable[[float], str], alpha: float) -> str:
+def shown(interval: Interval, form: Callable[[float], str], alpha: float) -> str:
     return f"{1 - 2 * alpha:.0%} interval {form(interval.low)} to {form(interval.high)}"
 
 

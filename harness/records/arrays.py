@@ -1,12 +1,13 @@
 """A record's arrays: what they are called and what they must be. Nothing else builds or takes apart their names.
 
-names, labels, class_names, reference, folded, input_means; <cell>.<name> of each cell; flipped.index, flipped.images;
-latency.<process>.<name> of each process, or latency.<process>.<cell>.<name>. docs/formats.md says what each holds.
+names, labels, class_names, model_outputs, reference, folded, input_means; <cell>.<name> of each cell; flipped.index,
+flipped.images; latency.<process>.<name> of each process, or latency.<process>.<cell>.<name>. docs/formats.md says what
+each holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ import numpy.typing as npt
 
 from harness.artifacts.manifest import Quantization
 from harness.artifacts.outputs import FloatArray, as_classes, dequantize
+from harness.core import shapes
 from harness.core.cell import Cell
 from harness.core.errors import SetupError
 from harness.core.npz import Array
+from harness.images.spec import Output
 from harness.judge.predictions import Predictions
+from harness.judge.tensors import TensorOutput
 from harness.run.latency_run import LatencyRun, latency_run
 
 INDEX, IMAGES = "flipped.index", "flipped.images"
@@ -29,6 +33,7 @@ _OF_IMAGES = {
     "names": ("U", 1),
     "labels": ("iu", 1),
     "class_names": ("U", 1),
+    "model_outputs": ("U", 0),
     "reference": ("f", 2),
     "folded": ("f", 2),
     "input_means": ("f", 1),
@@ -53,6 +58,11 @@ def image_arrays(names: Sequence[str], labels: Any, input_means: FloatArray) -> 
 
 def class_arrays(class_names: Sequence[str]) -> dict[str, Array]:
     return {"class_names": np.array(class_names, np.str_)}
+
+
+def output_arrays(outputs: tuple[Output, ...]) -> dict[str, Array]:
+    """Of a model that gives others than classes; empty for a classifier."""
+    return {"model_outputs": np.array(shapes.encode(list(outputs)).decode())} if outputs else {}
 
 
 def reference_arrays(outputs: FloatArray, folded: FloatArray | None) -> dict[str, Array]:
@@ -99,13 +109,14 @@ class RecordArrays:
 
     @property
     def reference(self) -> FloatArray:
-        """The Keras model's outputs, [N, classes]."""
+        """The Keras model's outputs, [N, numbers]; of a classifier its classes' probabilities."""
         outputs: FloatArray = self._get("reference")
         return outputs
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        classes = self.reference.shape[1]
+        classes = self.reference[:, self._classes].shape[1]
+        classes = 2 if self.outputs and classes == 1 else classes
         if "class_names" not in self.stored:
             return tuple(map(str, range(classes)))
         if len(names := tuple(self._get("class_names").tolist())) != classes:
@@ -113,18 +124,25 @@ class RecordArrays:
         return names
 
     @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Those of a model that gives others than classes; empty for a classifier."""
+        if "model_outputs" not in self.stored:
+            return ()
+        return shapes.decode(str(self._get("model_outputs")), tuple[Output, ...], self._where)
+
+    @property
     def cells(self) -> tuple[Cell, ...]:
         """Those that answered."""
         return tuple(Cell.parse(name.removesuffix(".outputs")) for name in self.stored if name.endswith(".outputs"))
 
     def raw_answers(self, cell: Cell) -> Array:
-        """Outputs as the interpreter stored them, [N, classes]."""
+        """Outputs as the interpreter stored them, [N, numbers]."""
         outputs: Array = self._get(f"{cell}.outputs")
         return outputs
 
     def answers(self, cell: Cell) -> FloatArray:
-        """Outputs as real numbers, [N, classes]."""
-        return self._real(cell, "outputs")
+        """Classes' probabilities as real numbers, [N, classes]; no classes if the model gives none."""
+        return self._of_classes(self._real(cell, "outputs"))
 
     @property
     def flipped(self) -> dict[int, Array]:
@@ -150,16 +168,21 @@ class RecordArrays:
 
     def predictions(self) -> Predictions:
         """All that was answered."""
-        cells = self.cells
+        cells, reference = self.cells, self.reference
+        real = {cell: self._real(cell, "outputs") for cell in cells}
         return Predictions(
             labels=self.labels,
-            reference=self.reference,
-            folded=self._get("folded") if "folded" in self.stored else None,
-            cells={cell: self.answers(cell) for cell in cells},
+            reference=self._of_classes(reference),
+            folded=self._of_classes(self._get("folded")) if "folded" in self.stored else None,
+            cells={cell: self._of_classes(numbers) for cell, numbers in real.items()},
+            tensors=tuple(
+                TensorOutput(name, reference[:, part], {cell: numbers[:, part] for cell, numbers in real.items()})
+                for name, part in self._tensors()
+            ),
             input_means=self._get("input_means") if "input_means" in self.stored else None,
             given_means={cell: self._given_means(cell) for cell in cells if f"{cell}.input_means" in self.stored},
             host={
-                cell: (self._real(cell, "host_outputs"), float(self._get(f"{cell}.scale")))
+                cell: (self._of_classes(self._real(cell, "host_outputs")), float(self._get(f"{cell}.scale")))
                 for cell in cells
                 if f"{cell}.host_outputs" in self.stored
             },
@@ -168,7 +191,28 @@ class RecordArrays:
 
     def _real(self, cell: Cell, name: str) -> FloatArray:
         scale, zero_point = float(self._get(f"{cell}.scale")), int(self._get(f"{cell}.zero_point"))
-        return as_classes(dequantize(self._get(f"{cell}.{name}"), scale, zero_point))
+        return dequantize(self._get(f"{cell}.{name}"), scale, zero_point)
+
+    @property
+    def _classes(self) -> slice:
+        """Which numbers of an image are classes; none if the model gives none."""
+        start = 0
+        for output in self.outputs:
+            if output.kind == "classes":
+                return slice(start, start + output.size)
+            start += output.size
+        return slice(0, 0) if self.outputs else slice(None)
+
+    def _of_classes(self, numbers: FloatArray) -> FloatArray:
+        return as_classes(numbers[:, self._classes])
+
+    def _tensors(self) -> Iterator[tuple[str, slice]]:
+        """Which numbers of an image are those of the other outputs, by name."""
+        start = 0
+        for output in self.outputs:
+            if output.kind == "tensor":
+                yield output.name, slice(start, start + output.size)
+            start += output.size
 
     def _given_means(self, cell: Cell) -> tuple[FloatArray, float]:
         scale, zero_point = float(self._get(f"{cell}.input_scale")), int(self._get(f"{cell}.input_zero_point"))

@@ -61,7 +61,15 @@ def _judge(earlier: Record, later: Record) -> dict[Cell, Judged]:
             judged[cell] = Judged(Verdict(Outcome.INCONCLUSIVE, ("only the later run has predictions",)))
         else:
             pair = Predictions(
-                after.labels, before.cells[cell], None, {cell: after.cells[cell]}, class_names=after.class_names
+                after.labels,
+                before.cells[cell],
+                None,
+                {cell: after.cells[cell]},
+                class_names=after.class_names,
+                tensors=tuple(
+                    replace(output, reference=earlier_output.cells[cell])
+                    for output, earlier_output in zip(after.tensors, before.tensors, strict=True)
+                ),
             )
             judged[cell] = replace(predictions.judge(cell, pair, later.policy), stages=())
     return judged

@@ -39,8 +39,10 @@ def flipped_images(record: Record) -> list[FlippedImage]:
     """All flips of all cells, the most confident predictions first."""
     predictions, images = record.arrays.predictions(), record.arrays.flipped
     image_names, classes = record.arrays.names, (*predictions.class_names, UNKNOWN)  # UNLABELLED is the last
+    flips: list[FlippedImage] = []
+    if not predictions.class_names:
+        return flips
     expected = predictions.reference.argmax(axis=1)
-    flips = []
     for cell, outputs in predictions.cells.items():
         if outputs.shape != predictions.reference.shape or not np.isfinite(outputs).all():
             continue

@@ -20,6 +20,7 @@ from harness.judge.parity import Parity
 from harness.judge.policy import Policy
 from harness.judge.rules import Check, Statistics
 from harness.judge.stages import StageDiff
+from harness.judge.tensors import TensorParity
 from harness.records.arrays import RecordArrays
 from harness.records.sharded_arrays import ShardedArrays, ShardFile
 from harness.run.devices.base import DeviceRecord
@@ -74,6 +75,7 @@ class CellRecord(Shape, kw_only=True):
     parity: Parity | None = None
     statistics: Statistics | None = None
     stages: tuple[StageDiff, ...] = ()  # from the Keras model to this cell
+    tensors: tuple[TensorParity, ...] = ()  # of each output that is no classes
     checks: tuple[Check, ...] = ()  # by rule; empty for outputs that could not be compared
     host: Agreement | None = None  # None if the device was this machine
     latency: Latency | None = None  # in seconds

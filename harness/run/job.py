@@ -308,7 +308,7 @@ def read_result(job: Job, task: str) -> Result | None:
         latency_run(arrays, str(path))
     if arrays and entry["do"] == ANSWERS and (arrays.keys() != set(worker.ANSWERS) or arrays["outputs"].ndim != 2):
         raise SetupError(
-            f"{path}: the result has {', '.join(arrays)}, expected outputs of [images, classes]; run again"
+            f"{path}: the result has {', '.join(arrays)}, expected outputs of [images, numbers]; run again"
         )
     return Result(arrays, about.machine, about.ran)
 

@@ -129,8 +129,22 @@ class Interpreter:
         """All raw outputs of the last inference, each with its batch axis."""
         return [self._interpreter.get_tensor(details["index"]) for details in self.outputs]
 
+    def numbers(self) -> Any:
+        """All that the last inference gave, in one row [numbers]: as stored, of several outputs as real numbers."""
+        rows = [raw.reshape(-1) for raw in self.get_all()]
+        if len(rows) == 1:
+            return rows[0]
+        real = []
+        for row, details in zip(rows, self.outputs, strict=True):
+            scale, zero_point = details["quantization"]
+            real.append((row.astype(np.float32) - zero_point) * np.float32(scale) if scale else row.astype(np.float32))
+        return np.concatenate(real)
+
     @property
     def output_quantization(self) -> tuple[float, int]:
+        """Of `numbers`: 0 for real ones."""
+        if len(self.outputs) > 1:
+            return 0.0, 0
         scale, zero_point = self.outputs[0]["quantization"]
         return float(scale), int(zero_point)
 
@@ -492,7 +506,7 @@ def run(folder: Path) -> None:
 
 
 def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> dict[str, Any]:
-    """Every image through one variant: raw outputs [N, classes] and how they become real numbers.
+    """Every image through one variant: raw outputs [N, numbers] and how they become real numbers.
 
     input_means: of each image's input tensor as it was set, [N]: was it the right image, rightly quantized?
     ran: what ran. On the CPU there is one instance of one thread on each core, and the images are dealt out.
@@ -506,7 +520,7 @@ def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
     probe = models[0]
     probe.set(probe.quantize(inputs[:1])[0])
     probe.invoke()
-    outputs = np.empty((len(inputs), *probe.get().shape), probe.get().dtype)
+    outputs = np.empty((len(inputs), *probe.numbers().shape), probe.numbers().dtype)
     input_means = np.empty(len(inputs))
     runs = iter([slice(i, i + REPORT_EVERY) for i in range(0, len(inputs), REPORT_EVERY)])
 
@@ -517,7 +531,7 @@ def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
             for position, image in enumerate(prepared, start=part.start):
                 model.set(image)
                 model.invoke()
-                outputs[position] = model.get()
+                outputs[position] = model.numbers()
             yield len(prepared)
 
     done = 0

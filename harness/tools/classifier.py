@@ -54,7 +54,7 @@ def open_model(path: Path, store: Path, *, config: Path | None = None, imports: 
     configured = spec.load_config(path, config)
     known = _variant(sha256, path.parent) if path.suffix == TFLITE else _known(sha256, store)
     if known and not configured:
-        return Classifier(path, content, sha256, known, tuple(imports))
+        return Classifier(path, content, sha256, _classifies(known, path), tuple(imports))
     if known:
         signature = known.signature
     else:
@@ -64,7 +64,19 @@ def open_model(path: Path, store: Path, *, config: Path | None = None, imports: 
                 signature = _signature(path, process, content)
             else:
                 signature = process.call(keras_model.signature, path, tuple(imports))
-    return Classifier(path, content, sha256, spec.combine(signature, configured, path), tuple(imports))
+    return Classifier(
+        path, content, sha256, _classifies(spec.combine(signature, configured, path), path), tuple(imports)
+    )
+
+
+def _classifies(takes: ModelSpec, path: Path) -> ModelSpec:
+    """The same. Raises SetupError if the model gives others than classes."""
+    if takes.outputs:
+        raise SetupError(
+            f"{path}: gives {', '.join(f'{output.name} {list(output.shape)}' for output in takes.outputs)}; expected "
+            "classes alone; harness check judges such outputs"
+        )
+    return takes
 
 
 def infer(
@@ -138,7 +150,7 @@ def _signature(path: Path, process: KerasProcess, content: bytes) -> ModelSignat
             f"{path}: maps {inputs} to {outputs}; expected [1, height, width, channels] to [1, classes] or [1, 1]"
         )
     _, height, width, channels = inputs[0]
-    return ModelSignature((height, width), channels, max(2, outputs[0][1]))
+    return ModelSignature((height, width), channels, (spec.only_classes(outputs[0][1]),))
 
 
 def _shapes(content: bytes) -> tuple[list[list[int]], list[list[int]]]:

@@ -270,7 +270,8 @@ def _causes(
             f"range too wide: {len(wide)} layers use less than {MIN_USED:.0%} of their steps, {short(worst.name)} "
             f"{worst.used:.1%}; an outlier in the calibration set"
         )
-    dead = sorted(set(expected.argmax(axis=1).tolist()) - set(actual.argmax(axis=1).tolist()))
+    classes = expected.ndim == 2 and (not class_names or expected.shape[1] == len(class_names))
+    dead = classes and sorted(set(expected.argmax(axis=1).tolist()) - set(actual.argmax(axis=1).tolist()))
     if dead:
         names = ", ".join(class_names[label] if class_names else str(label) for label in dead)
         yield f"dead class: {names} is never predicted, but the float variant predicts it"

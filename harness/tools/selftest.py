@@ -95,6 +95,10 @@ def run(
     if kind is None:
         raise SetupError(f"{models}: its manifest names no variants; convert again")
     manifest.verify(models, variants[kind], reference.model_sha256(reference_model))
+    if variants[kind].spec.outputs:
+        raise SetupError(
+            f"{models}: the model gives others than classes; expected classes alone, which are broken here"
+        )
     data = dataset.load(data_folder, variants[kind].spec, skip_bad=skip_bad)
     expected = references.obtain(reference_model, data, models, step)
     subject = _Subject(models, kind, variants[kind], data, expected, limits)

@@ -73,7 +73,7 @@ def test_a_config_that_does_not_fit_is_refused(content: str, says: str, tmp_path
 
 def test_a_model_of_any_size_is_told_its_size(tmp_path: Path) -> None:
     """By image_size, and refused without."""
-    ends = ModelSignature(None, 1, 2)
+    ends = ModelSignature(None, 1, (spec.only_classes(2),))
     assert told(tmp_path, "image_size = [9, 7]", ends).shape == (9, 7, 1)
     with pytest.raises(SetupError, match="images of any size"):
         told(tmp_path, "", ends)
