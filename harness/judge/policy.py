@@ -35,10 +35,10 @@ class Limits(Shape, kw_only=True):
     max_far_share: Max
     max_mean_probability_difference: Max
     max_log_loss_rise: Max
-    max_tensor_error: Positive
+    max_tensor_error: Max
     min_cosine: Min
     max_off_share: Max
-    max_mean_tensor_error: Positive
+    max_mean_tensor_error: Max
     min_mean_cosine: Min
     require_full_acceleration: bool
 

@@ -111,9 +111,9 @@ def figures(name: str, counted: TensorTally, limits: Limits) -> TensorParity:
     spread = math.sqrt(counted.total_squares / values - (counted.total / values) ** 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         errors = np.where(counted.squares == 0, 0.0, np.sqrt(counted.squares) / spread)
-    off = errors > limits.max_tensor_error
+    off = (errors > limits.max_tensor_error) & (limits.max_tensor_error < 1)  # 1 is no limit, nor is a cosine of 0
     several = counted.numbers > 1
-    if several:
+    if several and limits.min_cosine:
         off |= counted.cosines < limits.min_cosine
     return TensorParity(
         name=name,

@@ -302,7 +302,8 @@ def test_every_check_is_named_by_its_limit() -> None:
         key for key in Limits.__struct_fields__ if key in rules.RULES and key != "min_recall"
     ]
     limited = {key for key in Limits.__struct_fields__ if key.startswith(("max_", "min_"))}
-    assert limited - set(rules.RULES) == {"min_accuracy_ratio", "max_probability_difference"}
+    of_tensors = {"max_tensor_error", "min_cosine", "max_off_share", "max_mean_tensor_error", "min_mean_cosine"}
+    assert limited - set(rules.RULES) - of_tensors == {"min_accuracy_ratio", "max_probability_difference"}
 
 
 def test_without_scipy_nothing_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
