@@ -114,6 +114,11 @@ def write(
     takes = variant.input
     inputs = stored.quantize(real, np.dtype(takes.dtype).type, takes.scale, takes.zero_point)[:, np.newaxis]
     answers = run(model, inputs, variant.file)
+    if variant.spec.outputs or answers[0].size != len(variant.spec.class_names):
+        raise SetupError(
+            f"{variant.file}: gives {answers[0].size} numbers of {len(variant.spec.class_names)} classes; a golden bundle "
+            "needs an output of one number for each class, and no other output"
+        )
     files: dict[Path, bytes] = {}
     images = []
     for number, image in enumerate(chosen):
