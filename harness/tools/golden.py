@@ -116,8 +116,8 @@ def write(
     answers = run(model, inputs, variant.file)
     if variant.spec.outputs or answers[0].size != len(variant.spec.class_names):
         raise SetupError(
-            f"{variant.file}: gives {answers[0].size} numbers of {len(variant.spec.class_names)} classes; a golden bundle "
-            "needs an output of one number for each class, and no other output"
+            f"{variant.file}: gives {answers[0].size} numbers, the model has {len(variant.spec.class_names)} classes; a "
+            "golden bundle needs a single output, of a number for each class"
         )
     files: dict[Path, bytes] = {}
     images = []
@@ -162,7 +162,7 @@ def run(model: bytes, inputs: Array, where: str) -> Array:
         ran = execute.run(job.write_tensors(Path(folder), model, [inputs], "cpu"), lambda *_: None, None)
     if failure := ran.failures.get(job.TENSORS):
         raise SetupError(f"{where}: does not run ({failure.reasons[0]}); convert again")
-    (outputs,) = ran.results[job.TENSORS].arrays.values()
+    outputs, *_ = ran.results[job.TENSORS].arrays.values()
     return outputs
 
 
