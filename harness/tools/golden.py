@@ -116,7 +116,7 @@ def write(
     answers = run(model, inputs, variant.file)
     if variant.spec.outputs or answers[0].size != len(variant.spec.class_names):
         raise SetupError(
-            f"{variant.file}: gives {answers[0].size} numbers, the model has {len(variant.spec.class_names)} classes; a "
+            f"{variant.file}: gives {answers[0].size} numbers for {len(variant.spec.class_names)} classes; a "
             "golden bundle needs a single output, of a number for each class"
         )
     files: dict[Path, bytes] = {}
