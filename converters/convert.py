@@ -19,6 +19,7 @@ from converters import (
     float32,
     interpreter,
     keras_model,
+    metadata,
     mixed,
     op_versions,
     quantize,
@@ -73,12 +74,14 @@ def convert(
     imports: Sequence[str] = (),
     config: Path | None = None,
     batch: int | None = 1,
+    about: metadata.About | None = None,
 ) -> dict[str, Variant]:
     """Write the variants of the given kinds and the folder's manifest; the manifest's content.
 
     step: called with each step's name; its context spans the step. Images are read only for kinds that need them.
     max_flips: of the mixed variant, made too where this is given; imports: modules that register the model's own
-    layers; config: of the model, if not beside it; batch: images that a file takes at once, None for any number.
+    layers; config: of the model, if not beside it; batch: images that a file takes at once, None for any number;
+    about: what TFLite metadata says of the model, None for files without metadata.
     Raises SetupError; then no file is left half-written, and the manifest names only files that are there.
     """
     kinds = _check_kinds(kinds, max_flips)
@@ -118,6 +121,11 @@ def convert(
                     else:
                         made[kind] = keras.call(quantize.make, kind, balanced, ranges)
         made = {kind: made[kind] for kind in kinds}
+        if about is not None:
+            made = {
+                kind: metadata.add(content, kind, source_sha256, source.stem, takes, about)
+                for kind, content in made.items()
+            }
         with step("running each variant"):
             run = _run(made, chosen, takes, apart)
     origin = {

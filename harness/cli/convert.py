@@ -53,6 +53,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="images that a file takes at once; with any number of them, accelerators refuse Flatten and Reshape "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--metadata",
+        action="store_true",
+        help="write TFLite metadata into the files: normalization, labels, source; other bytes, the same answers",
+    )
+    parser.add_argument("--author", default="", metavar="TEXT", help="of the model, in the metadata")
+    parser.add_argument("--licence", default="", metavar="TEXT", help="of the model, in the metadata")
     flags.add(
         parser,
         "--data",
@@ -70,6 +77,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from converters.convert import Images, convert
+    from converters.metadata import About
     from harness.artifacts.manifest import KINDS
     from harness.output import terminal
     from harness.run import runtimes
@@ -92,6 +100,7 @@ def run(options: argparse.Namespace) -> int:
         imports=options.imports,
         config=options.model_config,
         batch=1 if options.batch == "1" else None,
+        about=About(options.author, options.licence) if options.metadata or options.author or options.licence else None,
     )
     if not (options.runtime or options.accelerator):
         print(terminal.converted(variants, options.out))
