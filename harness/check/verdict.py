@@ -18,7 +18,7 @@ from harness.core.npz import Array
 from harness.core.outcome import Outcome, Verdict
 from harness.images import dataset
 from harness.images.shards import Source
-from harness.judge import agreement, predictions
+from harness.judge import agreement, diagnosis, predictions
 from harness.judge.predictions import Counted, Judged
 from harness.records.arrays import RecordArrays
 from harness.records.record import CellRecord, Data, Failure, Model, Record
@@ -145,7 +145,9 @@ class Total:
         parity = next((cell.parity for cell in cells if cell.parity), None)
         if parity and parity.reference_accuracy is not None:
             most_frequent = max(part.images for part in parity.classes) / parity.images
-            yield from reference.doubts(parity.reference_accuracy, most_frequent)
+            answers = next(counted.answers for counted in self._counted.values() if counted.answers)
+            order = diagnosis.reordered(answers.reference_confusion, self.subject.spec.class_names)
+            yield from [order] if order else reference.doubts(parity.reference_accuracy, most_frequent)
         device = self.answered[0].device
         if device.emulated:
             yield f"{device.name} is emulated: it answers as its processor would, and nothing of its speed is measured"

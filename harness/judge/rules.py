@@ -75,6 +75,8 @@ def judge(cell: Cell, parity: Parity, policy: Policy) -> Judgement:
     reasons = [reason for check in worst for reason in check.reasons]
     if not parity.labelled:
         reasons.append(_without_labels(intervals.flip_share(parity, policy.alpha)))
+    if outcome is not Outcome.PASS and parity.ties:
+        reasons.append(_ties(parity))
     if outcome is Outcome.INCONCLUSIVE:
         needed = [_images_needed(check.rule, parity, limits, policy.alpha) for check in worst]
         reasons.append(advice(needed, parity.images))
@@ -99,6 +101,14 @@ def _images_needed(rule: str, parity: Parity, limits: Limits, alpha: float) -> i
     if rule in OF_CLASSES and not all(part.images for part in parity.classes):
         return None
     return paired_tests.images_to_decide(parity.images, decided)
+
+
+def _ties(parity: Parity) -> str:
+    """Why the intervals are as wide as they are, where an output has few steps for many classes."""
+    return (
+        f"{parity.ties} of {parity.images} images are ties: several of {len(parity.classes)} classes share the largest "
+        f"output, as int8's have only 256 steps; with them there are {parity.flips_best} to {parity.flips_worst} flips"
+    )
 
 
 def _without_labels(flip_share: Interval) -> str:

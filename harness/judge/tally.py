@@ -146,6 +146,7 @@ class Tally(Mergeable):
     reference_not_finite: int
     counts: Annotated[Mapping[str, Counts], by_key]
     confusion: Counts
+    reference_confusion: Counts  # by the label and by the reference's answer
     cap: Annotated[float, min]
     far: int
     difference: Fraction  # each image's largest over the classes
@@ -214,6 +215,7 @@ def count(outputs: Floats, reference: Floats, labels: Counts, start: int = 0, ca
         reference_not_finite=int((~reference_finite).sum()),
         counts={name: np.bincount(labels[case], minlength=classes) for name, case in cases.items()},
         confusion=np.bincount(expected * classes + answer, minlength=classes**2).reshape(classes, classes),
+        reference_confusion=np.bincount(labels * classes + expected, minlength=classes**2).reshape(classes, classes),
         cap=cap,
         far=int((off > cap).sum()),
         difference=exact_sum(off),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -73,3 +75,31 @@ def test_an_accelerators_stage_comes_after_the_variants_own() -> None:
         ("float32", "int8", 0),
         ("int8", "int8@gpu", 50),
     ]
+
+
+def test_labels_in_another_order_are_recognized() -> None:
+    """Folders sorted as text, reversed, shifted, in any order: with the line to paste; none where none is better."""
+    names = tuple(map(str, range(12)))
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 12, 240)
+    text = sorted(names)
+    orders = {
+        "text order": [text.index(name) for name in names],
+        "the reverse order": list(range(12))[::-1],
+        "shifted by 1": [(label + 1) % 12 for label in range(12)],
+        "an order of its own": rng.permutation(12).tolist(),
+    }
+    for what, order in orders.items():
+        answers = np.where(rng.random(240) < 0.1, rng.integers(0, 12, 240), np.array(order)[labels])
+        line = diagnosis.reordered(confusion_of(labels, answers), names)
+        assert line
+        assert what in line
+        trained = [names[order.index(output)] for output in range(12)]
+        assert line.endswith(f"class_names = {json.dumps(trained)}")
+    assert diagnosis.reordered(confusion_of(labels, labels), names) is None
+    assert diagnosis.reordered(confusion_of(labels, rng.integers(0, 12, 240)), names) is None
+    assert diagnosis.reordered(confusion_of(labels[:12], (labels[:12] + 1) % 12), names) is None  # too few to tell
+
+
+def confusion_of(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    return np.bincount(labels * 12 + answers, minlength=144).reshape(12, 12)

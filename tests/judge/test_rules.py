@@ -326,3 +326,15 @@ def test_the_overall_outcome_is_the_worst() -> None:
     assert overall([passed, unclear]) is Outcome.INCONCLUSIVE
     assert overall([unclear, failed, passed]) is Outcome.FAIL
     assert overall([]) is Outcome.FAIL
+
+
+def test_ties_are_the_reason_where_they_leave_it_open() -> None:
+    """A thousand flat classes in 256 steps."""
+    rng = np.random.default_rng(0)
+    reference = rng.dirichlet(np.full(1000, 0.5), 400)
+    labels = rng.integers(0, 1000, 400)
+    figures = parity.compare(np.round(reference * 256) / 256, reference, labels, cap=0.5)
+    judged = judge(figures).verdict
+    assert judged.outcome is not Outcome.PASS
+    (reason,) = [reason for reason in judged.reasons if "are ties" in reason]
+    assert f"{figures.ties} of 400 images are ties: several of 1000 classes" in reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.judge import diagnosis
 from harness.output.formats.figures import percent, size
 from harness.output.terminal.style import fit, grid
 from harness.tools.evaluate import Evaluation
@@ -40,6 +41,8 @@ def evaluation(done: Evaluation) -> str:
     if scores.ties:
         parts.append(f"ties: {scores.ties} (two classes share the largest output; the lower one counts as the answer)")
     parts += done.data.notes
+    if order := diagnosis.reordered(scores.confusion, scores.class_names):
+        parts.append(order)
     skipped = f", {len(done.data.skipped)} skipped" if done.data.skipped else ""
     parts.append(
         f"{done.model}: accuracy {scores.accuracy:.2%}; "
