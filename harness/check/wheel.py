@@ -48,7 +48,11 @@ def build(root: Path = Path(harness.__file__).parents[1]) -> tuple[str, bytes]:
 def _from_project(path: Path) -> tuple[str, str]:
     """Metadata and entry points of a clone; what is installed of it may describe an older state."""
     project = tomllib.loads(path.read_text())["project"]
-    lines = ["Metadata-Version: 2.1", f"Name: {NAME}", f"Version: {project['version']}"]
+    try:  # the clone's own is in its tags, which git knows
+        version = distribution(NAME).version
+    except PackageNotFoundError:
+        version = "0"
+    lines = ["Metadata-Version: 2.1", f"Name: {NAME}", f"Version: {version}"]
     lines += [f"Requires-Python: {project['requires-python']}"]
     lines += [f"Requires-Dist: {requirement}" for requirement in project["dependencies"]]
     scripts = [f"{name} = {target}" for name, target in project["scripts"].items()]

@@ -1,0 +1,169 @@
+"""What is published: the steps of the release workflow and of the Containerfile, run as they stand there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.needs import needs
+
+pytestmark = pytest.mark.xdist_group("install")
+WORKFLOWS = ROOT / ".github" / "workflows"
+
+
+def steps(workflow: str, job: str) -> dict[str, str]:
+    """The scripts of a job's named steps."""
+    listed = yaml.safe_load((WORKFLOWS / f"{workflow}.yml").read_text())["jobs"][job]["steps"]
+    return {step["name"]: step["run"] for step in listed if "run" in step}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `dist` of the workflow's step, in a clone with a tag."""
+    folder = tmp_path_factory.mktemp("release") / "clone"
+    subprocess.run(["git", "clone", "--quiet", "--no-tags", ROOT, folder], check=True)
+    for path in ("pyproject.toml", "harness", "converters", "constraints.txt"):  # as they are here, committed or not
+        source, target = ROOT / path, folder / path
+        shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy(source, target)
+    as_someone = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a"]
+    subprocess.run([*as_someone, "commit", "--quiet", "--all", "--allow-empty", "--message", "x"], check=True)
+    subprocess.run([*as_someone, "tag", "v7.8.9"], check=True)
+    script = steps("release", "build")["Build"]
+    lines = [line for line in script.splitlines() if "pip install" not in line]  # the environment of the tests has them
+    run(lines, folder)
+    return folder / "dist"
+
+
+def run(lines: list[str], folder: Path) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "NO_COLOR": "1"}
+    command = ["bash", "-eo", "pipefail", "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_version_is_the_tags(built: Path) -> None:
+    assert {path.name for path in built.iterdir() if path.name != ".gitignore"} == {
+        "tflite_harness-7.8.9-py3-none-any.whl",
+        "tflite_harness-7.8.9.tar.gz",
+    }
+
+
+def test_what_is_published_holds_no_images_and_no_weights(built: Path) -> None:
+    """Code, documents and their pictures."""
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = archive.getnames()
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as archive:
+        names += archive.namelist()
+    pictures = [name for name in names if re.search(r"\.(jpe?g|png|keras|tflite|npz|h5)$", name)]
+    assert all("/docs/pictures/" in name for name in pictures), pictures
+    assert any(name.endswith("harness/pytest_plugin.py") for name in names)
+
+
+def test_the_wheel_runs_in_a_new_environment(built: Path, tmp_path: Path) -> None:
+    """As pipx does it; the software bill of materials names what the environment contains."""
+    script = steps("release", "build")["List what an installation contains"]
+    run(script.splitlines(), built.parent)
+    listed = json.loads((built.parent / "sbom.json").read_text())
+    versions = {component["name"]: component["version"] for component in listed["components"]}
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    assert versions["tflite-harness"] == "7.8.9"
+    assert versions["ai-edge-litert"] == pinned["ai-edge-litert"]
+    shown = subprocess.run(
+        [built.parent / "sbom/bin/harness", "--version"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert shown.stdout.startswith("harness 7.8.9\n")
+
+
+def instructions(target: str) -> Iterator[tuple[str, str]]:
+    """Those of one stage of the Containerfile, without its FROM."""
+    text = (ROOT / "Containerfile").read_text().replace("\\\n", " ")
+    stages = re.split(r"^FROM ", text, flags=re.M)[1:]
+    (stage,) = (stage for stage in stages if stage.splitlines()[0].endswith(f"AS {target}"))
+    for line in stage.splitlines()[1:]:
+        if line.strip():
+            word, _, rest = line.partition(" ")
+            yield word, rest
+
+
+def test_the_containers_steps(tmp_path: Path) -> None:
+    """In a bare root of the same distribution, as containers cannot be built everywhere; its command is `harness`."""
+    needs("devices")
+    root = tmp_path / "root"
+    subprocess.run(["mmdebstrap", "--variant=minbase", "--quiet", "bookworm", root], check=True, capture_output=True)
+    environment = {
+        "HOME": "/root",
+        **{name: text for name, text in os.environ.items() if name.startswith(("PIP_", "UV_"))},
+    }
+    folder, command = "/", []
+    with ExitStack() as stack:
+        for place in (
+            "/proc",
+            "/dev",
+            "/etc/resolv.conf",
+            "/etc/ssl/certs",
+            "/opt/wheels",
+            "/etc/pip.conf",
+            "/etc/apt",
+        ):
+            bind(Path(place), root, stack)
+        for word, rest in instructions("check"):
+            if word == "ENV":
+                name, _, value = rest.partition("=")
+                environment[name] = value
+            elif word == "COPY":
+                for name in allowed():
+                    copied = root / "src" / name
+                    copied.parent.mkdir(exist_ok=True)
+                    shutil.copytree(ROOT / name, copied) if (ROOT / name).is_dir() else shutil.copy(ROOT / name, copied)
+            elif word == "WORKDIR":
+                folder = rest
+                (root / rest.strip("/")).mkdir(exist_ok=True)
+            elif word == "ENTRYPOINT":
+                command = json.loads(rest)
+            else:
+                assert word == "RUN", word
+                done = chroot(root, folder, rest, environment)
+                assert done.returncode == 0, f"{rest}\n{done.stdout}\n{done.stderr}"
+        shown = chroot(root, folder, shlex.join([*command, "--version"]), environment)
+    assert shown.stdout.startswith("harness "), shown.stderr
+    assert "ai-edge-litert 2.3" in shown.stdout
+    assert "makes variants: nothing installed" in shown.stdout
+
+
+def allowed() -> list[str]:
+    """What .containerignore lets in."""
+    return [line[1:] for line in (ROOT / ".containerignore").read_text().splitlines() if line.startswith("!")]
+
+
+def bind(place: Path, root: Path, stack: ExitStack) -> None:
+    if not place.exists():
+        return
+    target = root / str(place).lstrip("/")
+    if place.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    subprocess.run(["mount", "--bind", place, target], check=True)
+    stack.callback(subprocess.run, ["umount", "--lazy", target], check=True)
+
+
+def chroot(root: Path, folder: str, script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment}
+    command = ["chroot", str(root), "/bin/sh", "-ec", f"cd {folder}; {script}"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
