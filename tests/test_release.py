@@ -104,7 +104,7 @@ def test_the_containers_steps(tmp_path: Path) -> None:
     """In a bare root of the same distribution, as containers cannot be built everywhere; its command is `harness`."""
     needs("devices")
     root = tmp_path / "root"
-    subprocess.run(["mmdebstrap", "--variant=minbase", "--quiet", "bookworm", root], check=True, capture_output=True)
+    subprocess.run(["mmdebstrap", "--variant=apt", "--quiet", "bookworm", root], check=True, capture_output=True)
     environment = {
         "HOME": "/root",
         **{name: text for name, text in os.environ.items() if name.startswith(("PIP_", "UV_"))},
@@ -165,5 +165,11 @@ def bind(place: Path, root: Path, stack: ExitStack) -> None:
 
 def chroot(root: Path, folder: str, script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment}
-    command = ["chroot", str(root), "/bin/sh", "-ec", f"cd {folder}; {script}"]
+    command = [
+        shutil.which("chroot", path="/usr/sbin:/usr/bin") or "chroot",
+        str(root),
+        "/bin/sh",
+        "-ec",
+        f"cd {folder}; {script}",
+    ]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
