@@ -55,8 +55,12 @@ def _from_project(path: Path) -> tuple[str, str]:
     lines = ["Metadata-Version: 2.1", f"Name: {NAME}", f"Version: {version}"]
     lines += [f"Requires-Python: {project['requires-python']}"]
     lines += [f"Requires-Dist: {requirement}" for requirement in project["dependencies"]]
-    scripts = [f"{name} = {target}" for name, target in project["scripts"].items()]
-    return "\n".join([*lines, ""]), "\n".join(["[console_scripts]", *scripts, ""])
+    groups = {"console_scripts": project["scripts"], **project["entry-points"]}
+    points = [
+        "\n".join([f"[{group}]", *(f"{name} = {target}" for name, target in entries.items()), ""])
+        for group, entries in groups.items()
+    ]
+    return "\n".join([*lines, ""]), "\n".join(points)
 
 
 def _from_installation() -> tuple[str, str]:
