@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from harness.judge.policy import Policy
 from harness.judge.predictions import Judged, Predictions
 from harness.judge.rules import Check, Statistics
 from harness.judge.stages import StageDiff
-from harness.tools import app_dump, app_inputs, golden
+from harness.tools import app_dump, app_guess, app_inputs, golden
 from harness.tools.app_dump import Dump
 from harness.tools.app_inputs import Explanation, Input, explain_inputs
 from harness.tools.app_outputs import Output, explain_outputs
@@ -79,6 +80,27 @@ class _Bundle:
     reference: FloatArray
     labels: npt.NDArray[np.int64]
 
+    @property
+    def takes(self) -> Input:
+        info = self.golden.input
+        limits = np.iinfo(info.dtype) if info.scale else None
+        stored_range = (int(limits.min), int(limits.max)) if limits else (0, 0)
+        return Input(self.golden.spec, info.scale, info.zero_point, stored_range)
+
+    @property
+    def gives(self) -> Output:
+        info = self.golden.output
+        return Output(info.scale, info.zero_point, info.dtype)
+
+    def run(self, inputs: Array) -> Array:
+        """The model's raw outputs on raw inputs [N, ...]."""
+        shaped = inputs.reshape(-1, *self.golden.input.shape)
+        return golden.run(golden.model(self.folder, self.golden), shaped, self.golden.model)
+
+    def pictures(self, chosen: Sequence[int]) -> Images:
+        places = [self.places[i] for i in chosen]
+        return Images(golden.pictures(self.folder, self.golden, places), self.golden.spec)
+
     def names(self, chosen: npt.NDArray[np.bool_]) -> tuple[str, ...]:
         return tuple(self.golden.images[self.places[i]].name for i in np.flatnonzero(chosen))
 
@@ -103,6 +125,8 @@ def examine(path: Path, folder: Path, policy: Policy) -> AppReport:
     fed = None if dump.inputs is None else _examine_inputs(bundle, dump.inputs)
     on_fed = _on_the_apps_tensors(bundle, dump, fed)
     seen = None if dump.outputs is None else _examine_outputs(bundle, dump.outputs, on_fed)
+    if fed is None and dump.outputs is not None and seen and not seen.known:
+        fed, seen = _guessed(bundle, dump.outputs) or (fed, seen)
     judged = _judge(bundle, dump, on_fed, policy)
     return AppReport(
         dump=str(path),
@@ -122,27 +146,44 @@ def examine(path: Path, folder: Path, policy: Policy) -> AppReport:
 
 
 def _examine_inputs(bundle: _Bundle, inputs: Array) -> Examined:
-    info = bundle.golden.input
-    limits = np.iinfo(info.dtype) if info.scale else None
-    takes = Input(
-        bundle.golden.spec, info.scale, info.zero_point, (int(limits.min), int(limits.max)) if limits else (0, 0)
-    )
+    info, takes = bundle.golden.input, bundle.takes
     expected = info.real(bundle.inputs)
     close = app_inputs.are_right(inputs, expected, takes)
     if close.all():
         return Examined(True, (), True, 1.0, (), ())
     off = np.abs(inputs - (bundle.inputs if info.scale else expected).reshape(inputs.shape)).mean(axis=1)
-    fitted = _spread(bundle, np.argsort(-off, kind="stable"))
-    pictures = golden.pictures(bundle.folder, bundle.golden, [bundle.places[i] for i in fitted])
-    explanation = explain_inputs(Images(pictures, takes.spec), inputs[fitted], takes)
+    fitted = _spread(bundle, off, MAX_FITTED)
+    explanation = explain_inputs(bundle.pictures(fitted), inputs[fitted], takes)
     unexplained = np.zeros(len(inputs), bool)
     unexplained[[fitted[i] for i in explanation.outliers]] = True
     return _examined(bundle, explanation, ~close, unexplained)
 
 
-def _spread(bundle: _Bundle, order: npt.NDArray[np.intp]) -> list[int]:
-    """Images evenly from an order, the first among them, as many as can be read in every way in little time."""
-    chosen = [int(i) for i in order[:: -(-len(order) // MAX_FITTED)]]
+def _guessed(bundle: _Bundle, outputs: Array) -> tuple[Examined, Examined] | None:
+    """Of an app that did not write its inputs: what it did to them, and to the outputs."""
+    takes, classes = bundle.takes, outputs.shape[1]
+
+    def run(real: FloatArray) -> FloatArray:
+        info = bundle.golden.input
+        stored = quantize(real, np.dtype(info.dtype).type, info.scale, info.zero_point)
+        answers = bundle.golden.output.real(bundle.run(stored)).reshape(len(real), -1)
+        return as_classes(answers) if classes > 1 else answers
+
+    own = bundle.golden.output.real(bundle.outputs).reshape(len(outputs), -1)
+    off = np.abs(outputs - (as_classes(own) if classes > 1 else own)).max(axis=1)
+    tried = _spread(bundle, off, app_guess.images_to_try(takes))
+    guess = app_guess.guess(bundle.pictures(tried), outputs[tried], takes, bundle.gives, run)
+    if guess is None:
+        return None
+    none = np.zeros(len(outputs), bool)
+    return _examined(bundle, guess.input, none, none), _examined(bundle, guess.output, none, none)
+
+
+def _spread(bundle: _Bundle, off: npt.NDArray[np.floating], count: int) -> list[int]:
+    """Images by how far they are off, evenly, the furthest among them, as many as can be read in every way in little
+    time, and at most `count`."""
+    order = np.argsort(-off, kind="stable")
+    chosen = [int(i) for i in order[:: -(-len(order) // count)]]
     pixels = [np.prod(golden.size(bundle.folder, bundle.golden, bundle.places[i])) for i in chosen]
     total = np.cumsum(pixels)
     return sorted(chosen[: max(1, int((total <= MAX_PIXELS).sum()))])
@@ -153,9 +194,7 @@ def _on_the_apps_tensors(bundle: _Bundle, dump: Dump, fed: Examined | None) -> A
     say which."""
     if fed is None or dump.inputs is None or fed.right:
         return bundle.outputs
-    info, name = bundle.golden.input, bundle.golden.model
-    tensors = _as_fed(dump.inputs, info).reshape(bundle.inputs.shape)
-    return golden.run(golden.model(bundle.folder, bundle.golden), tensors, name)
+    return bundle.run(_as_fed(dump.inputs, bundle.golden.input))
 
 
 def _as_fed(values: Array, info: TensorInfo) -> Array:
@@ -173,7 +212,7 @@ def _examine_outputs(bundle: _Bundle, outputs: Array, on_fed: Array) -> Examined
     expected = info.real(on_fed).reshape(len(outputs), -1)
     if outputs.shape[1] > 1:
         expected = as_classes(expected)
-    explanation = explain_outputs(outputs, expected, Output(info.scale, info.zero_point, info.dtype))
+    explanation = explain_outputs(outputs, expected, bundle.gives)
     unlike = np.zeros(len(outputs), bool)
     if explanation.mistakes or not explanation.known:
         unlike[:] = np.abs(outputs - expected).max(axis=1) > bundle.golden.tolerance

@@ -170,6 +170,19 @@ def test_inputs_alone_are_judged_by_what_the_model_gives_on_them(
     assert "int8 -> int8 on the app's tensors" in shown
 
 
+def test_a_mistake_with_images_is_named_from_outputs_alone(
+    float32_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By making each mistake and running the model; also beside a mistake with the outputs."""
+    app = App(float32_bundle)
+    mirrored = INPUT_MISTAKES["mirrored left to right"](app).reshape(app.inputs.shape)
+    dump = write_lines(tmp_path / "dump.jsonl", app.names, output=softmax(app.run(mirrored)))
+    assert main(["app", str(dump), "--golden", str(float32_bundle)]) == 1
+    shown = capsys.readouterr().out
+    assert "input: mirrored left to right (" in shown
+    assert "output: softmax applied twice (" in shown
+
+
 def test_an_unknown_mistake_is_none_of_these(
     int8_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
