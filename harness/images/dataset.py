@@ -3,20 +3,26 @@
 They come from a folder or Parquet (harness.images.shards). Every image becomes 8-bit grey or RGB of the model's size,
 by one rule:
 
-1. its EXIF orientation is applied; of several frames the first counts;
+1. its EXIF orientation is applied; of several frames (MPO, GIF) the first counts; a JPEG of more than MAX_PIXELS is
+   decoded at the largest of 1/2, 1/4 and 1/8 of its size that has no more;
 2. 16-bit, 32-bit and float samples are scaled from their type's range to 0-255 (float: 0-1);
-3. transparency is laid on white; palette and CMYK become RGB;
+3. transparency, a palette's too, is laid on white; palette and CMYK become RGB (a CMYK JPEG holds inverted values,
+   whether or not it has Adobe's mark, as Pillow and OpenCV take it; a CMYK TIFF does not);
 4. for a grey model, colour becomes grey by ITU-R 601 luma; for an RGB model, grey is repeated in the three channels;
 5. another size is resized whole, without keeping proportions, by Pillow's antialiased bilinear filter.
+
+HEIC needs the extra `heic`, AVIF Pillow 11.3.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
@@ -32,8 +38,13 @@ from harness.images import shards
 from harness.images.shards import Entry, Source
 from harness.images.spec import ModelSpec
 
-MAX_PIXELS = 16_000_000  # a larger image is refused before it is unpacked
+MAX_PIXELS = 16_000_000  # unpacked at once, by each thread; a larger image is refused
+MAX_PHOTO_PIXELS = 50_000_000  # of HEIC and AVIF, which cannot be unpacked smaller; of large ones one at a time
+PHOTOS = ("HEIF", "AVIF")
+_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}  # brands, by which such files begin
+_AVIF = {b"avif", b"avis"}
 BATCH = 256
+_alone = threading.Lock()  # one large photograph at a time
 LEFT_OUT_SHOWN = 5
 _SAMPLE_MAX = {"I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I": 65535, "F": 1}
 
@@ -209,17 +220,59 @@ def try_read(file: Path | bytes, spec: ModelSpec) -> npt.NDArray[np.uint8] | str
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own size warning: MAX_PIXELS is stricter
-            with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    return f"{image.width}x{image.height} pixels, more than {MAX_PIXELS // 1_000_000} million"
-                return _convert(image, spec)
+            with _open(file) as image:
+                shown = f"{image.width}x{image.height}"
+                _reduce(image)
+                limit = MAX_PHOTO_PIXELS if image.format in PHOTOS else MAX_PIXELS
+                if (pixels := image.width * image.height) > limit:
+                    return f"{shown} pixels, more than {limit // 1_000_000} million"
+                with _alone if pixels > MAX_PIXELS else nullcontext():
+                    return _convert(image, spec)
     except UnidentifiedImageError:
-        size = len(file) if isinstance(file, bytes) else file.stat().st_size
-        return "not an image" if size else "empty file"
+        return _not_read(_head(file))
     except Image.DecompressionBombError:
         return f"more than {MAX_PIXELS // 1_000_000} million pixels"
     except (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError) as error:
         return f"unreadable: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+
+
+def _open(file: Path | bytes) -> Image.Image:
+    """Raises UnidentifiedImageError for what Pillow cannot read."""
+    if _brand(_head(file)) in _HEIC:
+        with suppress(ModuleNotFoundError):
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+    return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+
+
+def _head(file: Path | bytes) -> bytes:
+    if isinstance(file, bytes):
+        return file[:12]
+    with file.open("rb") as opened:
+        return opened.read(12)
+
+
+def _brand(head: bytes) -> bytes:
+    """By which a file of HEIC's family says what it is. Empty of any other."""
+    return head[8:12] if head[4:8] == b"ftyp" else b""
+
+
+def _not_read(head: bytes) -> str:
+    """In a few words, why Pillow does not read a file that begins so."""
+    if _brand(head) in _HEIC:
+        return "HEIC, which needs pillow-heif: in the harness's folder, pip install '.[heic]'"
+    if _brand(head) in _AVIF:
+        return "AVIF, which needs Pillow 11.3 or newer: pip install -U pillow"
+    return "not an image" if head else "empty file"
+
+
+def _reduce(image: Image.Image) -> None:
+    """Have a large JPEG decoded at a fraction of its size, which takes that fraction's memory."""
+    pixels = image.width * image.height
+    if image.format in ("JPEG", "MPO") and pixels > MAX_PIXELS:
+        factor = next((factor for factor in (2, 4) if pixels <= MAX_PIXELS * factor**2), 8)
+        image.draft(None, (image.width // factor, image.height // factor))
 
 
 def _convert(image: Image.Image, spec: ModelSpec) -> npt.NDArray[np.uint8]:
