@@ -354,10 +354,11 @@ def test_sure_and_mislabelled_images_are_not_hard() -> None:
 
 
 def test_a_model_picks_the_hard_images(
-    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_variants: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model named is asked once, and again only where the list it gave is damaged and steps are left to train."""
-    arguments = [*SMALL, "--hard-by", str(tiny_model), "--out", str(tmp_path / "a.keras"), "--no-tensorboard"]
+    judge = str(tiny_variants / "int8.tflite")
+    arguments = [*SMALL, "--hard-by", judge, "--out", str(tmp_path / "a.keras"), "--no-tensorboard"]
     assert main([*arguments, "--epochs", "1"]) == 0
     assert re.search(r"unsure of \d+ of 198 training images", capsys.readouterr().out)
     kept = tmp_path / "a.hard.json"

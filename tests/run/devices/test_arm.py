@@ -54,6 +54,12 @@ max_class_drop = 1.0
 max_far_share = 0.6
 max_mean_probability_difference = 0.5
 max_log_loss_rise = 1.0
+
+[variant.float32]
+max_flip_share = 0.6
+max_far_share = 0.6
+max_mean_probability_difference = 0.5
+max_log_loss_rise = 1.0
 """
 
 
