@@ -30,6 +30,7 @@ from harness.core.cell import ACCELERATORS, Cell
 from harness.core.errors import SetupError
 from harness.images.dataset import Dataset
 from harness.run import worker
+from tests.needs import absent
 
 Load = Callable[[], worker.Interpreter]
 
@@ -97,21 +98,23 @@ def load(
 ) -> Load:
     """Loads the variant, ready to run; the benchmark says which file it is, and what runs it.
 
-    Skips where the accelerator is not here, does not take this model, or is imitated by the processor.
+    Where an accelerator is not here, does not take this model, or is imitated by the processor, tests.needs.absent
+    decides. The interpreter on the processor is always here: its errors are errors.
     """
     content, accelerator = file.read_bytes(), setting.cell.accelerator
     if accelerator in missing:
-        pytest.skip(missing[accelerator])
+        absent(accelerator, missing[accelerator])
     try:
         ran = worker.load(content, setting.threads, accelerator).ran()
-    except worker.NotRunError as error:
-        pytest.skip(f"{setting.cell}: {error}")
-    except worker.NoAcceleratorError as error:
-        missing[accelerator] = f"{accelerator}: {error}"
-        pytest.skip(missing[accelerator])
+    except (worker.NotRunError, worker.NoAcceleratorError) as error:
+        if accelerator == "cpu":
+            raise
+        if isinstance(error, worker.NoAcceleratorError):
+            missing[accelerator] = str(error)
+        absent(accelerator, f"{setting.cell}: {error}")
     if ran["software"]:
-        missing[accelerator] = f"{accelerator}: imitated by the processor, its times say nothing"
-        pytest.skip(missing[accelerator])
+        missing[accelerator] = "imitated by the processor, its times say nothing"
+        absent(accelerator, missing[accelerator])
     variant, benchmark = variants[setting.cell.variant], request.getfixturevalue("benchmark")
     benchmark.extra_info |= {"cell": str(setting.cell), "threads": setting.threads, "ran": ran, **worker.machine()}
     benchmark.extra_info |= {"sha256": variant.sha256, "size_bytes": variant.size_bytes}

@@ -18,6 +18,7 @@ from converters.keras_process import KerasProcess
 from harness.artifacts.outputs import FloatArray
 from harness.core import cores
 from harness.core.cell import Cell
+from harness.judge import policy
 from harness.judge.policy import Policy
 from models.config import DIGITS as DIGITS
 from tests import keras_fork, store
@@ -32,6 +33,8 @@ SHIPPED = ROOT / "models" / "resnet164.keras"
 TEST_IMAGES = ROOT / "data" / "test"
 CALIBRATION = ROOT / "data" / "calibration"
 FEW_IMAGES_POLICY = ROOT / "tests" / "few_images.toml"
+# Of a probability, from Keras to float32 files on any processor: what the product allows a float32 variant.
+FLOAT32_DIFFERENCE = policy.load().limits(Cell("float32")).max_probability_difference
 ALONE = ("devices", "cluster")  # folders whose tests share what they start
 
 

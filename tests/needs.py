@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from ctypes.util import find_library
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -105,14 +106,14 @@ NEEDS: Mapping[str, Callable[[], str]] = {
 
 
 def needs(*names: str) -> None:
-    """Skip the test that calls this, or whose fixture does, where one of the needs is missing.
-
-    Fails instead where HARNESS_REQUIRE names it.
-    """
-    required = os.environ.get("HARNESS_REQUIRE", "").split(",")
+    """Skip the test that calls this, or whose fixture does, where one of the needs is missing."""
     for name in names:
-        if not (missing := NEEDS[name]()):
-            continue
-        if name in required or "all" in required:
-            pytest.fail(f"HARNESS_REQUIRE asks for {name}: {missing}", pytrace=False)
-        pytest.skip(f"{name}: {missing}")
+        if missing := NEEDS[name]():
+            absent(name, missing)
+
+
+def absent(name: str, why: str) -> NoReturn:
+    """Skip, or fail where HARNESS_REQUIRE names it."""
+    if {name, "all"} & set(os.environ.get("HARNESS_REQUIRE", "").split(",")):
+        pytest.fail(f"HARNESS_REQUIRE asks for {name}: {why}", pytrace=False)
+    pytest.skip(f"{name}: {why}")

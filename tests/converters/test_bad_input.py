@@ -22,7 +22,7 @@ from harness.core.errors import SetupError
 from harness.core.files import write_atomic_together
 from harness.images import dataset
 from harness.images.spec import ModelSpec
-from tests.conftest import CALIBRATION, DIGITS, TEST_IMAGES, files_no_larger_than
+from tests.conftest import CALIBRATION, DIGITS, FLOAT32_DIFFERENCE, TEST_IMAGES, files_no_larger_than
 
 KERAS_2 = Path(__file__).parent / "keras2.h5"  # written by Keras 2.15: convolution, batch norm, ReLU, pooling, dense
 
@@ -74,7 +74,7 @@ def check_answers(model: Path, out: Path, imports: tuple[str, ...] = ()) -> None
     for image, answer in zip(float32.quantize(data.inputs()), expected, strict=True):
         float32.set(image)
         float32.invoke()
-        np.testing.assert_allclose(float32.get(), answer, atol=1e-5)
+        np.testing.assert_allclose(float32.get(), answer, atol=FLOAT32_DIFFERENCE)
 
 
 def test_a_sequential_model_is_folded_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,12 +185,12 @@ def test_logits_are_given_a_softmax(tmp_path: Path) -> None:
     data = dataset.build(pixels, [0] * 5, list("vwxyz"), COLOUR)
     logits = keras.saving.load_model(source).predict(data.inputs(), verbose=0)
     expected = softmax(logits.astype(np.float64))
-    np.testing.assert_allclose(keras_model.predict(source, data), expected, atol=1e-5)
+    np.testing.assert_allclose(keras_model.predict(source, data), expected, atol=FLOAT32_DIFFERENCE)
     float32 = worker.load((tmp_path / "out" / "float32.tflite").read_bytes(), 1)
     for image, answer in zip(float32.quantize(data.inputs()), expected, strict=True):
         float32.set(image)
         float32.invoke()
-        np.testing.assert_allclose(float32.get(), answer, atol=1e-5)
+        np.testing.assert_allclose(float32.get(), answer, atol=FLOAT32_DIFFERENCE)
     plain = save(pooled(COLOUR.shape, layers.Dense(3, activation="softmax")), tmp_path / "plain.keras")
     assert keras_model.classifier(plain, COLOUR).notes == ()
 
@@ -224,7 +224,7 @@ def test_a_model_of_any_size_takes_the_one_it_is_told(tmp_path: Path) -> None:
     assert graph.input_shape == (None, *COLOUR.shape)
     images = np.random.default_rng(0).random((2, *COLOUR.shape), np.float32)
     given = keras.saving.load_model(source).predict(images, verbose=0)
-    np.testing.assert_allclose(graph.predict(images, verbose=0), given, atol=1e-6)
+    np.testing.assert_allclose(graph.predict(images, verbose=0), given, atol=FLOAT32_DIFFERENCE)
 
 
 def test_a_file_of_keras_2_loads(tmp_path: Path) -> None:

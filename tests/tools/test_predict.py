@@ -12,7 +12,7 @@ import pytest
 
 from harness.cli import main
 from harness.images import dataset
-from tests.conftest import DIGITS, refusal
+from tests.conftest import DIGITS, FLOAT32_DIFFERENCE, refusal
 
 
 def answers(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict[str, Any]:
@@ -37,7 +37,9 @@ def test_keras_and_its_variant_see_the_same(
         assert [one["image"] for one in found["images"]] == names
         for one, outputs in zip(found["images"], expected, strict=True):
             assert [top["class"] for top in one["top"]] == [str(i) for i in np.argsort(-outputs)[:3]]
-            assert [top["confidence"] for top in one["top"]] == pytest.approx(sorted(outputs)[:-4:-1], abs=1e-4)
+            assert [top["confidence"] for top in one["top"]] == pytest.approx(
+                sorted(outputs)[:-4:-1], abs=FLOAT32_DIFFERENCE
+            )
 
 
 def test_a_bad_image_does_not_cost_the_others(
