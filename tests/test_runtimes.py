@@ -52,8 +52,8 @@ def test_a_stored_reference_is_checked_with_tflite_runtime_alone(
     assert theirs.machine.runtime == "tflite-runtime 2.14.0"
     for cell in theirs.cells:
         assert cell.parity is not None, cell.verdict.reasons
-        here, older = (run.arrays.answers(cell.cell) for run in (ours, theirs))
-        assert_alike(cell.cell, here, older, policy.load(FEW_IMAGES_POLICY))
+        newer, older = (run.arrays.answers(cell.cell) for run in (ours, theirs))
+        assert_alike(cell.cell, newer, older, policy.load(FEW_IMAGES_POLICY))
 
 
 def test_the_manifest_says_what_the_older_runtime_makes_of_each_file(
