@@ -82,6 +82,13 @@ def test_one_tensor_is_judged_by_its_numbers(kind: str, tmp_path: Path, capsys: 
     assert np.load(tmp_path / "check.npz")["int8.outputs"].shape == (80, np.prod(shape))
     assert main(["verdict", str(tmp_path / "check.json")]) == 0
     assert main(["report", str(tmp_path / "check.json"), "--html", str(tmp_path / "c.html"), "--markdown", "-"]) == 0
+    table = "| **int8** "
+    assert f"| {kind} " in capsys.readouterr().out.split(table)[-1]
+    assert "Outputs that are no classes" in (tmp_path / "c.html").read_text()
+    assert main(["report", str(tmp_path / "check.json"), "--prefer", "least-changed"]) == 0
+    shown = capsys.readouterr().out
+    assert "lowest cosine" in shown or kind == "age"
+    assert "ship float32" in shown
     assert home.check("--policy", str(tmp_path / "policy.toml"), "--shards", "3") == 0
     assert home.record["cells"] == cells
     assert main(["explain", "int8", "--models", str(home.variants), "--data", str(tmp_path / "test")]) in (0, 2)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.core.outcome import Interval
 from harness.judge.parity import Parity
-from harness.judge.rules import points
+from harness.judge.rules import number, points
 from harness.records.record import CellRecord, Record
 
 BASE = "float32"  # what speed is compared with
@@ -62,6 +62,23 @@ def cell_figures(cell: CellRecord, record: Record) -> Figures:
         if interval:
             texts["speedup_interval"] = f"{interval.low:.2f} to {interval.high:.2f}"
     return Figures(**texts)
+
+
+TENSORS = ("output", "mean error", "largest", "off", "lowest cosine")
+
+
+def tensor_rows(cell: CellRecord) -> list[tuple[str, ...]]:
+    """A row for each output that is no classes; errors in units of the reference's spread, over the images."""
+    return [
+        (
+            part.name,
+            number(part.mean_error),
+            number(part.max_error),
+            f"{part.off} of {part.images}",
+            NONE if part.min_cosine is None else f"{part.min_cosine:.5f}",
+        )
+        for part in cell.tensors
+    ]
 
 
 def speedup(cell: str, record: Record) -> tuple[float, Interval | None] | None:

@@ -42,6 +42,7 @@ def render(runs: Runs) -> str:
         *_overview(runs),
         _table(rows, headers),
         "",
+        *_tensors(runs),
     ]
     lines += [
         f"- {words.MARKS[row.verdict.outcome]} **{row.name}**{f' on {_text(device)}' if several else ''}: "
@@ -67,6 +68,16 @@ def render(runs: Runs) -> str:
         "below the Keras model. Flips: predictions unlike its (-regressions +improvements).</sub>",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _tensors(runs: Runs) -> list[str]:
+    """A row for each output that is no classes."""
+    rows = [
+        (f"**{cell.name}**", _text(device), *map(_text, row))
+        for device, _, cell in runs.rows()
+        for row in figures.tensor_rows(cell)
+    ]
+    return [_table(rows, ("variant", "device", *figures.TENSORS)), ""] if rows else []
 
 
 def _overview(runs: Runs) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.core.cell import Accelerator
 from harness.core.outcome import Outcome
+from harness.judge.rules import number
 from harness.output.formats.figures import duration, size
 from harness.output.formats.runs import Preference, Runs
 from harness.records.record import CellRecord, Record
@@ -53,6 +54,9 @@ def _figure(cell: CellRecord, prefer: Preference) -> tuple[tuple[float, int], st
     """What decides, less is better, equal ones by size; and as text."""
     if prefer == "fastest" and cell.latency:
         return (cell.latency.median, cell.size_bytes), duration(cell.latency.median)
+    if prefer == "least-changed" and cell.tensors and not cell.parity:
+        error = max(part.mean_error for part in cell.tensors)
+        return (error, cell.size_bytes), f"mean error {number(error)}"
     if prefer == "least-changed" and cell.parity:
         return (cell.parity.flips, cell.size_bytes), f"{cell.parity.flips} flip{'' if cell.parity.flips == 1 else 's'}"
     return (cell.size_bytes, cell.size_bytes), size(cell.size_bytes)

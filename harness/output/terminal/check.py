@@ -34,6 +34,8 @@ def table(record: Record) -> str:
         lines += [f"on {accelerator}"] * several
         cells = [cell for cell in record.cells if cell.accelerator == accelerator]
         lines += [_answers(record, cells), ""]
+        if rows := [(cell.variant, *row) for cell in cells for row in figures.tensor_rows(cell)]:
+            lines += [grid(rows, ("variant", *figures.TENSORS), left=2), ""]
         if accelerator == accelerators[0] or any(cell.latency for cell in cells):
             lines += [_speed(record, cells), ""]
     for cell in record.cells:
