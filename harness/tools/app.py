@@ -27,7 +27,7 @@ from harness.tools.app_readings import Images
 from harness.tools.golden import Array, Golden, TensorInfo
 
 MAX_FITTED = 48  # images to which mistakes are fitted
-MAX_PIXELS = 60_000_000  # of those images together
+MAX_PIXELS = 30_000_000  # of those images together
 IMAGES_NAMED = 3
 
 

@@ -19,7 +19,6 @@ from harness.tools import app_readings
 from harness.tools.app_readings import MAX_MISTAKES, Images, Reading
 
 RIGHT_LEVELS = 2.5  # of 255: by what another JPEG decoder and rounding move an image's pixels, root mean square
-ROUNDING_LEVELS = 0.8  # of 255: what is left by a mistake that explains all
 MIN_FIT = 0.97  # share of the tensors' variance that an explanation must account for
 CLEARLY_BETTER = 0.5  # of the unexplained variance: only then are more mistakes believed
 SAME_FIT = 1e-6  # of the variance: a smaller difference does not count
@@ -121,9 +120,7 @@ def _best(images: Images, tensors: npt.NDArray[Any], takes: Input, kept: npt.NDA
             for storage, values in _storages(raw, takes):
                 fits += _fits(images, values, takes, (*layout, *storage), count, kept)
         best = _choose(fits)
-        if best.residual <= ROUNDING_LEVELS / 255:
-            break
-        if not best.mistakes and best.explains and _residuals(images, best).max() <= RIGHT_LEVELS / 255:
+        if best.explains and _residuals(images, best).max() <= RIGHT_LEVELS / 255:
             break
     return best
 

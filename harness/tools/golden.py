@@ -149,8 +149,21 @@ def write(
         text = template.read_text()
         files[out / template.name] = (_filled(text, golden) if template.suffix == ".md" else text).encode()
     files[out / FILE] = shapes.encode(golden)  # last: a bundle with an index is complete
+    before = _files_of_bundle(out)
     write_atomic_together(files)
+    for path in before - files.keys():
+        path.unlink(missing_ok=True)
     return golden
+
+
+def _files_of_bundle(folder: Path) -> set[Path]:
+    """What the index of an earlier bundle in the folder names; empty if there is none that can be read."""
+    try:
+        golden = shapes.read_json(folder / FILE, Golden, EXPECTED)
+    except SetupError:
+        return set()
+    files = (file for image in golden.images for file in (image.image, image.input, image.output))
+    return {folder / golden.model, *(folder / file for file in files)}
 
 
 def run(model: bytes, inputs: Array, where: str) -> Array:

@@ -12,13 +12,11 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from PIL import Image
 
 from harness.artifacts.outputs import softmax
 from harness.cli import main
 from harness.tools import app_readings, golden
 from harness.tools.app_readings import Images, Reading
-from harness.tools.golden import Golden
 from tests.conftest import ROOT, refusal
 from tests.tools.conftest import BUNDLE_IMAGES as COUNT
 
@@ -305,9 +303,20 @@ def test_a_bundle_of_what_is_not_there_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_small_bundle_still_has_images_of_its_own(int8_bundle: Path) -> None:
-    """Names are different, so that a dump names each image."""
-    bundle: Golden = golden.read(int8_bundle)
-    assert len({image.name for image in bundle.images}) == COUNT
-    with Image.open(int8_bundle / bundle.images[0].image) as first:
-        assert first.size == (28, 28)
+def test_a_bundle_replaces_an_earlier_one(
+    float32_bundle: Path, tiny_variants: Path, tiny_model: Path, few_images: Path, tmp_path: Path
+) -> None:
+    """In the same folder: no file of the other stays, but for what the app's developer put there."""
+    folder = Path(shutil.copytree(float32_bundle, tmp_path / "golden"))
+    (folder / "notes.txt").write_text("mine")
+    command = ["golden", "int8", "--out", str(folder), "--images", str(COUNT), "--models", str(tiny_variants)]
+    index = json.loads((folder / "golden.json").read_text())
+    stale = folder / "inputs" / "999-stale.bin"
+    stale.touch()
+    index["images"][0]["input"] = "inputs/999-stale.bin"
+    (folder / "golden.json").write_text(json.dumps(index))
+    assert main([*command, "--reference", str(tiny_model), "--data", str(few_images)]) == 0
+    assert not stale.exists()
+    assert not (folder / "float32.tflite").exists()
+    assert (folder / "notes.txt").exists()
+    assert golden.read(folder).variant == "int8"
