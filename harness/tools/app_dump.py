@@ -93,6 +93,8 @@ _Parts = tuple[list[str], list[str | None], Mapping[str, Array | None]]
 def _lines(path: Path) -> _Parts:
     names, bundles = [], []
     tensors: dict[str, list[Array | None]] = {"input": [], "output": []}
+    if path.is_file() and path.stat().st_size > MAX_BYTES:  # before it is read
+        raise SetupError(f"{path}: expected {EXPECTED}, of at most {MAX_BYTES / 1e6:g} MB")
     content = read_capped(path, MAX_BYTES, EXPECTED)
     for number, text in enumerate(content.split(b"\n"), start=1):
         if not text.strip():
