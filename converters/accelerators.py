@@ -5,6 +5,9 @@ On LiteRT 2.3's GPU accelerator
   with stride 1, is the same function, because the pooling picks the pixels that were read;
 - a quantized sum, difference or product is wrong where one side is computed and has fewer dimensions than the other (a
   squeeze-and-excitation gate): it is given the missing dimensions by a RESHAPE, which TFLiteConverter takes out.
+On Intel's OpenVINO
+- an int8 maximum over rows and columns (GlobalMaxPooling2D: REDUCE_MAX) is wrong, and litert-quantizer leaves it
+  float32: a MAX_POOL_2D of the whole image, then a RESHAPE, takes the same maximum.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ GPU_CHANNELS = 4  # of which a group of a convolution must have a multiple
 def rewrite(float32: bytes) -> bytes:
     """A float32 .tflite of the same function without such operations; the file itself if it has none."""
     model = flatbuffer.read(float32)
-    counts = [_pool_strides(model, graph) + _equal_ranks(model, graph) for graph in model.subgraphs]
+    rewrites = _pool_strides, _equal_ranks, _pool_maxima
+    counts = [rewrite(model, graph) for graph in model.subgraphs for rewrite in rewrites]
     return flatbuffer.pack(model) if sum(counts) else float32
 
 
@@ -74,12 +78,12 @@ def _is_strided_pointwise(model: Any, graph: Any, operator: Any) -> bool:
     return kernel == [1, 1] and max(operator.builtinOptions.strideH, operator.builtinOptions.strideW) > 1
 
 
-def _pooling(model: Any, graph: Any, source: int, *strides: int) -> Any:
+def _pooling(model: Any, graph: Any, source: int, *strides: int, size: tuple[int, int] = (1, 1)) -> Any:
     from ai_edge_litert import schema_py_generated as schema
 
     options = schema.Pool2DOptionsT()
     options.padding = schema.Padding.VALID
-    options.filterHeight = options.filterWidth = 1
+    options.filterHeight, options.filterWidth = size
     options.strideH, options.strideW = strides
     tensor = copy.copy(graph.tensors[source])
     tensor.name += b"/strided"
@@ -105,6 +109,33 @@ def _equal_ranks(model: Any, graph: Any) -> int:
                     operator.inputs[place] = operators[-1].outputs[0]
         operators.append(operator)
     count = len(operators) - len(graph.operators)
+    graph.operators = operators
+    return count
+
+
+def _pool_maxima(model: Any, graph: Any) -> int:
+    """Write each maximum over all rows and columns as a pooling; how many."""
+    operators: list[Any] = []
+    for operator in graph.operators:
+        source, *axes = map(int, operator.inputs)
+        shape, signature = graph.tensors[source].shape, graph.tensors[source].shapeSignature
+        is_fixed = shape is not None and (signature is None or min(signature) > 0)
+        if flatbuffer.operation(model, operator) != "REDUCE_MAX" or not is_fixed or len(shape) != 4:
+            operators.append(operator)
+            continue
+        stored = model.buffers[graph.tensors[axes[0]].buffer].data
+        reduced = set() if stored is None else {int(axis) % 4 for axis in np.frombuffer(bytes(stored), np.int32)}
+        if reduced != {1, 2}:
+            operators.append(operator)
+            continue
+        pooling = _pooling(model, graph, source, *map(int, shape[1:3]), size=tuple(map(int, shape[1:3])))
+        operators.append(pooling)
+        if operator.builtinOptions.keepDims:
+            pooling.outputs = operator.outputs
+        else:
+            operators.append(_reshape(model, graph, pooling.outputs[0], [int(shape[0]), int(shape[3])]))
+            operators[-1].outputs = operator.outputs
+    count = sum(old is not new for old, new in zip(graph.operators, operators, strict=False))
     graph.operators = operators
     return count
 

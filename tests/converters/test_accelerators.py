@@ -45,6 +45,14 @@ def gates(x: Any) -> Any:
     return layers.Multiply()([x, layers.Reshape((1, 1, 16))(gate)])
 
 
+def maxima(x: Any) -> Any:
+    """Maxima over all rows and columns, with and without these dimensions; one over the channels stays."""
+    from keras import layers, ops
+
+    x = layers.Add()([x, layers.GlobalMaxPooling2D(keepdims=True)(x), ops.max(x, axis=-1, keepdims=True)])
+    return layers.GlobalMaxPooling2D()(x)
+
+
 @cache
 def network(middle: Callable[[Any], Any]) -> bytes:
     """A float32 file as TFLiteConverter writes it."""
@@ -90,6 +98,16 @@ def test_sums_and_products_get_like_dimensions() -> None:
     assert after["RESHAPE"] == before["RESHAPE"] + 2
 
 
+def test_maxima_over_an_image_become_poolings(data: Dataset) -> None:
+    """Two of the three; in int8 they are integers then, which litert-quantizer leaves float32 otherwise."""
+    float32 = network(maxima)
+    rewritten = accelerators.rewrite(float32)
+    assert (counts(float32)["REDUCE_MAX"], counts(float32)["MAX_POOL_2D"]) == (3, 0)
+    assert (counts(rewritten)["REDUCE_MAX"], counts(rewritten)["MAX_POOL_2D"]) == (1, 2)
+    int8 = counts(quantize.apply(quantize.recipe("int8"), rewritten, calibration.measure(rewritten, data)))
+    assert int8["DEQUANTIZE"] == int8["REDUCE_MAX"] == 1
+
+
 def test_a_file_without_any_stays(tiny_variants: Path) -> None:
     """Byte for byte; what is rewritten already, too."""
     rewritten = accelerators.rewrite(network(strides))
@@ -113,7 +131,7 @@ def test_what_has_no_equal_form_is_said() -> None:
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "int8", "int8_float_io", "int16x8"])
-@pytest.mark.parametrize("middle", [strides, gates])
+@pytest.mark.parametrize("middle", [strides, gates, maxima])
 def test_the_numbers_on_the_cpu_are_the_same(middle: Callable[[Any], Any], kind: str, data: Dataset) -> None:
     """To the bit, with the same ranges."""
     float32 = network(middle)
