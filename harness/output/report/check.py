@@ -46,11 +46,7 @@ def render(runs: Runs) -> str:
         overviews=[(device, *places) for device, record in runs.each() if len((places := overview(record))[0]) > 1],
         rows=rows,
         timed=any(cell.latency for _, _, cell in runs.rows()),
-        ran=[
-            (device, cell, words.what_ran(cell.ran))
-            for device, _, cell in runs.rows()
-            if cell.ran and cell.accelerator != "cpu"
-        ],
+        ran=_what_ran(runs),
         open_rows=[row for row in by_outcome if len(by_outcome) <= FOLDED_FROM or not row["passed"]],
         folded_rows=[row for row in by_outcome if len(by_outcome) > FOLDED_FROM and row["passed"]],
         drops=_drops(runs),
@@ -72,6 +68,16 @@ def render(runs: Runs) -> str:
         worst={(device, cell.name): stages.lost_most(cell.stages) for device, _, cell in runs.rows()},
         several=len(runs.devices) > 1,
     )
+
+
+def _what_ran(runs: Runs) -> dict[str, list[str]]:
+    """The cells on accelerators, by what ran them in words."""
+    cells: dict[str, list[str]] = {}
+    for device, _, cell in runs.rows():
+        if cell.ran and cell.accelerator != "cpu":
+            where = f" on {device}" if len(runs.devices) > 1 else ""
+            cells.setdefault(words.what_ran(cell.ran), []).append(f"{cell.name}{where}")
+    return cells
 
 
 def _row(device: str, record: Record, cell: CellRecord) -> dict[str, Any]:
