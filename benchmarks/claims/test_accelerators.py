@@ -1,4 +1,4 @@
-"""Whether the shipped variants answer alike on a GPU, on every image: the GPU in software, half an hour on two cores."""
+"""Whether the shipped variants answer alike on a GPU, on every image: a GPU in software, half an hour on two cores."""
 
 from __future__ import annotations
 
