@@ -128,7 +128,8 @@ def _pool_maxima(model: Any, graph: Any) -> int:
         if reduced != {1, 2}:
             operators.append(operator)
             continue
-        pooling = _pooling(model, graph, source, *map(int, shape[1:3]), size=tuple(map(int, shape[1:3])))
+        size = int(shape[1]), int(shape[2])
+        pooling = _pooling(model, graph, source, *size, size=size)
         operators.append(pooling)
         if operator.builtinOptions.keepDims:
             pooling.outputs = operator.outputs
