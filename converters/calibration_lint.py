@@ -18,6 +18,7 @@ from harness.images.spec import UNLABELLED, ModelSpec
 
 FEWEST = 100  # images, below which ranges still move
 FEWEST_OF_CLASS = 5
+NAMED = 5  # classes that a message names
 TOLERATED = 0.1  # share of the set that may be repeated or constant
 MIN_SPAN = 64  # levels from the darkest to the brightest pixel of the set
 USUAL = (1, 99)  # percentiles of the test images between which the set's typical image must lie
@@ -114,4 +115,5 @@ def _unlike(images: npt.NDArray[np.uint8], tested: npt.NDArray[np.uint8]) -> lis
 
 
 def _listed(items: list[str]) -> str:
-    return ", ".join(items)
+    more = len(items) - NAMED
+    return ", ".join(items[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -17,6 +17,7 @@ from converters import (
     calibration_lint,
     equalize,
     float32,
+    integers,
     interpreter,
     keras_model,
     metadata,
@@ -33,7 +34,8 @@ from harness.images import dataset, spec
 from harness.images.dataset import Dataset
 from harness.images.spec import ModelSpec
 
-CALIBRATION_SIZE = 220
+CALIBRATION_SIZE = 220  # at least: with many classes, so many of each that ranges show them
+CALIBRATION_OF_CLASS = 2
 TRIED_IMAGES = 55
 RUNTIME = "ai-edge-litert"
 
@@ -46,12 +48,13 @@ class Images:
 
     calibration: of the training side, for the ranges. tuning: of the training side, to count flips on for mixed
     precision; the calibration images unless given. test: what neither may contain; none: nothing to compare with.
+    calibration_size: None for CALIBRATION_SIZE, or CALIBRATION_OF_CLASS images of each class where these are more.
     """
 
     calibration: Path | Dataset
     tuning: Path | Dataset | None = None
     test: Path | Dataset | None = None
-    calibration_size: int = CALIBRATION_SIZE
+    calibration_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ def convert(
     config: Path | None = None,
     batch: int | None = 1,
     about: metadata.About | None = None,
+    integer_only: bool = False,
 ) -> dict[str, Variant]:
     """Write the variants of the given kinds and the folder's manifest; the manifest's content.
 
@@ -82,12 +86,13 @@ def convert(
     max_flips: of the mixed variant, made too where this is given; imports: modules that register the model's own
     layers; config: of the model, if not beside it; batch: images that a file takes at once, None for any number;
     about: what TFLite metadata says of the model, None for files without metadata.
+    integer_only: refuse where an int8 or int16x8 variant keeps float32 operations, mixed ones aside.
     Raises SetupError; then no file is left half-written, and the manifest names only files that are there.
     """
     kinds = _check_kinds(kinds, max_flips)
     source_sha256 = reference.model_sha256(source)
     loaded_config = spec.load_config(source, config)
-    if images.calibration_size < 1:
+    if images.calibration_size is not None and images.calibration_size < 1:
         raise SetupError(f"--calibration-size {images.calibration_size}: expected at least 1")
 
     made: dict[str, bytes] = {}
@@ -126,6 +131,8 @@ def convert(
                 kind: metadata.add(content, kind, source_sha256, source.stem, takes, about)
                 for kind, content in made.items()
             }
+        if integer_only and (left := _left_float(made)):
+            raise SetupError(f"--integer-only: {'; '.join(left.values())}; replace these operations, or leave it out")
         with step("running each variant"):
             run = _run(made, chosen, takes, apart)
     origin = {
@@ -139,6 +146,8 @@ def convert(
     described = {
         kind: _describe(kind, content, origin, chosen if kind in CALIBRATED else None) for kind, content in made.items()
     }
+    for kind, note in _left_float(made).items():
+        described[kind] = structs.replace(described[kind], notes=(*described[kind].notes, note))
     if choice is not None:
         assert chosen is not None
         assert max_flips is not None
@@ -150,6 +159,14 @@ def convert(
     files = {described[kind].path(out): content for kind, content in made.items()}
     write_atomic_together(files | {out / manifest.FILE: manifest.encode(described)})
     return described
+
+
+def _left_float(made: Mapping[str, bytes]) -> dict[str, str]:
+    """By kind, in words, what stays float32 in variants that should be of integers."""
+    left = {
+        kind: integers.left_float(content) for kind, content in made.items() if kind in CALIBRATED and kind != MIXED
+    }
+    return {kind: f"{kind}: {text}" for kind, text in left.items() if text}
 
 
 def _check_kinds(kinds: Sequence[str], max_flips: int | None) -> tuple[str, ...]:
@@ -165,7 +182,8 @@ def _check_kinds(kinds: Sequence[str], max_flips: int | None) -> tuple[str, ...]
 
 def _choose(images: Images, takes: ModelSpec, *, tuning: bool) -> _Chosen:
     whole = _load(images.calibration, takes)
-    chosen = calibration.choose(whole, images.calibration_size)
+    size = images.calibration_size or max(CALIBRATION_SIZE, CALIBRATION_OF_CLASS * len(takes.class_names))
+    chosen = calibration.choose(whole, size)
     test = None if images.test is None else _load(images.test, takes, skip_bad=True)
     warnings = calibration_lint.check(chosen, test, takes)
     tuned = chosen

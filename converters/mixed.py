@@ -40,11 +40,11 @@ def choose(float32: bytes, ranges: Ranges, data: Dataset, max_flips: int) -> Cho
     reference = predict(float32, data)
     expected = reference.argmax(axis=1)
 
-    unmeasured = quantize.unmeasured(float32, ranges)
+    _, always = quantize.in_integers(MIXED, float32, ranges)
 
     def variant(float_units: list[tuple[str, ...]]) -> bytes:
         names = [name for unit in float_units for name in unit]
-        return quantize.apply(quantize.recipe(MIXED, [*names, *unmeasured]), float32, ranges)
+        return quantize.apply(quantize.recipe(MIXED, [*names, *always]), float32, ranges)
 
     def flips(float_units: list[tuple[str, ...]]) -> int:
         return int((predict(variant(float_units), data).argmax(axis=1) != expected).sum())

@@ -7,20 +7,70 @@ from collections.abc import Collection
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
-from converters import op_versions, relu
+from converters import bias, op_versions, relu
 from converters.calibration import Ranges
 from harness.artifacts import flatbuffer
 from harness.artifacts.manifest import CALIBRATED
+from harness.core.errors import SetupError
 
 
 def make(kind: str, float32: bytes, ranges: Ranges | None) -> bytes:
     """A variant that declares the op versions it needs. Runs where TensorFlow is.
 
-    ranges: of the activations; only the kinds that calibrate use them.
+    ranges: of the activations; only the kinds that calibrate use them. What the quantizer or the runtime cannot do in
+    integers stays float32.
     """
     if kind not in CALIBRATED:
         return op_versions.declare(apply(recipe(kind), float32))
-    return op_versions.declare(apply(recipe(kind, unmeasured(float32, ranges or {})), float32, ranges))
+    content, _ = in_integers(kind, float32, ranges or {})
+    return op_versions.declare(content)
+
+
+def in_integers(kind: str, float32: bytes, ranges: Ranges) -> tuple[bytes, list[str]]:
+    """A float32 .tflite quantized, and the output tensors of the operations that had to stay float32.
+
+    Raises SetupError where it cannot be quantized whatever stays float32.
+    """
+    model = flatbuffer.read(float32)
+    operators = [
+        (flatbuffer.operation(model, operator), flatbuffer.outputs(graph, operator))
+        for graph in model.subgraphs
+        for operator in graph.operators
+    ]
+    names = unmeasured(float32, ranges)
+
+    def attempt(float_layers: Collection[str]) -> bytes | str:
+        return _attempt(recipe(kind, float_layers), float32, ranges)
+
+    seen: set[str] = set()
+    while isinstance(result := attempt(names), str):
+        able, unable = 0, len(operators)  # so many of the first ones are quantized: it works, it does not
+        if isinstance(problem := attempt([output for _, output in operators]), str):
+            raise SetupError(f"{kind}: cannot be quantized ({problem})")
+        while unable - able > 1:
+            middle = (able + unable) // 2
+            if isinstance(attempt([*names, *(output for _, output in operators[middle:])]), str):
+                unable = middle
+            else:
+                able = middle
+        operation, culprit = operators[unable - 1]
+        if culprit in names:
+            raise SetupError(f"{kind}: cannot be quantized ({result})")
+        names += [output for other, output in operators if other == operation] if operation in seen else [culprit]
+        seen.add(operation)
+    return result, names
+
+
+def _attempt(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges) -> bytes | str:
+    """The file, or why it cannot be made or does not run."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        content = apply(recipe, float32, ranges)
+        Interpreter(model_content=content).allocate_tensors()
+    except (ValueError, RuntimeError, TypeError, IndexError, KeyError, NotImplementedError) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return content
 
 
 def recipe(kind: str, float_layers: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -72,21 +122,33 @@ def unmeasured(float32: bytes, ranges: Ranges) -> list[str]:
 
 
 def apply(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges | None = None) -> bytes:
-    """A float32 .tflite quantized by a recipe, its stand-alone ReLUs on XNNPACK's fast path."""
-    return relu.as_quantize(plain(recipe, float32, ranges))
+    """A float32 .tflite quantized by a recipe: its biases fit, its stand-alone ReLUs are on XNNPACK's fast path."""
+    return relu.as_quantize(bias.fit(plain(recipe, float32, ranges), float32))
 
 
 def plain(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges | None = None) -> bytes:
     """A float32 .tflite as litert-quantizer makes it by a recipe."""
     from litert_quantizer import quantizer
 
-    statistics = {
-        name: {"min": low.min().reshape(1), "max": high.max().reshape(1)}
-        for name, (low, high) in (ranges or {}).items()
-    }
+    ranks = _ranks_of_constants(float32)
+    statistics = {}
+    for name, (low, high) in (ranges or {}).items():
+        shape = [1] * ranks.get(name, 1)
+        statistics[name] = {"min": low.min().reshape(shape), "max": high.max().reshape(shape)}
     with catch_warnings():
         simplefilter("ignore")  # that it keeps all tensors
         made = quantizer.Quantizer(bytearray(float32), recipe).quantize(
             statistics or None, enable_progress_report=False
         )
     return bytes(made.quantized_model)
+
+
+def _ranks_of_constants(float32: bytes) -> dict[str, int]:
+    """The number of dimensions of every constant, which their ranges must have, too."""
+    model = flatbuffer.read(float32)
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    return {
+        tensor.name.decode(): len(tensor.shape)
+        for tensor in tensors
+        if tensor.shape is not None and model.buffers[tensor.buffer].data is not None
+    }

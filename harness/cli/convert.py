@@ -42,9 +42,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration-size",
         type=flags.count(),
-        default=220,
         metavar="N",
-        help="images used, classes in equal number (default: %(default)s)",
+        help="images used, classes in equal number (default: 220, or two of each class where these are more)",
     )
     parser.add_argument(
         "--batch",
@@ -60,6 +59,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--author", default="", metavar="TEXT", help="of the model, in the metadata")
     parser.add_argument("--licence", default="", metavar="TEXT", help="of the model, in the metadata")
+    parser.add_argument(
+        "--integer-only",
+        action="store_true",
+        help="refuse where operations of an int8 or int16x8 variant stay float32",
+    )
     flags.add(
         parser,
         "--data",
@@ -101,6 +105,7 @@ def run(options: argparse.Namespace) -> int:
         config=options.model_config,
         batch=1 if options.batch == "1" else None,
         about=About(options.author, options.licence) if options.metadata or options.author or options.licence else None,
+        integer_only=options.integer_only,
     )
     if not (options.runtime or options.accelerator):
         print(terminal.converted(variants, options.out))
