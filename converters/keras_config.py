@@ -62,6 +62,12 @@ def repair(config: dict[str, Any], *, is_keras_2: bool) -> tuple[dict[str, Any],
     return (config if repaired == config else repaired), tuple(notes)
 
 
+def input_dtype(config: dict[str, Any]) -> str | None:
+    """The type of a model's first input. None if its config does not tell."""
+    types = [layer["config"].get("dtype") for layer in _layers(config) if layer["class_name"] == "InputLayer"]
+    return next((dtype for dtype in types if isinstance(dtype, str)), None)
+
+
 def _parts(value: Any) -> Iterator[dict[str, Any]]:
     """All that has a class and a config, layers and models inside others too, the outer first."""
     if isinstance(value, dict):

@@ -32,6 +32,7 @@ class Opened:
 
     model: Any
     notes: tuple[str, ...]
+    input_dtype: str | None = None  # of the input, as the file says
 
 
 def load(path: Path, imports: Sequence[str] = ()) -> Opened:
@@ -65,7 +66,7 @@ def load(path: Path, imports: Sequence[str] = ()) -> Opened:
     except Exception as error:  # Keras raises whatever its parts raise
         raise SetupError(f"{path}: {_problem(error, path, version)}") from error
     check_weights(model, path)
-    return Opened(model, notes)
+    return Opened(model, notes, keras_config.input_dtype(config))
 
 
 def check_weights(model: Any, path: Path, largest_bytes: int = LARGEST_BYTES) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters import keras_file, model_outputs
+from converters import keras_file, model_input, model_outputs
 from converters.keras_file import Opened
 from converters.model_outputs import Shape
 from harness.artifacts.outputs import as_classes
 from harness.core.errors import SetupError
 from harness.images.dataset import Dataset
-from harness.images.spec import COLOURS, ModelSignature, ModelSpec
+from harness.images.spec import ModelSignature, ModelSpec
 
 Outputs = npt.NDArray[np.float32]
 
@@ -31,18 +31,18 @@ def _opened(path: Path, imports: tuple[str, ...]) -> Opened:
 
 def signature(path: Path, imports: tuple[str, ...] = ()) -> ModelSignature:
     """What a model file says of its images and outputs. Raises SetupError where it takes other than single images."""
-    model = _opened(path, imports).model
+    opened = _opened(path, imports)
+    model = opened.model
     if (count := len(getattr(model, "inputs", None) or [()])) != 1:
         raise SetupError(f"{path}: has {count} inputs; expected one of single images")
     taken, given = _shapes(model)
-    _, height, width, channels = taken if taken is not None and len(taken) == 4 else (None,) * 4
-    if channels is None or channels not in COLOURS:
+    if (images := model_input.images(taken)) is None:
         raise SetupError(
             f"{path}: takes {model_outputs.shown(taken)}; expected [N, height, width, channels], channels 1 (grey) or "
-            "3 (RGB)"
+            "3 (RGB), or [N, height, width]"
         )
-    outputs = model_outputs.describe(model, given, path)
-    return ModelSignature(None if height is None or width is None else (height, width), channels, outputs)
+    pixels = model_input.pixel_range(model, opened.input_dtype)
+    return ModelSignature(*images, model_outputs.describe(model, given, path), *(pixels or ()))
 
 
 def _shapes(model: Any) -> tuple[Shape, list[Shape]]:
@@ -87,19 +87,21 @@ def classifier(path: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Cl
         image = keras.Input(spec.shape)
         model = keras.Model(image, keras.tree.flatten(model(image)))
         notes.append("a subclassed model: converted as it is, nothing inside is folded")
-    elif own.image_size is None:
-        weights = model.get_weights()
-        model = keras.models.clone_model(model, input_tensors=keras.Input(spec.shape))
-        model.set_weights(weights)
-    if isinstance(model, keras.Function) and (
-        len(model.outputs) > 1 or list in (type(model.input), type(model.output))
-    ):
-        outputs = list(model.outputs) if len(model.outputs) > 1 else model.outputs[0]
-        model = keras.Model(model.inputs[0], outputs, name=model.name)  # one input, outputs in order
+    else:
+        model = model_input.of_images(model, spec)
+    if own.pixel_range == spec.pixel_range:
+        notes.append(f"pixels become {_range(spec)}, by {own.pixel_reason}; pixel_range in its .toml may say otherwise")
+    elif own.pixel_range is not None and not spec.mean and not spec.std:
+        low, high = own.pixel_range
+        notes.append(f"pixels become {_range(spec)}, but {own.pixel_reason} suggests pixel_range = [{low:g}, {high:g}]")
     if not spec.outputs:
         model, more = model_outputs.with_probabilities(model, path, spec)
         notes += more
     return Classifier(model, tuple(notes))
+
+
+def _range(spec: ModelSpec) -> str:
+    return "{:g} to {:g}".format(*spec.pixel_range)
 
 
 def predict(path: Path, data: Dataset, imports: tuple[str, ...] = ()) -> Outputs:

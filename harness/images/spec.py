@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -50,7 +50,7 @@ class ModelConfig(Shape):
     """What a model's file does not tell: the keys of <model>.toml, each of which may be left out."""
 
     class_names: tuple[str, ...] = ()  # in the order of the outputs; empty: 0, 1, 2 ...
-    pixel_range: tuple[float, float] = (0.0, 1.0)  # what the pixels 0 and 255 become
+    pixel_range: tuple[float, float] | None = None  # what the pixels 0 and 255 become; None: by the model, else [0, 1]
     mean: tuple[float, ...] = ()  # of each channel, then subtracted; empty: 0
     std: tuple[float, ...] = ()  # of each channel, then divided by; empty: 1
     image_size: tuple[int, int] | None = None  # height, width: only for a model that takes any
@@ -64,6 +64,8 @@ class ModelSignature:
     image_size: tuple[int, int] | None
     channels: int
     outputs: tuple[Output, ...]
+    pixel_range: tuple[float, float] | None = None  # that its first layers were made for; None if they do not tell
+    pixel_reason: str = ""
 
     @property
     def classes(self) -> int:
@@ -126,7 +128,8 @@ class ModelSpec(Shape, dict=True):
 
     @property
     def signature(self) -> ModelSignature:
-        return ModelSignature(self.image_size, self.channels, self.outputs or (only_classes(len(self.class_names)),))
+        outputs = self.outputs or (only_classes(len(self.class_names)),)
+        return ModelSignature(self.image_size, self.channels, outputs, self.pixel_range)
 
     def to_input(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Pixels [..., height, width, channels] as the model's input: float32 of the same shape."""
@@ -213,7 +216,7 @@ def combine(signature: ModelSignature, loaded: LoadedConfig | None, model: Path)
         raise SetupError(f"{where}: output = {config.output!r}, the model has {len(signature.outputs)}; leave it out")
     if config.output:
         only = structs.replace(signature.outputs[0], kind=config.output)
-        signature = ModelSignature(size, signature.channels, (only,))
+        signature = replace(signature, outputs=(only,))
     classes, outputs = signature.classes, signature.outputs
     if [output.kind for output in outputs] == ["classes"]:
         outputs = ()
@@ -223,8 +226,10 @@ def combine(signature: ModelSignature, loaded: LoadedConfig | None, model: Path)
             f"{where}: class_names has {len(names)} names, the model gives {classes} classes; "
             "expected one for each, in the order of its outputs"
         )
+    proposed = None if config.mean or config.std else signature.pixel_range
+    pixel_range = config.pixel_range or proposed or (0.0, 1.0)
     try:
-        return ModelSpec(size, signature.channels, names, config.pixel_range, config.mean, config.std, outputs)
+        return ModelSpec(size, signature.channels, names, pixel_range, config.mean, config.std, outputs)
     except ValueError as error:
         raise SetupError(f"{where}: {error}") from error
 
