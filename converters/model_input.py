@@ -47,7 +47,8 @@ def of_images(model: Any, spec: ModelSpec) -> Any:
     import keras
 
     (taken,) = model.inputs
-    plain = not any(isinstance(end, list | tuple | dict) for end in (model.input, model.output))
+    ends = (model.input, model.output) if isinstance(model, keras.Function) else (taken, None)  # a Sequential is plain
+    plain = not any(isinstance(end, list | tuple | dict) for end in ends)
     if tuple(taken.shape) == (None, *spec.shape) and plain:
         return model
     if tuple(taken.shape) == (None, *spec.shape):
@@ -56,7 +57,7 @@ def of_images(model: Any, spec: ModelSpec) -> Any:
         x = image = keras.Input(spec.shape, name=taken.name)
         if len(taken.shape) != 4:
             x = keras.layers.Reshape(tuple(taken.shape)[1:], name="without_channels")(image)
-        given = keras.tree.flatten(model.call(keras.tree.map_structure(lambda _: x, model.input)))
+        given = keras.tree.flatten(model.call(keras.tree.map_structure(lambda _: x, ends[0])))
     return keras.Model(image, given if len(given) > 1 else given[0], name=model.name)
 
 

@@ -41,6 +41,10 @@ def whole_numbers(image: Any) -> keras.Model:
         (lambda: plain(keras.Input((8, 8))), (8, 8)),
         (lambda: plain(keras.Input((6, 8))), (6, 8)),
         (lambda: plain(keras.Input((64,))), (8, 8)),
+        (
+            lambda: keras.Sequential([keras.Input((8, 8)), layers.Flatten(), layers.Dense(4, activation="softmax")]),
+            (8, 8),
+        ),
         (lambda: plain(keras.Input((8, 8, 1))), (8, 8)),
         (lambda: plain(keras.Input(batch_shape=(1, 8, 8, 1))), (8, 8)),
         (lambda: plain(keras.Input(batch_shape=(32, 8, 8))), (8, 8)),
@@ -48,7 +52,7 @@ def whole_numbers(image: Any) -> keras.Model:
         (lambda: by_name(keras.Input((8, 8), name="picture")), (8, 8)),
         (lambda: whole_numbers(keras.Input((8, 8, 1), dtype="uint8")), (8, 8)),
     ],
-    ids=["grey", "oblong", "flat", "channel", "batch", "grey_batch", "names", "grey_names", "uint8"],
+    ids=["grey", "oblong", "flat", "sequential", "channel", "batch", "grey_batch", "names", "grey_names", "uint8"],
 )
 def test_grey_images_however_they_are_given(model: Any, size: tuple[int, int], tmp_path: Path) -> None:
     """Converted and asked as [N, height, width, 1], with the answers of the model itself."""
@@ -63,7 +67,8 @@ def test_grey_images_however_they_are_given(model: Any, size: tuple[int, int], t
     own = keras.saving.load_model(path)
     shape = tuple(own.inputs[0].shape)[1:]
     inputs = data.inputs().reshape(5, *shape).astype(own.inputs[0].dtype)
-    answers = own({"picture": inputs} if isinstance(own.input, dict) else inputs)
+    named = isinstance(own, keras.Function) and isinstance(own.input, dict)
+    answers = own({"picture": inputs} if named else inputs)
     answers = answers["answer"] if isinstance(answers, dict) else answers
     np.testing.assert_allclose(expected, answers, atol=1e-5)
     np.testing.assert_allclose(predict(float32.convert(path, takes).content, data), expected, atol=1e-5)
