@@ -117,17 +117,11 @@ def _pool_maxima(model: Any, graph: Any) -> int:
     """Write each maximum over all rows and columns as a pooling; how many."""
     operators: list[Any] = []
     for operator in graph.operators:
-        source, *axes = map(int, operator.inputs)
-        shape, signature = graph.tensors[source].shape, graph.tensors[source].shapeSignature
-        is_fixed = shape is not None and (signature is None or min(signature) > 0)
-        if flatbuffer.operation(model, operator) != "REDUCE_MAX" or not is_fixed or len(shape) != 4:
+        if not _is_maximum_of_image(model, graph, operator):
             operators.append(operator)
             continue
-        stored = model.buffers[graph.tensors[axes[0]].buffer].data
-        reduced = set() if stored is None else {int(axis) % 4 for axis in np.frombuffer(bytes(stored), np.int32)}
-        if reduced != {1, 2}:
-            operators.append(operator)
-            continue
+        source = int(operator.inputs[0])
+        shape = graph.tensors[source].shape
         size = int(shape[1]), int(shape[2])
         pooling = _pooling(model, graph, source, *size, size=size)
         operators.append(pooling)
@@ -139,6 +133,18 @@ def _pool_maxima(model: Any, graph: Any) -> int:
     count = sum(old is not new for old, new in zip(graph.operators, operators, strict=False))
     graph.operators = operators
     return count
+
+
+def _is_maximum_of_image(model: Any, graph: Any, operator: Any) -> bool:
+    """Over rows and columns, of a tensor [N, H, W, C] of fixed size."""
+    if flatbuffer.operation(model, operator) != "REDUCE_MAX":
+        return False
+    tensor, axes = (graph.tensors[index] for index in operator.inputs)
+    stored = model.buffers[axes.buffer].data
+    is_fixed = tensor.shapeSignature is None or min(tensor.shapeSignature, default=1) > 0
+    if stored is None or tensor.shape is None or len(tensor.shape) != 4 or not is_fixed:
+        return False
+    return {int(axis) % 4 for axis in np.frombuffer(bytes(stored), np.int32)} == {1, 2}
 
 
 def _reshape(model: Any, graph: Any, source: int, shape: list[int]) -> Any:
