@@ -21,6 +21,7 @@ from harness.images.spec import ModelSignature, ModelSpec
 Outputs = npt.NDArray[np.float32]
 
 PREDICT_BATCH = 128
+REPEATED = 1e-3  # relative and absolute difference of outputs that count as the same
 PREDICT_AT_ONCE = 4096  # images held as floats
 
 
@@ -124,6 +125,12 @@ def _with_folded(path: Path, spec: ModelSpec, imports: tuple[str, ...]) -> tuple
     return graph, fold(graph).model
 
 
+def _flat(graph: Any, inputs: Any) -> Outputs:
+    outputs = graph.predict(inputs, batch_size=PREDICT_BATCH, verbose=0)
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    return np.concatenate([output.reshape(len(inputs), -1) for output in outputs], axis=1)
+
+
 def _predict(graph: Any, data: Dataset, *, whole_batches: bool = False) -> Outputs:
     """whole_batches: an image's outputs are the same, to the last bit, whatever part of a set it is in."""
     parts = []
@@ -131,8 +138,14 @@ def _predict(graph: Any, data: Dataset, *, whole_batches: bool = False) -> Outpu
         count = len(inputs)
         if whole_batches:
             inputs = np.concatenate([inputs, np.zeros((-count % PREDICT_BATCH, *inputs.shape[1:]), inputs.dtype)])
-        outputs = graph.predict(inputs, batch_size=PREDICT_BATCH, verbose=0)
-        flat = [output.reshape(len(inputs), -1) for output in (outputs if isinstance(outputs, list) else [outputs])]
-        parts.append(np.concatenate(flat, axis=1)[:count])
+        outputs = _flat(graph, inputs)
+        if not parts and not np.allclose(
+            outputs[:PREDICT_BATCH], _flat(graph, inputs[:PREDICT_BATCH]), REPEATED, REPEATED, equal_nan=True
+        ):
+            raise SetupError(
+                "the Keras model gives other outputs for the same images when it is asked twice: it draws random "
+                "numbers while it predicts; build it without (dropout and noise layers not called with training=True)"
+            )
+        parts.append(outputs[:count])
     outputs = np.concatenate(parts)
     return np.asarray(outputs if data.spec.outputs else as_classes(outputs), np.float32)

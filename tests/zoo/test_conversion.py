@@ -17,6 +17,7 @@ from converters import convert as conversion
 from converters.calibration import Ranges
 from converters.convert import Images
 from converters.interpreter import predict
+from converters.keras_model import predict as predict_by_keras
 from harness.core.errors import SetupError
 from harness.images import dataset
 from harness.images.dataset import Dataset
@@ -145,6 +146,13 @@ def test_operations_that_tflite_lacks_are_named(middle: Layer, says: str, tmp_pa
         float32.convert(save(middle, tmp_path / "model.keras"), SPEC)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_reference_that_answers_otherwise_each_time_is_refused(data: Dataset, tmp_path: Path) -> None:
+    """The model's own layers may be imported, so that only its answers tell."""
+    path = save(lambda x: AlwaysDropped(name="sampled")(x), tmp_path / "model.keras")
+    with pytest.raises(SetupError, match="gives other outputs for the same images when it is asked twice"):
+        predict_by_keras(path, data)
 
 
 def pooled(x: Any) -> Any:
