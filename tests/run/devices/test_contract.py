@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +18,13 @@ import numpy as np
 import pytest
 
 from harness.artifacts import manifest
+from harness.cli import main
 from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.core.files import sha256
 from harness.core.outcome import Outcome
 from harness.images import dataset
+from harness.records import record
 from harness.run import execute, job, worker
 from harness.run.devices import uri
 from harness.run.devices.base import Device, Probe
@@ -29,6 +32,7 @@ from harness.run.devices.local import Local
 from harness.run.devices.virtual import Virtual
 from harness.run.job import Job
 from models.config import DIGITS
+from tests.conftest import FEW_IMAGES_POLICY
 from tests.run.devices.rig import Rig, harness_folder, pushed, silent
 
 ODD = "a b'c\"d;$(touch executed)`touch executed`é"
@@ -264,3 +268,27 @@ def test_damaged_inputs_are_no_verdict_on_the_variant(tiny_job: Job) -> None:
 
 def _replace_worker(written: Job, source: str) -> None:
     written.worker.write_text(source)
+
+
+def test_several_shards_drop_nothing(pi: Virtual, rig: Rig, images: Path, tmp_path: Path) -> None:
+    """--keep, benchmark_model, the comparison with this machine and what was left out: as of a whole set."""
+    tool = tmp_path / "benchmark_model"
+    tool.write_text(
+        "#!/bin/sh\necho 'Inference timings in us: Init: 5685, First inference: 18535, Warmup (avg): 14000, "
+        "Inference (avg): 14575.2' >&2\n"
+    )
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    (folder / "3_broken.jpg").write_bytes(b"no image")
+    path = tmp_path / "check.json"
+    command = ["check", "--device", pi.start(), "--models", rig.models, "--reference", rig.model, "--data", folder]
+    command += ["--shards", "3", "--keep", "--benchmark-model", tool, "--skip-bad", "--quick", "--json", path]
+    assert main([*map(str, command), "--policy", str(FEW_IMAGES_POLICY)]) == 0
+    stored = record.read(path)
+    assert {cell.host.images for cell in stored.cells if cell.host} == {55}
+    assert all(cell.host and cell.host.identical == 55 for cell in stored.cells)
+    assert stored.device.benchmark_model
+    assert {figures.inference_s for figures in stored.device.benchmark_model.values()} == {0.0145752}
+    assert stored.data.skipped == ("3_broken.jpg",)
+    assert stored.timing
+    assert list((harness_folder(pi) / "jobs").iterdir())
