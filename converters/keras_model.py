@@ -133,7 +133,7 @@ def _flat(graph: Any, inputs: Any) -> Outputs:
 
 def _predict(graph: Any, data: Dataset, *, whole_batches: bool = False) -> Outputs:
     """whole_batches: an image's outputs are the same, to the last bit, whatever part of a set it is in."""
-    parts = []
+    parts: list[Outputs] = []
     for inputs in data.batches(PREDICT_AT_ONCE):
         count = len(inputs)
         if whole_batches:

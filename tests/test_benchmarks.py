@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ from tests.conftest import ROOT
 def collected(*options: str) -> tuple[int, str]:
     """Exit code and output of pytest's collection of the benchmarks."""
     command = [sys.executable, "-m", "pytest", "benchmarks", "--collect-only", "-q", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
 

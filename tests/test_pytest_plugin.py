@@ -142,7 +142,7 @@ def test_a_variant_that_passes(outcomes: dict[str, tuple[str, str]]) -> None:
         ("test_flips", "failure", "\nrecord: "),
         ("test_skipped", "skipped", "adb://no-such-phone: "),
         ("test_absent", "failure", "adb://no-such-phone: "),
-        ("test_no_gpu", "skipped", "--accelerator gpu: LiteRT accepts no GPU of this machine"),
+        ("test_no_gpu", "skipped", "--accelerator gpu: LiteRT finds no Vulkan driver"),
         ("test_misspelt", "failure", "gup: unknown; did you mean 'gpu'?"),
         ("test_wrong_value", "error", "marker harness: absent='ignore'; expected 'fail' or 'skip'"),
         ("test_unknown_keyword", "error", "marker harness: 'devise'; expected keywords: absent, accelerator"),

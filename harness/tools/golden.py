@@ -114,10 +114,11 @@ def write(
     takes = variant.input
     inputs = stored.quantize(real, np.dtype(takes.dtype).type, takes.scale, takes.zero_point)[:, np.newaxis]
     answers = run(model, inputs, variant.file)
-    if variant.spec.outputs or answers[0].size != len(variant.spec.class_names):
+    numbers, classes = answers[0].size, len(variant.spec.class_names)
+    if variant.spec.outputs or numbers not in (classes, classes - 1 if classes == 2 else classes):
         raise SetupError(
-            f"{variant.file}: gives {answers[0].size} numbers for {len(variant.spec.class_names)} classes; a "
-            "golden bundle needs a single output, of a number for each class"
+            f"{variant.file}: gives {numbers} numbers for {classes} classes; a golden bundle needs a single output, of "
+            "a number for each class, or of one for two classes"
         )
     files: dict[Path, bytes] = {}
     images = []

@@ -184,7 +184,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
         file.writestr("hello.txt", "hello")
     assert "No such file" in refusal(capsys, out, str(tmp_path / "none.keras"))
     assert "not a .keras file" in refusal(capsys, out, str(text))
-    assert "cannot load it" in refusal(capsys, out, str(archive))
+    assert "is an archive without config.json" in refusal(capsys, out, str(archive))
 
 
 def test_a_lambda_layer_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

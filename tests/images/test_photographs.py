@@ -9,9 +9,11 @@ import io
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pillow_heif
 import pytest
-from PIL import Image, features
+from PIL import Image
 
 from harness.images import dataset
 from harness.images.spec import ModelSpec
@@ -68,8 +70,7 @@ def test_of_an_mpo_the_first_frame_counts() -> None:
 
 def test_heic_is_read_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it the reason names it."""
-    heif = pytest.importorskip("pillow_heif")
-    heif.register_heif_opener()
+    pillow_heif.register_heif_opener()
     content = encoded(scene(80, 60), "HEIF", quality=95)
     close(content, scene(80, 60), 8)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
@@ -81,16 +82,13 @@ def test_heic_is_read_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dataset._not_read(b"\0\0\0\x20ftypavif").startswith("AVIF, which needs Pillow 11.3")
 
 
-@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 def test_avif_is_read() -> None:
     """By Pillow itself."""
     close(encoded(scene(80, 60), "AVIF", quality=95), scene(80, 60), 8)
 
 
 def opencv(content: bytes, flags: int) -> np.ndarray:
-    cv2 = pytest.importorskip("cv2")
-    pixels: np.ndarray = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    return pixels
+    return np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), flags))
 
 
 def test_sixteen_bits_are_scaled() -> None:
