@@ -14,6 +14,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from pytest_benchmark.fixture import BenchmarkFixture
+
 from benchmarks.conftest import ROOT
 from tests.needs import needs
 
@@ -29,8 +31,13 @@ def instructions(target: str) -> Iterator[tuple[str, str]]:
             yield word, rest
 
 
-def test_the_containers_steps(tmp_path: Path) -> None:
-    """In a bare root of the same distribution, as containers cannot be built everywhere; its command is `harness`."""
+def test_the_containers_steps(tmp_path: Path, benchmark: BenchmarkFixture) -> None:
+    """The image for checking is built, and its command is `harness`."""
+    benchmark.pedantic(build, args=(tmp_path,), rounds=1)
+
+
+def build(tmp_path: Path) -> None:
+    """Run the stage `check` and then its command."""
     needs("devices")
     root, bundle = tmp_path / "root", "/etc/host-certificates.crt"
     subprocess.run(["mmdebstrap", "--variant=apt", "--quiet", "bookworm", root], check=True, capture_output=True)
