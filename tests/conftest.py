@@ -46,14 +46,22 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes one runs all tests that share virtual devices, or a lab; any runs the others, long first.
+    """Of several processes one runs all tests that share virtual devices, a lab, or a fixture of their module.
 
-    Long ones are those of the whole product, which lie in tests itself.
+    Long ones come first: those of the whole product, which lie in tests itself.
     """
     items.sort(key=lambda item: item.path.parent != ROOT / "tests")
     for item in items:
         if (room := item.path.parent.name) in ALONE:
             item.add_marker(pytest.mark.xdist_group(room))
+        elif _shares_with_its_module(item) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _shares_with_its_module(item: pytest.Item) -> bool:
+    """Whether a test uses a fixture that is made once for its module, and would be made anew in another process."""
+    fixtures = getattr(item, "_fixtureinfo", None)
+    return fixtures is not None and any(known[-1].scope == "module" for known in fixtures.name2fixturedefs.values())
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -27,6 +27,7 @@ from harness.records.arrays import RecordArrays
 from harness.records.rejudge import rejudge
 from harness.run import execute, job
 from harness.run.devices.base import DeviceRecord
+from harness.run.devices.benchmark_model import BenchmarkModel
 from harness.run.devices.local import Local
 from harness.run.execute import Outputs
 from tests.check.rig import Check, figures
@@ -43,6 +44,20 @@ def done(check: Check, tmp_path: Path) -> Path:
     with LocalEngine(LOCAL) as engine:
         record.write(check.run(engine, LOCAL, path, SIZE).record, path)
     return path
+
+
+def test_benchmark_model_runs_beside_shards_once(check: Check, tmp_path: Path) -> None:
+    """On the first shard with images, each variant."""
+    tool, runs = tmp_path / "benchmark_model", tmp_path / "runs"
+    tool.write_text(
+        f"#!/bin/sh\necho run >> {runs}\necho 'Inference timings in us: Init: 5685, First inference: 18535, "
+        "Warmup (avg): 14000, Inference (avg): 14575.2' >&2\n"
+    )
+    with LocalEngine(LOCAL, benchmark=BenchmarkModel(tool, ())) as engine:
+        beside = check.run(engine, LOCAL, tmp_path / "check.json", SIZE).record.device.benchmark_model
+    assert beside
+    assert {kind: figures.inference_s for kind, figures in beside.items()} == dict.fromkeys(beside, 0.0145752)
+    assert len(runs.read_text().splitlines()) == len(beside)
 
 
 def test_shards_give_the_verdict_of_the_whole(check: Check, done: Path, tmp_path: Path) -> None:

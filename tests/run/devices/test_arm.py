@@ -100,6 +100,7 @@ def test_every_output_of_the_arm_kernels(
     assert_as_here(here.run.record, there.run.record, policy.load(FEW_IMAGES_POLICY))
 
 
+@pytest.mark.slow
 def test_the_shipped_model_on_the_phone(arm_phone: Virtual, shipped_variants: Path, few: Path) -> None:
     """A phone, ResNet-164 in int8."""
     rig = Rig(shipped_variants, SHIPPED, few, kinds=("int8",), limits=policy.load())

@@ -20,7 +20,7 @@ import pytest
 from harness.artifacts import manifest
 from harness.cli import main
 from harness.core import shapes
-from harness.core.errors import SetupError
+from harness.core.errors import Exit, SetupError
 from harness.core.files import sha256
 from harness.core.outcome import Outcome
 from harness.images import dataset
@@ -271,24 +271,18 @@ def _replace_worker(written: Job, source: str) -> None:
 
 
 def test_several_shards_drop_nothing(pi: Virtual, rig: Rig, images: Path, tmp_path: Path) -> None:
-    """--keep, benchmark_model, the comparison with this machine and what was left out: as of a whole set."""
-    tool = tmp_path / "benchmark_model"
-    tool.write_text(
-        "#!/bin/sh\necho 'Inference timings in us: Init: 5685, First inference: 18535, Warmup (avg): 14000, "
-        "Inference (avg): 14575.2' >&2\n"
-    )
+    """--keep, the comparison with this machine and what was left out: as of a whole set."""
     folder = tmp_path / "images"
     shutil.copytree(images, folder)
-    (folder / "3_broken.jpg").write_bytes(b"no image")
+    (folder / "3_99.jpg").write_bytes(b"no image")
     path = tmp_path / "check.json"
     command = ["check", "--device", pi.start(), "--models", rig.models, "--reference", rig.model, "--data", folder]
-    command += ["--shards", "3", "--keep", "--benchmark-model", tool, "--skip-bad", "--quick", "--json", path]
-    assert main([*map(str, command), "--policy", str(FEW_IMAGES_POLICY)]) == 0
+    command += ["--shards", "3", "--keep", "--skip-bad", "--quick", "--json", path, "--policy", FEW_IMAGES_POLICY]
+    assert main([*map(str, command)]) == Exit.INCONCLUSIVE  # 55 images are too few for the log loss
     stored = record.read(path)
-    assert {cell.host.images for cell in stored.cells if cell.host} == {55}
-    assert all(cell.host and cell.host.identical == 55 for cell in stored.cells)
-    assert stored.device.benchmark_model
-    assert {figures.inference_s for figures in stored.device.benchmark_model.values()} == {0.0145752}
-    assert stored.data.skipped == ("3_broken.jpg",)
-    assert stored.timing
+    assert len(stored.cells) == 3
+    assert all(cell.host and cell.host.identical == cell.host.images == 55 for cell in stored.cells)
+    assert [name.split()[0] for name in stored.data.skipped] == ["3_99.jpg"]
     assert list((harness_folder(pi) / "jobs").iterdir())
+    with uri.remote(pi.start()) as device:
+        device.clean()
