@@ -53,6 +53,7 @@ def test_benchmark_model_runs_beside_shards_once(check: Check, tmp_path: Path) -
         f"#!/bin/sh\necho run >> {runs}\necho 'Inference timings in us: Init: 5685, First inference: 18535, "
         "Warmup (avg): 14000, Inference (avg): 14575.2' >&2\n"
     )
+    tool.chmod(0o755)
     with LocalEngine(LOCAL, benchmark=BenchmarkModel(tool, ())) as engine:
         beside = check.run(engine, LOCAL, tmp_path / "check.json", SIZE).record.device.benchmark_model
     assert beside
