@@ -161,7 +161,7 @@ images, peaks = 0, []
 for data in dataset.in_shards(source, 500, DIGITS):
     images += len(data)
     peaks.append(peak())
-print(images, peaks[3], peaks[-1])
+print(images, peaks[len(peaks) // 2 - 1], peaks[-1])
 """
 
 
@@ -180,7 +180,7 @@ def test_a_long_listing_takes_little_memory(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_images(few_images: Path, tmp_path: Path) -> None:
-    """Of the 20,000 images after the first 2,000 not even the half is kept."""
+    """Of the second 11,000 images not even the half is kept; the allocator has what it wants after the first."""
     needs("peak memory")
     part = pyarrow.concat_tables([table(few_images, name=None)] * 10).combine_chunks()
     with parquet.ParquetWriter(path := tmp_path / "many.parquet", part.schema) as file:
@@ -189,4 +189,4 @@ def test_memory_does_not_grow_with_the_number_of_images(few_images: Path, tmp_pa
     done = subprocess.check_output([sys.executable, "-c", READ_ALL, path], cwd=ROOT, text=True)
     images, before_kb, after_kb = map(int, done.split())
     assert images == 22_000
-    assert (after_kb - before_kb) * 1024 < 20_000 * np.prod(DIGITS.shape) / 2
+    assert (after_kb - before_kb) * 1024 < 11_000 * np.prod(DIGITS.shape) / 2
