@@ -47,7 +47,7 @@ def signature(path: Path, imports: tuple[str, ...] = ()) -> ModelSignature:
 
 
 def _shapes(model: Any) -> tuple[Shape, list[Shape]]:
-    """Of input and outputs; none where the model does not know."""
+    """Shapes of the input and the outputs. None and an empty list if the model does not know them."""
     import keras
 
     if getattr(model, "inputs", None):
@@ -106,46 +106,65 @@ def _range(spec: ModelSpec) -> str:
 
 
 def predict(path: Path, data: Dataset, imports: tuple[str, ...] = ()) -> Outputs:
-    """The model's outputs [N, numbers]; see Reference."""
-    return _predict(classifier(path, data.spec, imports).graph, data)
+    """The model's outputs [N, numbers]; see Reference. Raises SetupError where they are others each time."""
+    graph = classifier(path, data.spec, imports).graph
+    outputs = _predict(graph, data)
+    _refuse_random(graph, data, outputs)
+    return outputs
 
 
 def predict_folded_too(path: Path, data: Dataset, imports: tuple[str, ...] = ()) -> tuple[Outputs, Outputs]:
-    """The model's outputs [N, numbers], and those with its batch norms folded."""
-    graph, folded = _with_folded(path, data.spec, imports)
-    return _predict(graph, data, whole_batches=True), _predict(folded, data, whole_batches=True)
+    """The model's outputs [N, numbers], and those with its batch norms folded. Raises SetupError as `predict` does."""
+    graphs = _with_folded(path, data.spec, imports)
+    outputs = _predict(graphs.plain, data, whole_batches=True)
+    if not graphs.asked_twice:
+        _refuse_random(graphs.plain, data, outputs)
+        graphs.asked_twice = True
+    return outputs, _predict(graphs.folded, data, whole_batches=True)
+
+
+@dataclass
+class _Graphs:
+    """A model without and with its batch norms folded. asked_twice: whether it gave the same outputs again."""
+
+    plain: Any
+    folded: Any
+    asked_twice: bool = False
 
 
 @lru_cache(maxsize=1)
-def _with_folded(path: Path, spec: ModelSpec, imports: tuple[str, ...]) -> tuple[Any, Any]:
-    """Made and traced once for all shards of a set."""
+def _with_folded(path: Path, spec: ModelSpec, imports: tuple[str, ...]) -> _Graphs:
+    """Made, traced and asked twice once for all shards of a set."""
     from converters.fold import fold
 
     graph = classifier(path, spec, imports).graph
-    return graph, fold(graph).model
-
-
-def _flat(graph: Any, inputs: Any) -> Outputs:
-    outputs = graph.predict(inputs, batch_size=PREDICT_BATCH, verbose=0)
-    outputs = outputs if isinstance(outputs, list) else [outputs]
-    return np.concatenate([output.reshape(len(inputs), -1) for output in outputs], axis=1)
+    return _Graphs(graph, fold(graph).model)
 
 
 def _predict(graph: Any, data: Dataset, *, whole_batches: bool = False) -> Outputs:
     """whole_batches: an image's outputs are the same, to the last bit, whatever part of a set it is in."""
-    parts: list[Outputs] = []
+    parts = []
     for inputs in data.batches(PREDICT_AT_ONCE):
         count = len(inputs)
         if whole_batches:
             inputs = np.concatenate([inputs, np.zeros((-count % PREDICT_BATCH, *inputs.shape[1:]), inputs.dtype)])
-        outputs = _flat(graph, inputs)
-        if not parts and not np.allclose(
-            outputs[:PREDICT_BATCH], _flat(graph, inputs[:PREDICT_BATCH]), REPEATED, REPEATED, equal_nan=True
-        ):
-            raise SetupError(
-                "the Keras model gives other outputs for the same images when it is asked twice: it draws random "
-                "numbers while it predicts; build it without (dropout and noise layers not called with training=True)"
-            )
-        parts.append(outputs[:count])
-    outputs = np.concatenate(parts)
-    return np.asarray(outputs if data.spec.outputs else as_classes(outputs), np.float32)
+        parts.append(_ask(graph, inputs, data.spec)[:count])
+    return np.concatenate(parts)
+
+
+def _ask(graph: Any, inputs: Any, spec: ModelSpec) -> Outputs:
+    outputs = graph.predict(inputs, batch_size=PREDICT_BATCH, verbose=0)
+    flat = [output.reshape(len(inputs), -1) for output in (outputs if isinstance(outputs, list) else [outputs])]
+    together = np.concatenate(flat, axis=1)
+    return np.asarray(together if spec.outputs else as_classes(together), np.float32)
+
+
+def _refuse_random(graph: Any, data: Dataset, outputs: Outputs) -> None:
+    """Ask for the first images again. Raises SetupError where the outputs are others."""
+    inputs = next(iter(data.batches(PREDICT_BATCH)))
+    again = _ask(graph, inputs, data.spec)
+    if not np.allclose(outputs[: len(inputs)], again, REPEATED, REPEATED, equal_nan=True):
+        raise SetupError(
+            "the Keras model gives other outputs for the same images when it is asked twice: it draws random numbers "
+            "while it predicts; build it without (dropout and noise layers not called with training=True)"
+        )

@@ -78,7 +78,7 @@ def test_an_accelerators_stage_comes_after_the_variants_own() -> None:
 
 
 def test_labels_in_another_order_are_recognized() -> None:
-    """Folders sorted as text, reversed, shifted, in any order: with the line to paste; none where none is better."""
+    """Text order, reversed, shifted, any other order: each with the line to paste. None if no order fits better."""
     names = tuple(map(str, range(12)))
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 12, 240)
