@@ -22,7 +22,7 @@ from harness.core.files import check_writable, slug, write_atomic
 from harness.core.outcome import Outcome, Verdict, overall
 from harness.core.progress import Bars, Step
 from harness.core.shapes import Shape
-from harness.images import shards
+from harness.images import shards, slices
 from harness.judge import policy
 from harness.records import record
 from harness.records.record import Record
@@ -99,6 +99,9 @@ class Fleet(Shape):
     threads: AtLeastOne = 1  # for latency
     latency: bool = True
     skip_bad: bool = False
+    unlabelled: bool = False
+    slice_by: str = ""  # a column, or a pattern on names; empty: not divided
+    table: Path | None = None  # that has the column; None: the images' own
     device: tuple[Entry, ...] = ()
 
     def __post_init__(self) -> None:
@@ -210,5 +213,6 @@ def _check(fleet: Fleet, member: Member) -> Check:
     kinds = member.entry.variants or fleet.variants or None
     plan = LatencyPlan(threads=fleet.threads) if fleet.latency else None
     what = subject.load(fleet.models, fleet.reference, limits, kinds, plan)
-    source = shards.open_source(fleet.data, what.spec)
-    return Check(what, source, (member.uri,), member.path, skip_bad=fleet.skip_bad, keep_evidence=True)
+    source = shards.open_source(fleet.data, what.spec, labelled=not fleet.unlabelled)
+    divided = slices.divide(source, fleet.slice_by, fleet.table) if fleet.slice_by else None
+    return Check(what, source, (member.uri,), member.path, skip_bad=fleet.skip_bad, keep_evidence=True, slices=divided)

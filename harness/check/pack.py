@@ -122,6 +122,10 @@ class Pack:
         self.path, self.images, self.left_out = Path(about.data), about.images, about.left_out
         self.bad = list(about.skipped)
 
+    def names(self) -> Iterator[str]:
+        for number in range(len(self._about.shards)):
+            yield from map(str, self._shard(number)["names"])
+
     def entries(self) -> Iterator[Entry]:
         for number in range(len(self._about.shards)):
             part = self._shard(number)

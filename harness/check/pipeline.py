@@ -27,6 +27,7 @@ from harness.core.outcome import Outcome, Verdict, overall
 from harness.core.progress import Bars
 from harness.images import dataset, shards
 from harness.images.shards import Source
+from harness.images.slices import Slices
 from harness.records import arrays, sharded_arrays
 from harness.records.record import Failure, Record
 from harness.run import execute, job, worker
@@ -41,7 +42,7 @@ class Check:
     """devices: they share the images, and are alike. record: where it will be written, and evidence beside it.
 
     shard_size: images in a shard; None: as usual. keep_evidence: of a single shard, too, so that a second run does
-    only what is missing. parallel: threads of each device, 0 for all cores.
+    only what is missing. parallel: threads of each device, 0 for all cores. slices: judged each on its own.
     """
 
     subject: Subject
@@ -52,6 +53,7 @@ class Check:
     skip_bad: bool = False
     keep_evidence: bool = False
     parallel: int = job.ALL_CORES
+    slices: Slices | None = None
 
     @property
     def size(self) -> int:
@@ -184,7 +186,7 @@ class _Run:
 
     def record(self, interrupted: bool) -> Record:
         """Judge the evidence. Raises SetupError if no image was answered."""
-        check, total = self._check, Total(self._check.subject)
+        check, total = self._check, Total(self._check.subject, self._check.slices)
         names = [evidence.part_name(number) for number in sorted(self._done)]
         images = {name: count for name in names if (count := total.add(self._evidence.read(name)))}
         why = "; ".join(dict.fromkeys(lost.why for lost in self._lost.values()))
@@ -197,7 +199,7 @@ class _Run:
             incomplete = f"{missing} of {check.shards} shards were not answered: {why}"
             if interrupted:
                 incomplete = f"interrupted after {self.images} of {check.source.images} images"
-        own = arrays.class_arrays(check.subject.spec.class_names)
+        own = arrays.class_arrays(check.subject.spec.class_names) | total.slice_arrays
         if check.subject.plan and self._first in self._done:
             own |= self._evidence.read(LATENCY)
         together = self._evidence.together(own, images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,10 @@ from harness.core.npz import Array
 from harness.core.outcome import Outcome, Verdict
 from harness.images import dataset
 from harness.images.shards import Source
+from harness.images.slices import Slices
 from harness.judge import agreement, diagnosis, predictions
 from harness.judge.predictions import Counted, Judged
-from harness.records.arrays import RecordArrays
+from harness.records.arrays import RecordArrays, slice_arrays
 from harness.records.record import CellRecord, Data, Failure, Model, Record
 from harness.records.rejudge import judge_latency
 from harness.records.sharded_arrays import DIGESTS, GREY, HASHES, SKIPPED, SOURCE
@@ -33,8 +35,8 @@ from harness.timing.figures import Latency, Ratio
 class Total:
     """All shards' evidence added up, in order. answered: the devices that answered, alike ones once."""
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
+    def __init__(self, subject: Subject, slices: Slices | None = None) -> None:
+        self.subject, self.slices = subject, slices
         self.images = 0
         self.answered: list[Answered] = []
         self._counted: dict[Cell, Counted] = {}
@@ -43,6 +45,7 @@ class Total:
         self._hashes: list[npt.NDArray[np.uint64]] = []
         self._grey = 0
         self._skipped: list[str] = []
+        self._sliced: list[npt.NDArray[np.str_]] = []
 
     def add(self, part: Mapping[str, Array]) -> int:
         """One shard's evidence. The number of its images."""
@@ -56,6 +59,9 @@ class Total:
         if answered.make not in [known.make for known in self.answered]:
             self.answered.append(answered)
         answers = RecordArrays(part).predictions()
+        if self.slices:
+            self._sliced.append(self.slices.of_names(part["names"].tolist()))
+            answers = replace(answers, slices=self._sliced[-1])
         for cell in answers.cells:
             try:
                 counted = predictions.count(cell, answers, self.subject.limits, self.images)
@@ -64,6 +70,11 @@ class Total:
                 self._wrong.setdefault(cell, str(error))
         self.images += len(answers.labels)
         return len(answers.labels)
+
+    @property
+    def slice_arrays(self) -> dict[str, Array]:
+        """Of the record; empty if the images are not divided."""
+        return slice_arrays(np.concatenate(self._sliced)) if self._sliced else {}
 
     def judge(
         self, arrays: RecordArrays, source: Source, started: str, failures: Sequence[Failure], incomplete: str
@@ -85,7 +96,15 @@ class Total:
             outcome=verdict.overall([cell.verdict for cell in cells], timing),
             cells=cells,
             model=Model(subject.model, subject.model_sha256, subject.spec),
-            data=Data(str(source.path), digest, digest, self.images, (*source.bad, *self._skipped), incomplete),
+            data=Data(
+                str(source.path),
+                digest,
+                digest,
+                self.images,
+                (*source.bad, *self._skipped),
+                incomplete,
+                self.slices.by if self.slices else "",
+            ),
             policy=subject.limits,
             machine=first.machine,
             plan=plan,
@@ -139,6 +158,7 @@ class Total:
 
     def _notes(self, cells: Iterable[CellRecord], failures: Iterable[Failure], source: Source) -> Iterator[str]:
         yield from dataset.notes(np.concatenate(self._hashes), self._grey, source.left_out)
+        yield from self.slices.notes if self.slices else ()
         for failure in failures:
             if failure.kind == "latency":
                 yield from (f"latency was not measured: {reason}" for reason in failure.reasons)

@@ -66,6 +66,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add(parser, "--html")
     flags.add_latency(parser)
     parser.add_argument(
+        "--slice-by",
+        metavar="COLUMN",
+        help="judge each part of the images on its own: by a column of their table or Parquet, or by a pattern on "
+        "their names with a named group, such as '(?P<phone>pixel|moto)_'",
+    )
+    parser.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="CSV or Parquet table that has the column, and a column file_name (default: metadata.csv beside the "
+        "images, or their only CSV file)",
+    )
+    parser.add_argument(
         "--shards",
         type=flags.count(),
         metavar="N",
@@ -176,10 +189,14 @@ def _checks(options: argparse.Namespace, subject: Subject, source: Source, engin
     from harness.check.pipeline import Check
     from harness.cluster import client
     from harness.core.files import slug
+    from harness.images import slices
 
     groups: list[tuple[str, ...]] = [(device,) for device in engine.devices()]
     if options.scheduler:
         groups = [tuple(client.choose(engine.devices(), options.device or (), options.scheduler))]
+    if options.table and not options.slice_by:
+        raise SetupError(f"--table {options.table}: names the table of --slice-by, which is missing")
+    divided = slices.divide(source, options.slice_by, options.table) if options.slice_by else None
     size = -(-source.images // options.shards) if options.shards else None
     skip_bad = options.skip_bad or bool(options.packed)  # a pack says what was left out of it
     return [
@@ -190,6 +207,7 @@ def _checks(options: argparse.Namespace, subject: Subject, source: Source, engin
             options.json if len(groups) == 1 else options.json.with_suffix(f".{slug(devices[0])}.json"),
             size,
             skip_bad,
+            slices=divided,
         )
         for devices in groups
     ]

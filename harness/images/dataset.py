@@ -53,7 +53,7 @@ _SAMPLE_MAX = {"I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I": 65535, "F": 1
 class Dataset:
     """images: uint8 [N, height, width, channels]; labels: int64 [N]; names: N paths below the folder.
 
-    spec: of the model that they are read for. skipped: files that could not be used; left_out: hidden files.
+    spec: of the model that they are read for. skipped: files that could not be used; left_out: hidden files and tables.
     """
 
     images: npt.NDArray[np.uint8]
@@ -203,7 +203,9 @@ def notes(contents: npt.NDArray[np.uint64], grey: int, left_out: Sequence[str]) 
         lines.append(f"{repeated} of {len(contents)} images repeat another's pixels")
     if left_out:
         more = f" and {len(left_out) - LEFT_OUT_SHOWN} more names" if len(left_out) > LEFT_OUT_SHOWN else ""
-        lines.append(f"hidden files and system files were left out: {', '.join(left_out[:LEFT_OUT_SHOWN])}{more}")
+        lines.append(
+            f"hidden files, system files and tables were left out: {', '.join(left_out[:LEFT_OUT_SHOWN])}{more}"
+        )
     return tuple(lines)
 
 

@@ -7,22 +7,25 @@ Columns: `image` (an encoded image's bytes, or a struct that holds them as `byte
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from harness.core import extras
+from harness.core import extras, shapes
 from harness.core.errors import SetupError
 from harness.images.spec import UNLABELLED, ModelSpec
 
 SUFFIX = ".parquet"
+TABLE = "metadata.parquet"  # about images, in their folder: harness.images.tables
 BATCH = 256  # rows decoded at a time
 BUFFER_BYTES = 1 << 20
 
 
 def files(path: Path) -> list[Path]:
-    """The Parquet files of a folder, or the file itself; empty if it is neither."""
+    """The Parquet files of a folder, or the file itself; empty if it is neither, or only has a table about images."""
     if path.is_dir():
-        return sorted(file for file in path.glob(f"*{SUFFIX}") if file.is_file() and not file.name.startswith("."))
+        listed = [file for file in path.glob(f"*{SUFFIX}") if file.is_file() and not file.name.startswith(".")]
+        return sorted(file for file in listed if file.name != TABLE)
     return [path] if path.suffix == SUFFIX else []
 
 
@@ -42,6 +45,9 @@ class Parquet:
                 self.images += table.metadata.num_rows
         if not self.images:
             raise SetupError(f"{path}: no rows; expected images")
+
+    def names(self) -> Iterator[str]:
+        return (name for name, _ in column(self._files, None))
 
     def entries(self) -> Iterator[tuple[str, int, bytes]]:
         names: set[int] = set()  # as hashes, which take less memory
@@ -67,12 +73,41 @@ class Parquet:
         return str(entry.get("name") or default_name), label, content
 
 
-def _batches(file: Path) -> Iterator[Any]:
+def columns(file: Path) -> list[str]:
+    """Raises SetupError."""
+    with _open(file) as table:
+        return list(table.schema_arrow.names)
+
+
+def _rows(file: Path) -> int:
+    with _open(file) as table:
+        return int(table.metadata.num_rows)
+
+
+def texts(file: Path, wanted: tuple[str, ...]) -> Iterator[list[str]]:
+    """Some columns of each row as texts; empty where there is nothing. Raises SetupError."""
+    for table in _batches(file, wanted):
+        for row in table.to_pylist():
+            yield ["" if row[name] is None else str(row[name]) for name in wanted]
+
+
+def column(files: list[Path], name: str | None = None) -> Iterator[tuple[str, str]]:
+    """The images of a set by name, each with a column's text, if one is named. Raises SetupError: no such column."""
+    for file in files:
+        known = columns(file)
+        if name is not None:
+            shapes.check_name(name, [column for column in known if column != "image"], str(file), "column")
+        wanted = tuple(column for column in dict.fromkeys(("name", name or "name")) if column in known)
+        for row, cells in enumerate(texts(file, wanted) if wanted else repeat([""], _rows(file))):
+            yield cells[0] if "name" in wanted and cells[0] else f"{file.stem}/{row}", cells[-1]
+
+
+def _batches(file: Path, wanted: tuple[str, ...] = ("image", "label", "name")) -> Iterator[Any]:
     import pyarrow
 
     try:
         with _open(file) as table:
-            columns = [name for name in ("image", "label", "name") if name in table.schema_arrow.names]
+            columns = [name for name in wanted if name in table.schema_arrow.names]
             for group in range(table.num_row_groups):  # one reader for all of them holds more and more memory
                 yield from table.iter_batches(batch_size=BATCH, row_groups=[group], columns=columns)
     except (pyarrow.ArrowException, OSError) as error:

@@ -2,8 +2,8 @@
 
 A set is Parquet (harness.images.parquet) or a folder in either of two layouts, which may be mixed:
 `<folder>/<class>_<n>.<ext>` and `<folder>/<class>/<any path>`, a class written as its name or its number. In an
-unlabelled set names say nothing, and every label is UNLABELLED. Hidden files and folders, and those that operating
-systems leave behind, are left out at any depth.
+unlabelled set names say nothing, and every label is UNLABELLED. Hidden files and folders, those that operating systems
+leave behind, and the folder's tables (harness.images.tables) are left out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.core.errors import SetupError
-from harness.images import parquet
+from harness.images import parquet, tables
 from harness.images.parquet import Parquet
 from harness.images.spec import UNLABELLED, ModelSpec
 
@@ -38,6 +38,9 @@ class Source(Protocol):
     images: int
     bad: list[str]
     left_out: tuple[str, ...]
+
+    def names(self) -> Iterator[str]:
+        """Of every image, in order."""
 
     def entries(self) -> Iterator[Entry]:
         """Every image, in order. Raises SetupError where one cannot be read."""
@@ -89,9 +92,11 @@ class Folder:
         if not self.images and not self.bad:
             raise SetupError(f"{path}: {EXPECTED if labelled else 'expected images'}; there is none")
 
+    def names(self) -> Iterator[str]:
+        return (os.fsdecode(key.replace(b"\0", b"/")) for key in self._keys)
+
     def entries(self) -> Iterator[Entry]:
-        for key in self._keys:
-            name = os.fsdecode(key.replace(b"\0", b"/"))
+        for name, key in zip(self.names(), self._keys, strict=True):
             label = self._label(name.partition("/")[0], b"\0" in key)
             assert isinstance(label, int)
             try:
@@ -103,6 +108,9 @@ class Folder:
         """A key for each image. Keys sort as paths do: part by part."""
         for entry in self._visible(self.path):
             name, is_folder = entry.name, entry.is_dir()
+            if tables.is_table(name) and not is_folder:
+                self._hidden[name] += 1
+                continue
             label = self._label(name, is_folder)
             files = self._files(entry) if is_folder else iter([entry])
             if isinstance(label, str):

@@ -40,6 +40,9 @@ class Limits(Shape, kw_only=True):
     max_off_share: Max
     max_mean_tensor_error: Max
     min_mean_cosine: Min
+    max_slice_drop: Max = 0.05
+    max_slice_flip_share: Max = 0.05
+    max_slice_off_share: Max = 0.05
     require_full_acceleration: bool
 
 

@@ -13,11 +13,12 @@ from harness.artifacts.outputs import FloatArray
 from harness.core.cell import Cell
 from harness.core.outcome import Outcome, Verdict, overall
 from harness.images.spec import UNLABELLED
-from harness.judge import agreement, diagnosis, parity, rules, stages, tally, tensors
+from harness.judge import agreement, diagnosis, parity, rules, slices, stages, tally, tensors
 from harness.judge.agreement import Agreement
 from harness.judge.parity import Parity
 from harness.judge.policy import Limits, Policy
 from harness.judge.rules import Check, Statistics
+from harness.judge.slices import SliceParity, SliceTally, by_slice
 from harness.judge.stages import Chain, StageDiff
 from harness.judge.tally import Extreme, Mergeable, Tally, by_key, total
 from harness.judge.tensors import TensorOutput, TensorParity, TensorTally
@@ -37,6 +38,7 @@ class Judged:
     statistics: Statistics | None = None
     stages: tuple[StageDiff, ...] = ()
     tensors: tuple[TensorParity, ...] = ()
+    slices: tuple[SliceParity, ...] = ()
     checks: tuple[Check, ...] = ()
     host: Agreement | None = None
 
@@ -48,7 +50,7 @@ class Predictions:
 
     input_means: the mean of each image as float input [N]. given_means: the same of the input that a cell was given,
     and by how much its input's quantization may move it. host: this machine's outputs of what a device answered, and
-    the size of a step of them.
+    the size of a step of them. slices: which one each image is in [N]; None if they are not divided.
     """
 
     labels: npt.NDArray[np.int64]
@@ -60,6 +62,7 @@ class Predictions:
     host: Mapping[Cell, tuple[FloatArray, float]] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     tensors: tuple[TensorOutput, ...] = ()
+    slices: npt.NDArray[np.str_] | None = None
 
     @property
     def truths(self) -> npt.NDArray[np.int64]:
@@ -93,6 +96,7 @@ class Counted(Mergeable):
     tensors: Annotated[Mapping[str, TensorTally], by_key]
     chain: Chain
     host: Annotated[Agreement | None, _of_both]  # None if this machine's outputs are not known, or do not pair
+    slices: Annotated[Mapping[str, SliceTally], by_slice] = field(default_factory=dict)  # by name
 
 
 def count(cell: Cell, predictions: Predictions, policy: Policy, start: int = 0) -> Counted:
@@ -100,11 +104,12 @@ def count(cell: Cell, predictions: Predictions, policy: Policy, start: int = 0) 
     cap = policy.limits(cell).max_probability_difference
     wrong = _wrong_inputs(cell, predictions, start)
     others = {output.name: tensors.count(output.cells[cell], output.reference) for output in predictions.tensors}
+    parts = _slices(cell, predictions)
     if not predictions.reference.shape[1]:
-        return Counted(len(predictions.labels), wrong, None, others, Chain((), {}), None)
+        return Counted(len(predictions.labels), wrong, None, others, Chain((), {}), None, parts)
     answers = tally.count(predictions.cells[cell], predictions.reference, predictions.labels, start, cap)
     chain = stages.chain(_stages(cell, predictions), predictions.truths)
-    return Counted(len(predictions.labels), wrong, answers, others, chain, _host(cell, predictions))
+    return Counted(len(predictions.labels), wrong, answers, others, chain, _host(cell, predictions), parts)
 
 
 def judge(cell: Cell, predictions: Predictions, policy: Policy) -> Judged:
@@ -129,6 +134,12 @@ def conclude(cell: Cell, counted: Counted, policy: Policy, class_names: Sequence
     if counted.answers and figures:
         judgement = rules.judge(cell, figures, policy)
         judgements.insert(0, replace(judgement, verdict=_diagnosed(judgement.verdict, counted.answers, figures)))
+    sliced: tuple[SliceParity, ...] = ()
+    if counted.slices:
+        labelled = bool(counted.answers and counted.answers.labelled)
+        spreads = {output.name: output.spread for output in others}
+        judgement, sliced = slices.judge(counted.slices, labelled, spreads, limits, policy.alpha)
+        judgements.append(judgement)
     outcome = overall(judgement.verdict for judgement in judgements)
     worst = [judgement.verdict for judgement in judgements if judgement.verdict.outcome is outcome]
     return Judged(
@@ -137,6 +148,7 @@ def conclude(cell: Cell, counted: Counted, policy: Policy, class_names: Sequence
         judgements[0].statistics,
         counted.chain.diffs,
         others,
+        sliced,
         tuple(check for judgement in judgements for check in judgement.checks),
         counted.host,
     )
@@ -178,6 +190,14 @@ def flipped(predictions: Predictions) -> npt.NDArray[np.int64]:
         if outputs.shape == predictions.reference.shape:
             changed |= outputs.argmax(axis=1) != expected
     return np.flatnonzero(changed)[:MAX_FLIPPED_KEPT]
+
+
+def _slices(cell: Cell, predictions: Predictions) -> dict[str, SliceTally]:
+    if predictions.slices is None:
+        return {}
+    others = {output.name: (output.cells[cell], output.reference) for output in predictions.tensors}
+    outputs = predictions.cells[cell], predictions.reference
+    return slices.count(predictions.slices, predictions.truths, *outputs, others)
 
 
 def _host(cell: Cell, predictions: Predictions) -> Agreement | None:

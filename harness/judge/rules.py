@@ -237,14 +237,15 @@ def _of_classes(
     of = f"of {len(parity.classes)} classes"
     reasons = []
     if empty := [part.name for part in parity.classes if not part.images]:
-        reasons.append(f"{len(empty)} {of} without images: {_first(empty)}")
+        reasons.append(f"{len(empty)} {of} without images: {first(empty)}")
     if few := sorted(by_outcome[Outcome.INCONCLUSIVE], key=lambda part: (part.images, part.recall)):
         names = [f"{part.name} (recall {percent(part.recall or 0)} of {part.images} images)" for part in few]
-        reasons.append(f"{len(few)} {of} with too few images for {rule}: {_first(names)}")
+        reasons.append(f"{len(few)} {of} with too few images for {rule}: {first(names)}")
     return (Outcome.INCONCLUSIVE, ["; ".join(reasons)]) if reasons else (Outcome.PASS, [f"holds for each {of}"])
 
 
-def _first(names: list[str]) -> str:
+def first(names: list[str]) -> str:
+    """The first few of many, and how many more there are."""
     more = len(names) - MAX_NAMED
     return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 

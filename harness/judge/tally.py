@@ -135,7 +135,7 @@ def _furthest(left: tuple[Suspect, ...], right: tuple[Suspect, ...]) -> tuple[Su
 class Tally(Mergeable):
     """Outputs beside the reference's; images with NaN or infinity are counted and otherwise left out. Sums are exact.
 
-    counts: by name of a case (`_cases`), images of each class [classes]. confusion: images by the reference's and by
+    counts: by name of a case (`cases`), images of each class [classes]. confusion: images by the reference's and by
     the variant's answer. cap: the most that an image counts in `capped_difference` and, up or down, in
     `capped_rise`, of the log loss; an image whose probability difference is larger is far.
     """
@@ -203,7 +203,7 @@ def count(outputs: Floats, reference: Floats, labels: Counts, start: int = 0, ca
         labels[usable],
     )
     answer, expected = outputs.argmax(axis=1), reference.argmax(axis=1)
-    cases = _cases(outputs, reference, labels)
+    by_case = cases(outputs, reference, labels)
     off = np.abs(outputs - reference).max(axis=1, initial=0.0)
     loss, reference_loss = _log_losses(outputs, labels), _log_losses(reference, labels)
     sums = outputs.sum(axis=1)
@@ -213,7 +213,7 @@ def count(outputs: Floats, reference: Floats, labels: Counts, start: int = 0, ca
         labelled=labelled,
         not_finite=int((~finite).sum()),
         reference_not_finite=int((~reference_finite).sum()),
-        counts={name: np.bincount(labels[case], minlength=classes) for name, case in cases.items()},
+        counts={name: np.bincount(labels[case], minlength=classes) for name, case in by_case.items()},
         confusion=np.bincount(expected * classes + answer, minlength=classes**2).reshape(classes, classes),
         reference_confusion=np.bincount(labels * classes + expected, minlength=classes**2).reshape(classes, classes),
         cap=cap,
@@ -239,7 +239,7 @@ def count(outputs: Floats, reference: Floats, labels: Counts, start: int = 0, ca
     )
 
 
-def _cases(outputs: Floats, reference: Floats, labels: Counts) -> dict[str, Flags]:
+def cases(outputs: Floats, reference: Floats, labels: Counts) -> dict[str, Flags]:
     """Which images are a case of what. Best and worst: ties for and against the variant; see parity.Changes."""
     images = np.arange(len(labels))
     top, expected_top = _top(outputs), _top(reference)

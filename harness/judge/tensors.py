@@ -101,14 +101,15 @@ def count(outputs: FloatArray, reference: FloatArray) -> TensorTally:
     )
 
 
-def figures(name: str, counted: TensorTally, limits: Limits) -> TensorParity:
-    """Raises ValueError: NaN or infinite numbers."""
+def figures(name: str, counted: TensorTally, limits: Limits, spread: float | None = None) -> TensorParity:
+    """spread: of more images than these. Raises ValueError: NaN or infinite numbers."""
     images = len(counted.squares)
     if counted.not_finite:
         of = images + counted.not_finite
         raise ValueError(f"{name}: NaN or infinite outputs on {counted.not_finite} of {of} images")
     values = images * counted.numbers
-    spread = math.sqrt(counted.total_squares / values - (counted.total / values) ** 2)
+    if spread is None:
+        spread = math.sqrt(counted.total_squares / values - (counted.total / values) ** 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         errors = np.where(counted.squares == 0, 0.0, np.sqrt(counted.squares) / spread)
     off = (errors > limits.max_tensor_error) & (limits.max_tensor_error < 1)  # 1 is no limit, nor is a cosine of 0

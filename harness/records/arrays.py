@@ -1,8 +1,8 @@
 """A record's arrays: what they are called and what they must be. Nothing else builds or takes apart their names.
 
-names, labels, class_names, model_outputs, reference, folded, input_means; <cell>.<name> of each cell; flipped.index,
-flipped.images; latency.<process>.<name> of each process, or latency.<process>.<cell>.<name>. docs/formats.md says what
-each holds.
+names, labels, slices, class_names, model_outputs, reference, folded, input_means; <cell>.<name> of each cell;
+flipped.index, flipped.images; latency.<process>.<name> of each process, or latency.<process>.<cell>.<name>.
+docs/formats.md says what each holds.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _MEAN_TOLERANCE = 1e-5  # of an image's mean, summed up in another order
 _OF_IMAGES = {
     "names": ("U", 1),
     "labels": ("iu", 1),
+    "slices": ("U", 1),
     "class_names": ("U", 1),
     "model_outputs": ("U", 0),
     "reference": ("f", 2),
@@ -54,6 +55,11 @@ _OF_CELL = {
 def image_arrays(names: Sequence[str], labels: Any, input_means: FloatArray) -> dict[str, Array]:
     """input_means: the mean of each image as float input [N]."""
     return {"names": np.array(names, np.str_), "labels": np.asarray(labels, np.int64), "input_means": input_means}
+
+
+def slice_arrays(slices: npt.NDArray[np.str_]) -> dict[str, Array]:
+    """The slice of each image [N]."""
+    return {"slices": slices}
 
 
 def class_arrays(class_names: Sequence[str]) -> dict[str, Array]:
@@ -106,6 +112,11 @@ class RecordArrays:
     def labels(self) -> npt.NDArray[np.int64]:
         labels: npt.NDArray[np.int64] = self._get("labels")
         return labels
+
+    @property
+    def slices(self) -> npt.NDArray[np.str_] | None:
+        """The slice of each image [N]. None if they are not divided."""
+        return self._get("slices") if "slices" in self.stored else None
 
     @property
     def reference(self) -> FloatArray:
@@ -187,6 +198,7 @@ class RecordArrays:
                 if f"{cell}.host_outputs" in self.stored
             },
             class_names=self.class_names,
+            slices=self.slices,
         )
 
     def _real(self, cell: Cell, name: str) -> FloatArray:

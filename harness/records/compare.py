@@ -66,6 +66,7 @@ def _judge(earlier: Record, later: Record) -> dict[Cell, Judged]:
                 None,
                 {cell: after.cells[cell]},
                 class_names=after.class_names,
+                slices=after.slices,
                 tensors=tuple(
                     replace(output, reference=earlier_output.cells[cell])
                     for output, earlier_output in zip(after.tensors, before.tensors, strict=True)

@@ -19,6 +19,7 @@ from harness.judge.agreement import Agreement
 from harness.judge.parity import Parity
 from harness.judge.policy import Policy
 from harness.judge.rules import Check, Statistics
+from harness.judge.slices import SliceParity
 from harness.judge.stages import StageDiff
 from harness.judge.tensors import TensorParity
 from harness.records.arrays import RecordArrays
@@ -49,6 +50,7 @@ class Data(Shape):
     images: Count
     skipped: tuple[str, ...] = ()
     incomplete: str = ""
+    slice_by: str = ""  # what the cells' slices are made by
 
 
 class Failure(Shape):
@@ -76,6 +78,7 @@ class CellRecord(Shape, kw_only=True):
     statistics: Statistics | None = None
     stages: tuple[StageDiff, ...] = ()  # from the Keras model to this cell
     tensors: tuple[TensorParity, ...] = ()  # of each output that is no classes
+    slices: tuple[SliceParity, ...] = ()  # the worst first; empty if the images are not divided
     checks: tuple[Check, ...] = ()  # by rule; empty for outputs that could not be compared
     host: Agreement | None = None  # None if the device was this machine
     latency: Latency | None = None  # in seconds
@@ -169,6 +172,8 @@ def _check(record: Record, path: Path) -> None:
     for what, count in (("names", len(names)), ("labels", len(record.arrays.labels))):
         if count != data.images:
             raise SetupError(f"{path}: {count} {what} for {data.images} images; run harness check again")
+    if record.arrays.slices is not None and (count := len(record.arrays.slices)) != data.images:
+        raise SetupError(f"{path}: {count} images in slices of {data.images}; run harness check again")
     if (count := len(record.arrays.reference)) != data.images:
         raise SetupError(f"{path}: {count} answers of the reference for {data.images} images; run harness check again")
     if data.reference_sha256 != data.sha256:

@@ -303,7 +303,8 @@ def test_every_check_is_named_by_its_limit() -> None:
     ]
     limited = {key for key in Limits.__struct_fields__ if key.startswith(("max_", "min_"))}
     of_tensors = {"max_tensor_error", "min_cosine", "max_off_share", "max_mean_tensor_error", "min_mean_cosine"}
-    assert limited - set(rules.RULES) - of_tensors == {"min_accuracy_ratio", "max_probability_difference"}
+    of_slices = {"max_slice_drop", "max_slice_flip_share", "max_slice_off_share"}
+    assert limited - set(rules.RULES) - of_tensors - of_slices == {"min_accuracy_ratio", "max_probability_difference"}
 
 
 def test_without_scipy_nothing_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.core.outcome import Interval
@@ -79,6 +81,41 @@ def tensor_rows(cell: CellRecord) -> list[tuple[str, ...]]:
         )
         for part in cell.tensors
     ]
+
+
+SLICES = ("slice", "verdict", "images", "accuracy", "drop", "interval", "flips", "off")
+
+
+def slice_rows(cell: CellRecord, shown: int) -> list[tuple[str, ...]]:
+    """A row for each slice, the worst first, as many as are shown; the last says how many more there are."""
+    rows: list[tuple[str, ...]] = [
+        (
+            part.name,
+            str(part.outcome),
+            str(part.images),
+            percent(part.accuracy),
+            NONE if part.drop is None else points(part.drop),
+            f"{points(part.drop_interval.low)} to {points(part.drop_interval.high)}" if part.drop_interval else NONE,
+            _share(part.flips, part.flip_share),
+            _share(part.off, part.off_share),
+        )
+        for part in cell.slices[:shown]
+    ]
+    if rest := cell.slices[shown:]:
+        outcomes = Counter(part.outcome for part in rest)
+        counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+        rows.append((f"and {len(rest)} more", counted, *[NONE] * (len(SLICES) - 2)))
+    return rows
+
+
+def without_dashes(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The header and the rows of a table, without columns that have nothing but dashes."""
+    shown = [place for place in range(len(headers)) if any(row[place] != NONE for row in rows)]
+    return [tuple(row[place] for place in shown) for row in (headers, *rows)]
+
+
+def _share(count: int | None, interval: Interval | None) -> str:
+    return f"{count} ({interval.low:.2%} to {interval.high:.2%})" if interval else NONE
 
 
 def speedup(cell: str, record: Record) -> tuple[float, Interval | None] | None:

@@ -11,6 +11,7 @@ from harness.output.formats import figures, words
 from harness.output.formats.runs import Runs, overview
 from harness.records.record import CellRecord
 
+MAX_SLICES = 8  # of a cell
 HEADERS = ("variant", "device", "", "accuracy", "drop (interval)", "flips", "size", "median", "speed-up")
 
 
@@ -43,6 +44,7 @@ def render(runs: Runs) -> str:
         _table(rows, headers),
         "",
         *_tensors(runs),
+        *_slices(runs),
     ]
     lines += [
         f"- {words.MARKS[row.verdict.outcome]} **{row.name}**{f' on {_text(device)}' if several else ''}: "
@@ -78,6 +80,18 @@ def _tensors(runs: Runs) -> list[str]:
         for row in figures.tensor_rows(cell)
     ]
     return [_table(rows, ("variant", "device", *figures.TENSORS)), ""] if rows else []
+
+
+def _slices(runs: Runs) -> list[str]:
+    """A row for each slice of the images, the worst first."""
+    rows = [
+        (f"**{cell.name}**", _text(device), *map(_text, row))
+        for device, _, cell in runs.rows()
+        for row in figures.slice_rows(cell, MAX_SLICES)
+    ]
+    by = _text(runs.records[0].data.slice_by)
+    headers, *rows = figures.without_dashes(("variant", "device", *figures.SLICES), rows)
+    return [f"Slices by {by}, the worst first:", "", _table(rows, headers), ""] if rows else []
 
 
 def _overview(runs: Runs) -> list[str]:

@@ -26,6 +26,7 @@ TILES = 160  # in all; each is about a kilobyte, or three of a large photograph
 TRANSITIONS_SHOWN = 12
 FOLDED_FROM = 4  # cells; of more, the reasons of those that pass are folded away
 DRAWN_FROM = 5  # changed predictions; fewer are read faster in the table
+SLICES_SHOWN = 50  # of a cell
 FIGURES_SHOWN = 6  # of devices over time, and of changed confusion matrices
 
 
@@ -62,6 +63,8 @@ def render(runs: Runs) -> str:
         changed=_changed(runs, class_names),
         tensors=[(device, cell.name, row) for device, _, cell in runs.rows() for row in figures.tensor_rows(cell)],
         tensor_headers=figures.TENSORS,
+        slices=_slices(runs),
+        outcomes=set(Outcome),
         has_classes=any(cell.parity for _, _, cell in runs.rows()),
         galleries=_galleries(runs),
         chain=_chain(runs),
@@ -87,6 +90,17 @@ def _row(device: str, record: Record, cell: CellRecord) -> dict[str, Any]:
         "figures": figures.cell_figures(cell, record),
         "passed": cell.verdict.outcome is Outcome.PASS,
     }
+
+
+def _slices(runs: Runs) -> list[tuple[str, ...]]:
+    """Header and rows of the table of slices; empty if there are none."""
+    several = len(runs.devices) > 1
+    rows = [
+        (cell.name, *[device] * several, *row)
+        for device, _, cell in runs.rows()
+        for row in figures.slice_rows(cell, SLICES_SHOWN)
+    ]
+    return figures.without_dashes(("variant", *["device"] * several, *figures.SLICES), rows) if rows else []
 
 
 def _drops(runs: Runs) -> Any:
