@@ -30,12 +30,12 @@ def choose(data: Dataset, size: int) -> Dataset:
 
 
 def measure(float32: bytes, data: Dataset) -> Ranges:
-    """The minimum and maximum of every float tensor of a float32 .tflite over a set of images, by channel.
+    """The minimum and maximum of every activation of a float32 .tflite over a set of images, by channel.
 
     Min-max over the set, not litert-quantizer's moving average, which flips ten times as many answers (FACTS). Each
     core has an interpreter. The input's range is that of all pixels there can be, whichever these images have.
     """
-    kept, constants = _all_kept(float32)
+    kept = _all_kept(float32)
     shared = iter(list(data.images))
     workers = cores.usable()
     with ThreadPoolExecutor(workers) as pool:
@@ -46,11 +46,11 @@ def measure(float32: bytes, data: Dataset) -> Ranges:
     for other in measured[1:]:
         for name, (low, high) in other.items():
             _widen(ranges, name, low, high)
-    return ranges | constants
+    return ranges
 
 
-def _all_kept(float32: bytes) -> tuple[bytes, Ranges]:
-    """The model with every activation of its main graph an output, and the constants' own ranges.
+def _all_kept(float32: bytes) -> bytes:
+    """The model with every activation of its main graph an output.
 
     So the delegate runs it, twice as fast as an interpreter that keeps all tensors, which does without.
     """
@@ -61,14 +61,7 @@ def _all_kept(float32: bytes) -> tuple[bytes, Ranges]:
     computed = dict.fromkeys(index for operator in graph.operators for index in operator.outputs)
     graph.outputs = [index for index in computed if graph.tensors[index].type == schema.TensorType.FLOAT32]
     model.signatureDefs = []
-    constants: Ranges = {}
-    for part in model.subgraphs:
-        for tensor in part.tensors:
-            data = model.buffers[tensor.buffer].data
-            if data is not None and data.size and tensor.type == schema.TensorType.FLOAT32:
-                values = data.view(np.float32)
-                constants[tensor.name.decode()] = values.min(keepdims=True), values.max(keepdims=True)
-    return flatbuffer.pack(model), constants
+    return flatbuffer.pack(model)
 
 
 def _measure(kept: bytes, spec: ModelSpec, pixels: Iterator[npt.NDArray[np.uint8]]) -> Ranges:

@@ -57,7 +57,6 @@ def equalize(float32: bytes, ranges: Ranges) -> tuple[bytes, Ranges]:
         for index, values in _rescaled(model, operator, found):
             buffer = model.buffers[graph.tensors[index].buffer]
             buffer.data = np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint8)
-            balanced[graph.tensors[index].name.decode()] = values.min(keepdims=True), values.max(keepdims=True)
     _note(model, named)
     return flatbuffer.pack(model), ranges | balanced
 

@@ -7,11 +7,16 @@ from collections.abc import Collection
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
+import numpy as np
+
 from converters import bias, op_versions, relu
 from converters.calibration import Ranges
 from harness.artifacts import flatbuffer
 from harness.artifacts.manifest import CALIBRATED
 from harness.core.errors import SetupError
+
+CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "TRANSPOSE_CONV": 0}  # of a convolution's weights, the output's
+EVEN = 1 / 8  # channels that have at least so much of the largest weight, 16 steps, share a scale
 
 
 def make(kind: str, float32: bytes, ranges: Ranges | None) -> bytes:
@@ -76,9 +81,12 @@ def _attempt(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges) -> by
 def recipe(kind: str, float_layers: Collection[str] = ()) -> list[dict[str, Any]]:
     """The litert-quantizer recipe of a kind; later entries take precedence.
 
+    Weights have a scale for each channel, a fully connected layer's one for all: there, channels need TensorFlow Lite
+    2.17, and tflite-runtime 2.14 loads them and answers nonsense.
     float_layers: output tensors of the operations that stay float32.
     """
-    from litert_quantizer import qtyping, recipe
+    from litert_quantizer import qtyping
+    from litert_quantizer.qtyping import QuantGranularity
     from litert_quantizer.recipe_manager import AlgorithmName, RecipeManager
 
     ops = qtyping.TFLOperationName
@@ -87,12 +95,11 @@ def recipe(kind: str, float_layers: Collection[str] = ()) -> list[dict[str, Any]
         manager.add_weight_only_config(".*", ops.ALL_SUPPORTED, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
     elif kind == "dynamic_range":
         manager.add_dynamic_config(".*", ops.ALL_SUPPORTED, 8)
-        # Per channel needs TensorFlow Lite 2.17: tflite-runtime 2.14 loads it and answers nonsense.
-        manager.add_dynamic_config(".*", ops.FULLY_CONNECTED, 8, qtyping.QuantGranularity.TENSORWISE)
-    elif kind.startswith("int16x8"):
-        manager.load_quantization_recipe(recipe.static_wi8_ai16())
+        manager.add_dynamic_config(".*", ops.FULLY_CONNECTED, 8, QuantGranularity.TENSORWISE)
     else:
-        manager.load_quantization_recipe(recipe.static_wi8_ai8())
+        bits = 16 if kind.startswith("int16x8") else 8
+        manager.add_static_config(".*", ops.ALL_SUPPORTED, bits, 8)
+        manager.add_static_config(".*", ops.FULLY_CONNECTED, bits, 8, QuantGranularity.TENSORWISE)
     if kind.endswith("_float_io"):
         for end in (ops.INPUT, ops.OUTPUT):
             manager.add_quantization_config(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
@@ -130,11 +137,10 @@ def plain(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges | None = 
     """A float32 .tflite as litert-quantizer makes it by a recipe."""
     from litert_quantizer import quantizer
 
-    ranks = _ranks_of_constants(float32)
-    statistics = {}
-    for name, (low, high) in (ranges or {}).items():
-        shape = [1] * ranks.get(name, 1)
-        statistics[name] = {"min": low.min().reshape(shape), "max": high.max().reshape(shape)}
+    measured = (ranges or {}) | _even_weights(float32)
+    statistics = {
+        name: {"min": low.min(keepdims=True), "max": high.max(keepdims=True)} for name, (low, high) in measured.items()
+    }
     with catch_warnings():
         simplefilter("ignore")  # that it keeps all tensors
         made = quantizer.Quantizer(bytearray(float32), recipe).quantize(
@@ -143,12 +149,22 @@ def plain(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges | None = 
     return bytes(made.quantized_model)
 
 
-def _ranks_of_constants(float32: bytes) -> dict[str, int]:
-    """The number of dimensions of every constant, which their ranges must have, too."""
+def _even_weights(float32: bytes) -> Ranges:
+    """The ranges of convolutions' weights whose channels are of like size, as arrays of the weights' rank.
+
+    With these they get one scale together, which takes less of the file; all others get one for each channel.
+    """
     model = flatbuffer.read(float32)
-    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
-    return {
-        tensor.name.decode(): len(tensor.shape)
-        for tensor in tensors
-        if tensor.shape is not None and model.buffers[tensor.buffer].data is not None
-    }
+    ranges: Ranges = {}
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            if (axis := CHANNEL_AXIS.get(flatbuffer.operation(model, operator))) is None:
+                continue
+            tensor = graph.tensors[operator.inputs[1]]
+            if (data := model.buffers[tensor.buffer].data) is None:
+                continue
+            values = data.view(np.float32).reshape(tensor.shape)
+            largest = np.abs(np.moveaxis(values, axis, 0)).reshape(tensor.shape[axis], -1).max(axis=1)
+            if largest.min() >= EVEN * largest.max():
+                ranges[tensor.name.decode()] = values.min(keepdims=True), values.max(keepdims=True)
+    return ranges

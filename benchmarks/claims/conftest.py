@@ -40,8 +40,9 @@ def claim(benchmark: BenchmarkFixture, pytestconfig: pytest.Config) -> Claim:
         what: str, figure: float, *, at_most: float | None = None, at_least: float | None = None, **others: object
     ) -> None:
         met = (at_most is None or figure <= at_most) and (at_least is None or figure >= at_least)
-        limits = [f"at least {at_least:g}"] * (at_least is not None) + [f"at most {at_most:g}"] * (at_most is not None)
-        target, outcome = ", ".join(limits), "met" if met else "missed"
+        limits = {"at least": at_least, "at most": at_most}
+        target = ", ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
+        outcome = "met" if met else "missed"
         claims = benchmark.extra_info.setdefault("claims", {})
         claims[what] = {"figure": figure, "at_most": at_most, "at_least": at_least, "outcome": outcome}
         benchmark.extra_info |= {**others, **worker.machine()}

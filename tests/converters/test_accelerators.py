@@ -143,7 +143,7 @@ def test_the_numbers_on_the_cpu_are_the_same(middle: Callable[[Any], Any], kind:
             for content in (float32, rewritten)
         )
     expected = predict(float32, data)
-    assert len(np.unique(expected)) > 20
+    assert len(np.unique(expected)) > 10
     np.testing.assert_array_equal(predict(rewritten, data), expected)
 
 

@@ -134,7 +134,7 @@ def test_ranges_are_the_extremes_over_all_batches(tiny_variants: Path) -> None:
     content = (tiny_variants / "float32.tflite").read_bytes()
     whole = calibration.measure(content, dataset.take(data, np.arange(30)))
     parts = [calibration.measure(content, dataset.take(data, np.arange(*part))) for part in ((0, 7), (7, 30))]
-    assert len(whole) > 40
+    assert len(whole) > 30
     for name, (low, high) in whole.items():
         np.testing.assert_array_equal(low, np.minimum(*(part[name][0] for part in parts)))
         np.testing.assert_array_equal(high, np.maximum(*(part[name][1] for part in parts)))
