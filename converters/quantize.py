@@ -137,7 +137,7 @@ def plain(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges | None = 
     """A float32 .tflite as litert-quantizer makes it by a recipe."""
     from litert_quantizer import quantizer
 
-    measured = (ranges or {}) | _even_weights(float32)
+    measured = ranges | _even_weights(float32) if ranges else {}
     statistics = {
         name: {"min": low.min(keepdims=True), "max": high.max(keepdims=True)} for name, (low, high) in measured.items()
     }

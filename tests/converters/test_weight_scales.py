@@ -53,3 +53,9 @@ def test_uneven_filters_have_their_own_scales(kind: str, ratio: float, expected:
     assert scales(made)[-1] == expected
     error = np.abs(predict(made, images) - predict(float32, images)).max()
     assert error < {"int8": 0.15, "int16x8": 0.02}[kind]
+
+
+def test_dynamic_range_has_a_scale_for_each_filter(tmp_path: Path) -> None:
+    """However even they are: a hybrid depthwise convolution does not run otherwise."""
+    made = quantize.make("dynamic_range", network(tmp_path, 4), None)
+    assert scales(made)[-1] == 8
