@@ -31,7 +31,7 @@ KIND = "int8"  # the fastest: whatever is wrong shows most
 PLANTED = 1.05
 REPETITIONS, AT_LEAST = 40, 36
 
-LOADING = 'model = Model(contents[kind], task["threads"])'
+LOADING = 'model = load(content, task["threads"], accelerator)'
 SLOWER = """
         if kind == "slower":
             def slower(invoke=model.invoke, clock=time.perf_counter):
@@ -69,7 +69,7 @@ def measure(
     outputs = execute.run(written, progress or (lambda *_: None))  # type: ignore[arg-type]
     assert not outputs.failures
     runs = [latency_run(result.arrays, task) for task, result in outputs.results.items()]
-    return verdict.judge(runs, verdict.figures(runs), plan.threads)
+    return verdict.judge(runs, verdict.by_mode(runs), plan.threads)
 
 
 @pytest.mark.parametrize("kind", ["float32", KIND])
@@ -144,7 +144,8 @@ def test_the_workers_own_overhead(
     model = worker.load(variants[KIND].path(VARIANTS).read_bytes(), 1)
     prepared = model.quantize(data.inputs()[::10])
     warmup, _ = worker.warm_up(model, prepared, {"warmup_s": 0.5, "block_s": 0.04})
-    subject = worker.Subject(model, prepared, warmup, 0.04)
+    block = {"block_s": 0.04, "inferences": 0, "lead_in": worker.LEAD_IN, "pause_s": 0.0}
+    subject = worker.Subject(model, prepared, warmup, block)
     gauges = worker.Gauges([])
 
     def bare() -> float:

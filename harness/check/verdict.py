@@ -24,10 +24,11 @@ from harness.judge import agreement, diagnosis, predictions
 from harness.judge.predictions import Counted, Judged
 from harness.records.arrays import RecordArrays, slice_arrays
 from harness.records.record import CellRecord, Data, Failure, Model, Record
-from harness.records.rejudge import judge_latency
+from harness.records.rejudge import judge_latency, latency_of
 from harness.records.sharded_arrays import DIGESTS, GREY, HASHES, SKIPPED, SOURCE
 from harness.run.devices import benchmark_model
 from harness.run.job import Ran
+from harness.run.latency_plan import Mode
 from harness.timing import verdict
 from harness.timing.figures import Latency, Ratio
 
@@ -86,11 +87,11 @@ class Total:
         subject, first = self.subject, self.answered[0]
         plan = None if first.device.emulated else subject.plan
         runs = arrays.latency_runs()
-        times = verdict.figures(runs)
+        times = verdict.by_mode(runs)
         cells = tuple(self._cell(cell, times, failures, incomplete) for cell in subject.cells)
-        failures, changes = self._changes(times, failures)
-        names = [cell.name for cell in cells]
-        timing = judge_latency(runs, times, subject.limits, first.machine, first.device, plan, failures, changes, names)
+        failures, changes = self._changes(times.get("steady", {}), failures)
+        sizes = {cell.name: cell.size_bytes for cell in cells}
+        timing = judge_latency(runs, times, subject.limits, first.machine, first.device, plan, failures, changes, sizes)
         digest = self._digest.hexdigest()  # the reference of each shard is keyed by the shard's own
         return Record(
             outcome=verdict.overall([cell.verdict for cell in cells], timing),
@@ -117,7 +118,7 @@ class Total:
         )
 
     def _cell(
-        self, cell: Cell, times: Mapping[str, Latency], failures: Iterable[Failure], incomplete: str
+        self, cell: Cell, times: Mapping[Mode, Mapping[str, Latency]], failures: Iterable[Failure], incomplete: str
     ) -> CellRecord:
         """A cell whose worker crashed FAILs; one that did not answer every image is INCONCLUSIVE at best."""
         failed = next((failure.verdict for failure in failures if failure.task == str(cell)), None)
@@ -135,7 +136,7 @@ class Total:
             accelerator=cell.accelerator,
             sha256=variant.sha256,
             size_bytes=variant.size_bytes,
-            latency=times.get(str(cell)),
+            **latency_of(str(cell), times),
             ran=self._ran(cell),
             **vars(judged),
         )

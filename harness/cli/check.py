@@ -141,15 +141,16 @@ def _inputs(options: argparse.Namespace, stack: ExitStack) -> tuple[Subject, Sou
     from harness.output import terminal
     from harness.records.baseline import load_baseline
 
-    plan = flags.latency_plan(options)
     if options.packed:
         if options.shards:
             raise SetupError("--shards: a packed check is divided already; leave it out")
         packed = Pack(options.packed, options.variants)
         limits = policy.load(options.policy) if options.policy else packed.subject.limits
         baseline = load_baseline(options.baseline, limits.latency)
+        plan = flags.latency_plan(options, limits)
         return replace(packed.subject, limits=limits, plan=plan, baseline=baseline), packed, packed
     limits = policy.load(options.policy)
+    plan = flags.latency_plan(options, limits)
     baseline = load_baseline(options.baseline, limits.latency)
     subject = flags.subject(options, limits, plan, baseline)
     references = stack.enter_context(KerasReferences(options.reference, options.models, terminal.step))

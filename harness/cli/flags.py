@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ MODEL = Path("models/resnet164.keras")
 MODELS = Path("models/tflite")
 DATA = Path("data/test")
 CALIBRATION = Path("data/calibration")
+MIN_STARTS = 3  # of each variant, where the policy limits its load, first inference or memory
 RECORD = Path("runs/check.json")
 
 
@@ -50,6 +52,15 @@ def seconds(text: str) -> float:
         value = math.nan
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: expected seconds, at least 0")
+    return value
+
+
+def duration(text: str) -> float:
+    """A time with its unit, such as 10m, 90s or 500ms, in seconds; above 0 and at most a day."""
+    number = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text)
+    value = float(number[1]) * {"ms": 1e-3, "s": 1, "m": 60, "h": 3600, "": 1}[number[2]] if number else math.nan
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text}: expected a time with its unit, such as 10m, 90s or 500ms")
     return value
 
 
@@ -175,6 +186,23 @@ def add_latency(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cooldown", type=seconds, metavar="S", help="seconds of rest before each (default: 0)")
     parser.add_argument(
+        "--sustain",
+        type=duration,
+        metavar="TIME",
+        help="also each variant without a pause for so long, such as 10m: when it slows down, and to what",
+    )
+    parser.add_argument(
+        "--pace", type=duration, metavar="TIME", help="also one inference after such a pause, as in an app: 500ms"
+    )
+    parser.add_argument(
+        "--cold",
+        type=count(2),
+        nargs="?",
+        const=10,
+        metavar="N",
+        help="also N cold starts (default: 10): a fresh process, its file dropped from memory where that is allowed",
+    )
+    parser.add_argument(
         "--baseline", type=Path, metavar="RECORD", help="earlier record of this host, to compare latency with"
     )
 
@@ -186,16 +214,30 @@ def tls(options: argparse.Namespace) -> Keys:
     return Keys(options.tls_ca, options.tls_cert, options.tls_key)
 
 
-def latency_plan(options: argparse.Namespace) -> LatencyPlan | None:
-    """The plan that the flags of `add_latency` ask for. None if latency is not measured."""
+def latency_plan(options: argparse.Namespace, limits: Policy) -> LatencyPlan | None:
+    """The plan that the flags of `add_latency` ask for, with as many starts as the policy's limits need.
+
+    None if latency is not measured."""
     from msgspec.structs import replace
 
     from harness.run.latency_plan import MLPERF, QUICK, LatencyPlan
 
+    modes = {"sustain": options.sustain, "pace": options.pace, "cold": options.cold}
     if options.no_latency:
+        for flag, value in modes.items():
+            if value:
+                raise SetupError(f"--{flag}: measures latency, which --no-latency leaves out; name one of the two")
         return None
     plan = MLPERF if options.mlperf else QUICK if options.quick else LatencyPlan()
-    changes = {"threads": options.threads, "processes": options.processes, "cooldown_s": options.cooldown}
+    changes = {
+        "threads": options.threads,
+        "processes": options.processes,
+        "cooldown_s": options.cooldown,
+        "sustain_s": options.sustain,
+        "pace_s": options.pace,
+        "cold_starts": options.cold,
+        "min_starts": MIN_STARTS if any(rule.of_starts for rule in limits.latency) else None,
+    }
     return replace(plan, **{name: value for name, value in changes.items() if value is not None})
 
 

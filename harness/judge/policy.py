@@ -12,6 +12,7 @@ from msgspec import Meta, field
 from harness.core import shapes
 from harness.core.cell import ACCELERATORS, Cell
 from harness.core.shapes import Shape
+from harness.run.latency_plan import Mode
 
 DEFAULTS = Path(__file__).with_name("policy.toml")
 ANY = "*"
@@ -21,6 +22,7 @@ Alpha = Annotated[float, Meta(ge=0.0005, le=0.25)]
 Max = Annotated[float, Meta(gt=0, le=1, description="more than 0, such as 0.005, up to 1, which is no limit")]
 Min = Annotated[float, Meta(ge=0, lt=1, description="less than 1, such as 0.99, down to 0, which is no limit")]
 Positive = Annotated[float, Meta(gt=0)]
+MEASURED = ("max_median_s", "max_p90_s", "max_ratio", "max_load_s", "max_first_s", "max_memory_bytes")
 
 
 class Limits(Shape, kw_only=True):
@@ -47,17 +49,35 @@ class Limits(Shape, kw_only=True):
 
 
 class LatencyRule(Shape):
-    """Limits of the cells and devices whose names fit the patterns. None: no limit. See policy.toml."""
+    """Limits of the cells and devices whose names fit the patterns, in one mode. None: no limit. See policy.toml."""
 
     device: str = ANY
     variant: str = ANY
     accelerator: str = ANY
     max_p90_s: Positive | None = None
     max_ratio: Positive | None = None
+    mode: Mode = "steady"
+    max_median_s: Positive | None = None
+    max_load_s: Positive | None = None
+    max_first_s: Positive | None = None
+    max_memory_bytes: Positive | None = None
+    max_size_bytes: Positive | None = None
 
     def __post_init__(self) -> None:
-        if self.max_p90_s is None and self.max_ratio is None:
-            raise ValueError("limits nothing: expected max_p90_s, in seconds, or max_ratio, such as 1.05")
+        if not (self.measured or self.max_size_bytes):
+            raise ValueError(f"limits nothing: expected one or more of {', '.join((*MEASURED, 'max_size_bytes'))}")
+        if self.mode != "steady" and self.max_ratio:
+            raise ValueError(f"max_ratio compares steady latency with a baseline's; the rule's mode is {self.mode!r}")
+
+    @property
+    def measured(self) -> bool:
+        """Whether it limits what a run has to measure; a file's size is known without one."""
+        return any(getattr(self, limit) for limit in MEASURED)
+
+    @property
+    def of_starts(self) -> bool:
+        """Whether it limits what the steady mode measures only of the variant that a process loads first."""
+        return self.mode == "steady" and bool(self.max_load_s or self.max_first_s or self.max_memory_bytes)
 
     def fits(self, cell: Cell) -> bool:
         return fnmatchcase(cell.variant, self.variant) and fnmatchcase(cell.accelerator, self.accelerator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from harness.records.arrays import RecordArrays
 from harness.records.sharded_arrays import ShardedArrays, ShardFile
 from harness.run.devices.base import DeviceRecord
 from harness.run.job import Machine, Ran
-from harness.run.latency_plan import LatencyPlan
+from harness.run.latency_plan import LatencyPlan, Mode
 from harness.timing.figures import Latency, Timing
 
 SCHEMA = "harness-record/4"
@@ -81,7 +82,8 @@ class CellRecord(Shape, kw_only=True):
     slices: tuple[SliceParity, ...] = ()  # the worst first; empty if the images are not divided
     checks: tuple[Check, ...] = ()  # by rule; empty for outputs that could not be compared
     host: Agreement | None = None  # None if the device was this machine
-    latency: Latency | None = None  # in seconds
+    latency: Latency | None = None  # in seconds; steady
+    latency_modes: Mapping[Mode, Latency] = field(default_factory=dict)  # of the other modes
     ran: Ran | None = None
 
     @property

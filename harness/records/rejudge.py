@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -16,7 +17,7 @@ from harness.records import record
 from harness.records.record import CellRecord, Failure, Record
 from harness.run.devices.base import DeviceRecord
 from harness.run.job import Machine
-from harness.run.latency_plan import LatencyPlan
+from harness.run.latency_plan import LatencyPlan, Mode
 from harness.run.latency_run import LatencyRun
 from harness.timing import limits as latency_limits
 from harness.timing import verdict
@@ -32,9 +33,9 @@ def rejudge(path: Path, other_policy: Path | None = None) -> Record:
     limits = policy.load(other_policy) if other_policy else stored.policy
     answered = stored.arrays.predictions()
     runs = stored.arrays.latency_runs()
-    figures = verdict.figures(runs)
+    figures = verdict.by_mode(runs)
     cells = tuple(
-        replace(_rejudged(cell, answered, limits, stored.data.incomplete), latency=figures.get(cell.name))
+        replace(_rejudged(cell, answered, limits, stored.data.incomplete), **latency_of(cell.name, figures))
         for cell in stored.cells
     )
     timing = judge_latency(
@@ -46,7 +47,7 @@ def rejudge(path: Path, other_policy: Path | None = None) -> Record:
         stored.plan,
         stored.failures,
         stored.timing.changes if stored.timing else (),
-        [cell.name for cell in cells],
+        {cell.name: cell.size_bytes for cell in cells},
     )
     outcome = verdict.overall([cell.verdict for cell in cells], timing)
     if other_policy is None:
@@ -63,21 +64,27 @@ def rejudge(path: Path, other_policy: Path | None = None) -> Record:
 
 def judge_latency(
     runs: Sequence[LatencyRun],
-    figures: Mapping[str, Latency],
+    figures: Mapping[Mode, Mapping[str, Latency]],
     limits: Policy,
     machine: Machine,
     device: DeviceRecord,
     plan: LatencyPlan | None,
     failures: Iterable[Failure],
     changes: Sequence[Ratio],
-    cells: Sequence[str],
+    sizes: Mapping[str, int],
 ) -> Timing | None:
     """The latency verdict. None if latency was neither measured nor asked for; asked for only, it is INCONCLUSIVE."""
     failed = [failure.verdict for failure in failures if failure.kind == "latency"]
     rules = latency_limits.rules_for(limits.latency, latency_limits.device_names(machine, device.uri))
     if not (figures or failed or rules):
         return None
-    return verdict.judge(runs, figures, plan.threads if plan else 1, rules, failed, changes, device, cells)
+    return verdict.judge(runs, figures, plan.threads if plan else 1, rules, failed, changes, device, sizes)
+
+
+def latency_of(cell: str, figures: Mapping[Mode, Mapping[str, Latency]]) -> dict[str, Any]:
+    """The keys of a cell's record that hold its latency."""
+    modes = {mode: measured[cell] for mode, measured in figures.items() if cell in measured}
+    return {"latency": modes.pop("steady", None), "latency_modes": modes}
 
 
 def _rejudged(cell: CellRecord, answered: Predictions, limits: Policy, incomplete: str) -> CellRecord:

@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from harness.core.files import sha256
 from harness.core.shapes import Shape
 from harness.images.dataset import Dataset
 from harness.run import worker
-from harness.run.latency_plan import LatencyPlan
+from harness.run.latency_plan import PACED_BLOCK, LatencyPlan, Mode
 from harness.run.latency_run import latency_run
 
 Array = npt.NDArray[Any]
@@ -123,14 +124,15 @@ def write_tensors(folder: Path, content: bytes, inputs: Sequence[Array], acceler
 def _latency(
     files: Mapping[str, tuple[str, str]], plan: LatencyPlan, accelerators: Sequence[Accelerator]
 ) -> list[dict[str, Any]]:
-    """A task per process, which times one accelerator's cells. Each cell is loaded first in one process or another,
-    alone in memory; the control, a second instance of one cell's file, is now before and now after its twin."""
+    """A task per process, which times one accelerator's cells in one mode. Each cell is loaded first in one process or
+    another, alone in memory; the control, a second instance of one cell's file, is before its twin or after it."""
     tasks: list[dict[str, Any]] = []
-    for accelerator in accelerators:
+    for (mode, of_mode), accelerator in product(plan.modes().items(), accelerators):
         cells = {str(Cell(kind, accelerator)): file for kind, file in files.items()}
         control_of = str(Cell(CONTROL_OF if CONTROL_OF in files else next(iter(files)), accelerator))
-        control = None if plan.alone else control_of
-        for number in range(plan.processes):
+        control = None if of_mode.alone else control_of
+        starts = 0 if of_mode.alone else of_mode.min_starts * len(cells)
+        for number in range(max(of_mode.processes, starts)):
             first = number % len(cells)
             order = [*list(cells)[first:], *list(cells)[:first]]
             if control:
@@ -144,11 +146,21 @@ def _latency(
                     "variants": {cell: cells[cell] for cell in loaded if cell in cells},
                     "order": loaded,
                     "control": control,
-                    **structs.asdict(plan),
+                    "mode": mode,
+                    **_block(mode, of_mode),
+                    **structs.asdict(of_mode),
                 }
-                for part, loaded in enumerate([[cell] for cell in order] if plan.alone else [order], start=1)
+                for part, loaded in enumerate([[cell] for cell in order] if of_mode.alone else [order], start=1)
             ]
     return tasks
+
+
+def _block(mode: Mode, plan: LatencyPlan) -> dict[str, Any]:
+    """Of each block: inferences before it that are not counted, those that are (0: as many as block_s holds), and the
+    pause before each."""
+    if mode == "paced":
+        return {"lead_in": 0, "inferences": PACED_BLOCK, "pause_s": plan.pace_s}
+    return {"lead_in": 0 if mode == "sustained" else worker.LEAD_IN, "inferences": 0, "pause_s": 0.0}
 
 
 def _answers(cell: Cell, file: tuple[str, str], parallel: int) -> dict[str, Any]:

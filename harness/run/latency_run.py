@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.core.errors import SetupError
 from harness.core.npz import Array
+from harness.run.latency_plan import Mode
 from harness.run.worker import CONTROL, STATE
 
 Floats = npt.NDArray[np.float64]
@@ -31,7 +34,7 @@ class LatencyRun:
     """times: by cell, in the order in which they were loaded, CONTROL among them: a second instance of a cell's file.
 
     order: whose each block was. state [blocks, before / during / after, STATE]. memory: peak and steady resident bytes
-    that the first of them added.
+    that the first of them added. cached: before a cold start, the share of its file that was in memory; NaN: unknown.
     """
 
     times: Mapping[str, Times]
@@ -41,6 +44,8 @@ class LatencyRun:
     memory: Floats
     cores: tuple[int, ...]
     governor: str
+    mode: Mode = "steady"
+    cached: float = math.nan
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -69,6 +74,8 @@ def latency_run(arrays: Mapping[str, Array], where: str) -> LatencyRun:
             memory=arrays["memory"].astype(np.float64),
             cores=tuple(arrays["cores"].tolist()),
             governor=str(arrays["governor"]),
+            mode=_mode(str(arrays.get("mode", "steady"))),
+            cached=float(arrays.get("cached", math.nan)),
         )
         if not run.cells or run.state.shape != (len(run.order), 3, len(STATE)) or run.memory.shape != (2,):
             raise ValueError(f"{len(run.order)} blocks and states of shape {run.state.shape}")
@@ -78,6 +85,13 @@ def latency_run(arrays: Mapping[str, Array], where: str) -> LatencyRun:
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise SetupError(f"{where}: damaged latency ({error}); run again") from error
     return run
+
+
+def _mode(name: str) -> Mode:
+    for mode in get_args(Mode):
+        if mode == name:
+            return cast("Mode", mode)
+    raise ValueError(f"mode {name!r}")
 
 
 def _times(name: str, arrays: Mapping[str, Array]) -> Times:

@@ -44,6 +44,7 @@ COMPILED = "cpu-compiled"
 CPUS = ("cpu", COMPILED)  # the accelerators that are this machine's processor
 REPORT_EVERY = 32  # images
 CONTROL = "control"  # a second instance of a variant's file
+COLD = "cold"  # a mode: harness.run.latency_plan.Mode
 MAX_TIMED_IMAGES = 256
 LEAD_IN = 2  # inferences before each block
 SETTLED = 1.02  # largest / smallest of the warm-up's last medians
@@ -65,7 +66,7 @@ STATE = (
 )
 # Names of a result's arrays: of answers, of a process that measures latency, of each cell in it.
 ANSWERS = ("outputs", "scale", "zero_point", "input_means")
-PROCESS = ("kinds", "control", "order", "state", "memory", "cores", "governor")
+PROCESS = ("kinds", "control", "order", "state", "memory", "cores", "governor", "mode", "cached")
 TIMES = ("samples", "warmup", "settled", "load", "first")
 DAMAGED, TIE_BROKEN, NO_ACCELERATOR = 86, 87, 88  # exit codes: a file is not the job's; the parent is gone; see below
 NOT_ALL = "Some ops are not accelerated"  # LiteRT, of an accelerator that was asked for alone
@@ -489,6 +490,7 @@ def run(folder: Path) -> None:
         result = folder / "results" / f"{task['name']}.npz"
         say(task=task["name"], done=0, total=0)
         contents = {cell: verified(folder / file, digest) for cell, (file, digest) in task["variants"].items()}
+        task["files"] = {cell: folder / file for cell, (file, _) in task["variants"].items()}
         try:
             arrays = {"answers": answers, "latency": latency, "tensors": tensors}[task["do"]](contents, inputs, task)
         except NotRunError as error:
@@ -576,24 +578,28 @@ def latency(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
     .settled: whether the warm-up ended stable. kinds: as they were loaded; order [blocks]: whose each was;
     state [blocks, 3, STATE]: before, during and after; memory [2]: peak and steady resident bytes that loading and
     running the first of `kinds` added, its file not counted; cores: those the process was bound to; governor: theirs.
-    Only `ran` for an accelerator in software, whose times say nothing.
+    Only `ran` for an accelerator in software, whose times say nothing. In the mode COLD the one sample is the time from
+    the file on disk to the end of the first inference; cached: the share of the file that stayed in memory before.
     """
     accelerator = task.get("accelerator", "cpu")
     bound = pin(task["threads"]) if accelerator in CPUS else []
     gauges = Gauges(bound)
     cool_down(task)
     arrays: dict[str, Any] = {"cores": np.array(bound, int), "governor": np.array(governor(bound))}
-    arrays["control"] = np.array(task["control"] or "")
+    arrays |= {"control": np.array(task["control"] or ""), "mode": np.array(task["mode"])}
     contents = {CONTROL: contents.get(task["control"], b""), **contents}
     images = timed_images(inputs)
     subjects = {}
     doing = {} if accelerator == "cpu" else {"doing": f"compiling for {accelerator}"}
     for kind in filter(contents.get, task["order"]):
         say(task=task["name"], done=0, total=0, variant=kind, **doing)
-        before = resident(reset_peak=True)[1]
+        if task["mode"] == COLD:
+            arrays["cached"] = np.float64(forget(task["files"][kind]))
+        before, state = resident(reset_peak=True)[1], gauges.read()
         begin = time.perf_counter()
         try:
-            model = load(contents[kind], task["threads"], accelerator)
+            content = task["files"][kind].read_bytes() if task["mode"] == COLD else contents[kind]
+            model = load(content, task["threads"], accelerator)
             loaded = time.perf_counter()
             say(task=task["name"], done=0, total=0, variant=kind)
             (first,) = measure(model, model.quantize(images[:1]), 0, 1)
@@ -605,9 +611,13 @@ def latency(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
         arrays.setdefault("ran", model.ran())
         if arrays["ran"]["software"]:
             return {"ran": arrays["ran"]}
+        if task["mode"] == COLD:
+            arrays |= {f"{kind}.samples": (loaded - begin + first).reshape(1, 1), f"{kind}.warmup": first.reshape(1)}
+            arrays |= {f"{kind}.settled": True, "kinds": np.array([kind]), "order": np.array([0])}
+            return arrays | {"state": np.array([[state, gauges.read(), gauges.read()]])}
         prepared = model.quantize(images)
         arrays[f"{kind}.warmup"], arrays[f"{kind}.settled"] = warm_up(model, prepared, task)
-        subjects[kind] = Subject(model, prepared, arrays[f"{kind}.warmup"], task["block_s"])
+        subjects[kind] = Subject(model, prepared, arrays[f"{kind}.warmup"], task)
     if not subjects:
         return {"ran": arrays["ran"]}
     kinds = list(subjects)
@@ -617,7 +627,7 @@ def latency(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
     gc.freeze()
     gc.disable()
     for kind in turns(subjects, task):
-        say(task=task["name"], done=len(order), total=2 * task["turns"] * len(kinds) ** 2, variant=kind)
+        say(task=task["name"], **progress(subjects, task), variant=kind)
         if len(order) % len(kinds) == 0:
             gauges.ask()
         order.append(kinds.index(kind))
@@ -637,10 +647,12 @@ def timed_images(inputs: Any) -> Any:
 class Subject:
     """A variant under measurement: every block is the same number of inferences, on the images in turn."""
 
-    def __init__(self, model: Interpreter, prepared: Any, warmup: Any, block_s: float) -> None:
+    def __init__(self, model: Interpreter, prepared: Any, warmup: Any, task: dict[str, Any]) -> None:
         self._model, self._prepared = model, prepared
-        self._count = max(1, round(block_s / float(np.median(warmup[-3:]))))
+        self._count = task["inferences"] or max(1, round(task["block_s"] / float(np.median(warmup[-3:]))))
+        self._lead_in, self._pause_s = task["lead_in"], task["pause_s"]
         self.blocks: list[Any] = []
+        self.seconds = 0.0
 
     def block(self, gauges: "Gauges") -> list[list[float]]:
         """Measure one more; the machine's state before, during and after it.
@@ -648,16 +660,25 @@ class Subject:
         The first inferences bring the model back into the caches that the others used, and are not counted.
         """
         start, half = len(self.blocks) * self._count, (self._count + 1) // 2
-        measure(self._model, self._prepared, start, LEAD_IN)
+        measure(self._model, self._prepared, start, self._lead_in)
         before = gauges.read()
-        first = measure(self._model, self._prepared, start, half)
+        first = measure(self._model, self._prepared, start, half, self._pause_s)
         during = gauges.read()
-        second = measure(self._model, self._prepared, start + half, self._count - half)
+        second = measure(self._model, self._prepared, start + half, self._count - half, self._pause_s)
         self.blocks.append(np.concatenate([first, second]))
+        self.seconds += float(self.blocks[-1].sum())
         return [before, during, gauges.read()]
 
     def has(self, samples: int, seconds: float) -> bool:
-        return len(self.blocks) * self._count >= samples and sum(map(np.sum, self.blocks)) >= seconds
+        return len(self.blocks) * self._count >= samples and self.seconds >= seconds
+
+
+def progress(subjects: dict[str, Subject], task: dict[str, Any]) -> dict[str, int]:
+    """How far a measurement is: in seconds where these decide, else in blocks."""
+    if task["min_s"]:
+        return {"done": int(min(subject.seconds for subject in subjects.values())), "total": math.ceil(task["min_s"])}
+    done = sum(len(subject.blocks) for subject in subjects.values())
+    return {"done": done, "total": 2 * task["turns"] * len(subjects) ** 2}
 
 
 def turns(subjects: dict[str, Subject], task: dict[str, Any]) -> Iterator[str]:
@@ -686,16 +707,36 @@ def warm_up(model: Interpreter, prepared: Any, task: dict[str, Any]) -> tuple[An
             return seconds, settled
 
 
-def measure(model: Interpreter, prepared: Any, start: int, count: int) -> Any:
-    """Seconds of `count` inferences, each on the next image; setting the input is not counted."""
+def measure(model: Interpreter, prepared: Any, start: int, count: int, pause_s: float = 0.0) -> Any:
+    """Seconds of `count` inferences, each on the next image; setting the input and the pause are not counted."""
     clock = time.perf_counter
     seconds = np.empty(count)
     for i in range(count):
+        if pause_s:
+            time.sleep(pause_s)
         model.set(prepared[(start + i) % len(prepared)])
         begin = clock()
         model.invoke()
         seconds[i] = clock() - begin
     return seconds
+
+
+def forget(path: Path) -> float:
+    """Drop a file from the page cache; the share of it that stays there, as in a tmpfs. nan: unknown."""
+    try:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # what is not on disk yet stays
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            size, page = os.fstat(file.fileno()).st_size, os.sysconf("SC_PAGE_SIZE")
+            system = ctypes.CDLL(None, use_errno=True)
+            system.mmap.restype = ctypes.c_void_p
+            size_t, pages = ctypes.c_size_t(size), (ctypes.c_ubyte * -(-size // page))()
+            mapped = ctypes.c_void_p(system.mmap(None, size_t, 1, 1, file.fileno(), ctypes.c_long(0)))
+            failed = system.mincore(mapped, size_t, pages)
+            system.munmap(mapped, size_t)
+    except (OSError, AttributeError, ValueError):
+        return math.nan
+    return math.nan if failed else sum(entry & 1 for entry in pages) / len(pages)
 
 
 def cool_down(task: dict[str, Any]) -> None:

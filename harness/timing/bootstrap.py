@@ -30,9 +30,10 @@ OUTLIER = 1.5  # times the median, as pyperf has it
 Array = npt.NDArray[np.float64]
 
 
-def quantile(processes: Sequence[Array], share: float) -> tuple[float, Interval | None]:
-    """A quantile of samples pooled over processes, each [blocks, inferences], and its interval. None for one block."""
-    values = np.concatenate([samples.ravel() for samples in processes])
+def quantile(processes: Sequence[Sequence[Array] | Array], share: float) -> tuple[float, Interval | None]:
+    """A quantile of samples pooled over processes, each [blocks, inferences] or blocks of unequal length, and its
+    interval. None for one block."""
+    values = np.concatenate([row for samples in processes for row in samples])
     estimate = float(np.quantile(values, share))
     counts = [len(samples) for samples in processes]
     if sum(counts) < 2:

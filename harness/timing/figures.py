@@ -20,12 +20,45 @@ class Memory(Shape):
     steady_bytes: int
 
 
+class Bucket(Shape):
+    """A minute of a sustained run, or a tenth of a short one. None for what cannot be read.
+
+    core_share: of the time that the worker had a processor, less than its threads if others or a quota took it away.
+    throttled: at any time.
+    """
+
+    begin_s: float
+    mean: float
+    median: float
+    p90: float
+    core_share: float
+    temperature_c: float | None = None  # at most
+    frequency_hz: float | None = None  # the median
+    throttled: bool | None = None
+
+
+class OverTime(Shape):
+    """A sustained run.
+
+    plateau_s: when the mean time of an inference settled; None if it had not by the end. slowdown: the plateau's mean
+    / the first bucket's. throttled_s: begin of the first throttled bucket; None if there was none.
+    """
+
+    bucket_s: float
+    buckets: tuple[Bucket, ...]
+    plateau_s: float | None
+    slowdown: float | None
+    throttled_s: float | None
+
+
 class Latency(Shape):
-    """A cell's seconds per inference, the input set and the output not yet read.
+    """A cell's seconds per inference in one mode, the input set and the output not yet read.
+
+    Of a sustained run those of its plateau; of cold starts from the file on disk to the end of the first inference.
 
     Intervals of 95 %, over processes and blocks. A percentile is None below SAMPLES_FOR it. load: to an interpreter
     with its tensors allocated; first: the first inference after it; both medians over processes.
-    remarks: drift, several modes, outliers, in words.
+    remarks: drift, several modes, outliers, in words. memory_interval: of the peak.
     """
 
     median: float
@@ -40,6 +73,10 @@ class Latency(Shape):
     processes: int
     memory: Memory | None = None
     remarks: tuple[str, ...] = ()
+    load_interval: Interval | None = None
+    first_interval: Interval | None = None
+    memory_interval: Interval | None = None
+    over_time: OverTime | None = None
 
 
 class Ratio(Shape):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from harness.core.cell import Cell
 from harness.core.outcome import Outcome, Verdict, within
 from harness.judge.policy import LatencyRule
 from harness.run.job import Machine
+from harness.run.latency_plan import Mode
 from harness.timing.figures import Latency, Ratio
 
 
@@ -22,32 +23,69 @@ def rules_for(rules: Sequence[LatencyRule], names: Sequence[str]) -> list[Latenc
     return [rule for rule in rules if any(fnmatchcase(name, rule.device) for name in names)]
 
 
+HOW = {"sustained": "--sustain 10m", "paced": "--pace 500ms", "cold": "--cold"}  # to measure a mode
+BYTES = "max_memory_bytes"
+INTERVALS = {  # limit: what it limits, and its interval, in a Latency
+    "max_median_s": ("median", "median_interval"),
+    "max_p90_s": ("p90", "p90_interval"),
+    "max_load_s": ("load", "load_interval"),
+    "max_first_s": ("first", "first_interval"),
+    BYTES: ("memory", "memory_interval"),
+}
+
+
 def judge(
-    rules: Sequence[LatencyRule], figures: Mapping[str, Latency | None], changes: Sequence[Ratio]
+    rules: Sequence[LatencyRule],
+    figures: Mapping[Mode, Mapping[str, Latency]],
+    changes: Sequence[Ratio],
+    cells: Iterable[str] = (),
 ) -> Iterator[Verdict]:
-    """What each rule says of each cell that it fits. INCONCLUSIVE if a figure or its interval is missing."""
+    """What each rule says of each cell that it fits, but for its size. INCONCLUSIVE if a figure or its interval is
+    missing.
+
+    figures: by mode and cell. cells: all of the check.
+    """
     against = {change.cell: change for change in changes}
+    cells = dict.fromkeys([*cells, *(cell for measured in figures.values() for cell in measured)])
     for rule in rules:
-        for name, latency in figures.items():
-            if not rule.fits(Cell.parse(name)):
-                continue
+        for name in [name for name in cells if rule.fits(Cell.parse(name))]:
+            latency = figures.get(rule.mode, {}).get(name)
+            mode = "" if rule.mode == "steady" else f"{rule.mode} "
             if latency is None:
-                yield Verdict(Outcome.INCONCLUSIVE, (f"{name}: latency was not measured",))
+                how = f"; harness check {HOW[rule.mode]}" if mode else ""
+                yield Verdict(Outcome.INCONCLUSIVE, (f"{name}: {mode}latency was not measured{how}",))
                 continue
-            if rule.max_p90_s:
-                yield _p90(name, latency, rule.max_p90_s)
+            for limit in INTERVALS:
+                if allowed := getattr(rule, limit):
+                    yield _within(f"{name}: {mode}", limit, latency, allowed)
             if rule.max_ratio:
                 yield _ratio(name, against.get(name), rule.max_ratio)
 
 
-def _p90(name: str, latency: Latency, limit: float) -> Verdict:
-    if latency.p90 is None:
-        return _undecided(f"{name}: {latency.samples} samples are too few for a p90")
-    if latency.p90_interval is None:
-        return _undecided(f"{name}: p90 {_ms(latency.p90)} of one block, which gives no interval")
-    low, high = _ms(latency.p90_interval.low), _ms(latency.p90_interval.high)
-    text = f"{name}: p90 {_ms(latency.p90)} ({low} to {high}), {_ms(limit)} allowed"
-    return Verdict(within(latency.p90_interval, limit), (text,))
+def judge_sizes(rules: Sequence[LatencyRule], sizes: Mapping[str, int]) -> Iterator[Verdict]:
+    """What each rule says of each file's size in bytes, by cell."""
+    for rule in rules:
+        for name, size in sizes.items():
+            if rule.max_size_bytes and rule.fits(Cell.parse(name)):
+                outcome = Outcome.PASS if size <= rule.max_size_bytes else Outcome.FAIL
+                yield Verdict(outcome, (f"{name}: size {_mb(size)}, {_mb(rule.max_size_bytes)} allowed",))
+
+
+def _within(prefix: str, limit: str, latency: Latency, allowed: float) -> Verdict:
+    what, its_interval = INTERVALS[limit]
+    value, interval = getattr(latency, what), getattr(latency, its_interval)
+    if latency.over_time and latency.over_time.plateau_s is None:
+        return _undecided(f"{prefix}{what}: it had not settled at the end")
+    if value is None:
+        few = f"{prefix}{latency.samples} samples are too few for a {what}"
+        return _undecided(f"{prefix}{what} is unavailable on this device", "") if limit == BYTES else _undecided(few)
+    shown = _mb if limit == BYTES else _ms
+    value = value.peak_bytes if limit == BYTES else value
+    if interval is None:
+        once = "in one process" if limit in ("max_load_s", "max_first_s", BYTES) else "of one block"
+        return _undecided(f"{prefix}{what} {shown(value)} {once}, which gives no interval")
+    text = f"{prefix}{what} {shown(value)} ({shown(interval.low)} to {shown(interval.high)}), {shown(allowed)} allowed"
+    return Verdict(within(interval, allowed), (text,))
 
 
 def _ratio(name: str, change: Ratio | None, limit: float) -> Verdict:
@@ -60,9 +98,13 @@ def _ratio(name: str, change: Ratio | None, limit: float) -> Verdict:
     return Verdict(within(change.interval, limit), (text,))
 
 
-def _undecided(reason: str) -> Verdict:
-    return Verdict(Outcome.INCONCLUSIVE, (f"{reason}; measure for longer",))
+def _undecided(reason: str, remedy: str = "; measure for longer") -> Verdict:
+    return Verdict(Outcome.INCONCLUSIVE, (f"{reason}{remedy}",))
 
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms"
+
+
+def _mb(size_bytes: float) -> str:
+    return f"{size_bytes / 1e6:.3g} MB"

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.run.job import UNAVAILABLE
+from harness.run.latency_plan import Mode
 from harness.run.latency_run import LatencyRun
 from harness.run.worker import STATE
 from harness.timing.figures import DisturbedBlock
 
+MAX_DISTURBED = 0.2  # of the blocks
 MIN_FREQUENCY = 0.95  # of the highest frequency seen
 MAX_OTHERS = 0.25  # of its cores' time: the system counts in hundredths of a second, a few in a block
 MAX_STOLEN = 0.02  # of its cores' time
@@ -24,13 +26,27 @@ Array = npt.NDArray[np.float64]
 
 def disturbed(runs: Sequence[LatencyRun], threads: int) -> tuple[DisturbedBlock, ...]:
     """The blocks of all processes in which something disturbed the worker, and what."""
-    top = max((_highest(run.column("frequency_hz")) for run in runs), default=float("nan"))
+    top = max((highest(run.column("frequency_hz")) for run in runs), default=float("nan"))
     return tuple(
         DisturbedBlock(process, block, cell, disturbances)
         for process, run in enumerate(runs, start=1)
         for block, cell in enumerate(run.order)
         if (disturbances := tuple(_disturbances(run, block, threads, top)))
     )
+
+
+def busy(runs: Sequence[LatencyRun]) -> list[str]:
+    """The modes in which others took the processor from the worker in too many blocks, in sentences."""
+    taken: dict[Mode, list[bool]] = {}
+    for run in runs:
+        wall = run.column("clock_s")[:, -1] - run.column("clock_s")[:, 0]
+        stolen = (run.column("steal_s")[:, -1] - run.column("steal_s")[:, 0]) / wall > MAX_STOLEN
+        taken.setdefault(run.mode, []).extend(((_others(run) > MAX_OTHERS) | stolen).tolist())
+    return [
+        f"{mode}: other programs took the processor in {sum(blocks)} of {len(blocks)} blocks"
+        for mode, blocks in taken.items()
+        if sum(blocks) > MAX_DISTURBED * len(blocks)
+    ]
 
 
 def readings(runs: Sequence[LatencyRun]) -> dict[str, Any]:
@@ -51,10 +67,10 @@ def _range(columns: Sequence[Array]) -> dict[str, float] | str:
 def _disturbances(run: LatencyRun, block: int, threads: int, top: float) -> Iterator[str]:
     states = dict(zip(STATE, run.state[block].T, strict=True))
     wall = states["clock_s"][-1] - states["clock_s"][0]
-    if (lowest := _lowest(states["frequency_hz"])) < MIN_FREQUENCY * top:
-        yield f"frequency fell to {lowest / 1e9:.2f} of {top / 1e9:.2f} GHz"
-    if _highest(states["throttled"]) > 0:
-        yield f"throttled: {int(_highest(states['throttled'])):#x}"
+    if (slowest := lowest(states["frequency_hz"])) < MIN_FREQUENCY * top:
+        yield f"frequency fell to {slowest / 1e9:.2f} of {top / 1e9:.2f} GHz"
+    if highest(states["throttled"]) > 0:
+        yield f"throttled: {int(highest(states['throttled'])):#x}"
     if (times := states["throttle_count"][-1] - states["throttle_count"][0]) > 0:
         yield f"throttled {int(times)} times"
     if (others := _others(run)[block]) > MAX_OTHERS:
@@ -73,9 +89,10 @@ def _others(run: LatencyRun) -> Array:
     return np.asarray((others[after, -1] - others[before, 0]) / (clock[after, -1] - clock[before, 0]))
 
 
-def _highest(values: Array) -> float:
+def highest(values: Array) -> float:
+    """The highest of those that could be read; minus infinity if none could."""
     return float(np.max(values, where=np.isfinite(values), initial=-np.inf))
 
 
-def _lowest(values: Array) -> float:
+def lowest(values: Array) -> float:
     return float(np.min(values, where=np.isfinite(values), initial=np.inf))

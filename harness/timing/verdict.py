@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -11,36 +13,46 @@ from harness.core import outcome
 from harness.core.outcome import Interval, Outcome, Verdict
 from harness.judge.policy import LatencyRule
 from harness.run.devices.base import DeviceRecord, hindrances
+from harness.run.latency_plan import Mode
 from harness.run.latency_run import LatencyRun
 from harness.run.worker import CONTROL
-from harness.timing import bootstrap, limits, machine_state
-from harness.timing.figures import SAMPLES_FOR, AAControl, DisturbedBlock, Latency, Memory, Ratio, Timing
+from harness.timing import bootstrap, limits, machine_state, over_time
+from harness.timing.figures import SAMPLES_FOR, AAControl, DisturbedBlock, Latency, Memory, OverTime, Ratio, Timing
 
 BASE = "float32"  # that the others are compared with
 CONTROL_TOLERANCE = 0.01  # it may be off by this much, however narrow its interval
 MAX_CONTROL_WIDTH = 0.10  # of its interval, high / low - 1
-MAX_DISTURBED = 0.2  # of the blocks
 
 
 def figures(runs: Sequence[LatencyRun]) -> dict[str, Latency]:
-    """Of every cell that was measured in any process."""
-    cells = dict.fromkeys(cell for run in runs for cell in run.cells)
-    return {cell: _figures(cell, [run for run in runs if cell in run.times]) for cell in cells}
+    """Of every cell that was measured in any process, in the steady mode."""
+    return by_mode(runs).get("steady", {})
 
 
-def _figures(cell: str, runs: Sequence[LatencyRun]) -> Latency:
-    samples = [run.times[cell].samples for run in runs]
+def by_mode(runs: Sequence[LatencyRun]) -> dict[Mode, dict[str, Latency]]:
+    """The same of every mode that was measured."""
+    all_figures: dict[Mode, dict[str, Latency]] = {}
+    for mode, cell in dict.fromkeys((run.mode, cell) for run in runs for cell in run.cells):
+        measured = [run for run in runs if run.mode == mode and cell in run.times]
+        all_figures.setdefault(mode, {})[cell] = _figures(cell, measured, mode)
+    return all_figures
+
+
+def _figures(cell: str, runs: Sequence[LatencyRun], mode: Mode) -> Latency:
+    samples: list[Any] = [run.times[cell].samples for run in runs]
     size = sum(part.size for part in samples)
+    course = None
+    if mode == "sustained":
+        course, plateau = over_time.sustained(runs[0], cell)
+        samples = [plateau]
     tail = {share: bootstrap.quantile(samples, share) for share, least in SAMPLES_FOR.items() if size >= least}
     none = (None, None)
     median, median_interval = bootstrap.quantile(samples, 0.5)
-    remarks = bootstrap.remarks(samples)
-    if unsettled := sum(not run.times[cell].settled for run in runs):
-        remarks = (f"unsettled after the warm-up in {unsettled} of {len(runs)} processes", *remarks)
     began = [run for run in runs if run.first_loaded == cell]
     memory = [run.memory for run in began if np.isfinite(run.memory).all()]
     starts = [next(iter(run.times.values())) for run in began]
     starts = starts or [run.times[cell] for run in runs]  # never loaded first: others had warmed the runtime
+    load, first = (_of_processes([getattr(times, name) for times in starts]) for name in ("load", "first"))
     return Latency(
         median=median,
         median_interval=median_interval,
@@ -48,44 +60,79 @@ def _figures(cell: str, runs: Sequence[LatencyRun]) -> Latency:
         p90_interval=tail.get(0.9, none)[1],
         p95=tail.get(0.95, none)[0],
         p99=tail.get(0.99, none)[0],
-        load=float(np.median([times.load for times in starts])),
-        first=float(np.median([times.first for times in starts])),
+        load=load[0],
+        first=first[0],
         samples=size,
         processes=len(runs),
         memory=Memory(*(int(part) for part in np.median(memory, axis=0))) if memory else None,
-        remarks=remarks,
+        remarks=tuple(_remarks(cell, runs, mode, course)),
+        load_interval=load[1],
+        first_interval=first[1],
+        memory_interval=_of_processes([float(peak) for peak, _ in memory])[1] if memory else None,
+        over_time=course,
     )
+
+
+def _of_processes(values: Sequence[float]) -> tuple[float, Interval | None]:
+    """The median of a figure that each process has once, and its interval. None for one process."""
+    median, interval = bootstrap.quantile([np.array([[value]]) for value in values], 0.5)
+    return median, interval if len(values) > 1 else None
+
+
+def _remarks(cell: str, runs: Sequence[LatencyRun], mode: Mode, course: OverTime | None) -> Iterator[str]:
+    if mode == "cold":
+        if kept := sum(run.cached > 0 for run in runs):
+            yield f"its file stayed in memory in {kept} of {len(runs)} starts: the system does not drop it there"
+        if unknown := sum(np.isnan(run.cached) for run in runs):
+            yield f"whether its file was dropped from memory is unknown in {unknown} of {len(runs)} starts"
+        return
+    if course:
+        if course.plateau_s is None:
+            yield "it had not settled at the end: sustain it for longer"
+        return
+    if mode == "steady" and (unsettled := sum(not run.times[cell].settled for run in runs)):
+        yield f"unsettled after the warm-up in {unsettled} of {len(runs)} processes"
+    yield from bootstrap.remarks([run.times[cell].samples for run in runs])
 
 
 def judge(
     runs: Sequence[LatencyRun],
-    measured: Mapping[str, Latency],
+    measured: Mapping[Mode, Mapping[str, Latency]],
     threads: int,
     rules: Sequence[LatencyRule] = (),
     failures: Sequence[Verdict] = (),
     changes: Sequence[Ratio] = (),
     device: DeviceRecord | None = None,
-    cells: Iterable[str] = (),
+    sizes: Mapping[str, int] = MappingProxyType({}),
 ) -> Timing:
     """The latency verdict and all it rests on.
 
-    failures: of tasks or cells that were not measured. device: the record's, for its states before and after.
-    cells: all of the check; a limit for one that was not measured is INCONCLUSIVE.
+    measured: by mode, then by cell. failures: of tasks or cells that were not measured. device: the record's, for its
+    states before and after. sizes: of all cells of the check, in bytes; a limit for one that was not measured is
+    INCONCLUSIVE.
     """
+    others = [run for run in runs if run.mode != "steady"]
+    runs = [run for run in runs if run.mode == "steady"]
+    steady = measured.get("steady", {})
     disturbed = machine_state.disturbed(runs, threads)
     blocks = sum(len(run.order) for run in runs)
     control = _control(runs)
-    if rules and not measured:
+    timed = [rule for rule in rules if rule.measured]
+    if timed and not measured:
         failures = (*failures, Verdict(Outcome.INCONCLUSIVE, ("latency was not measured",)))
-    unmeasured = {cell: None for cell in cells if cell not in measured} if measured else {}
-    limited = list(limits.judge(rules, {**measured, **unmeasured}, changes))
-    hindered = hindrances(device.state, device.state_after) if measured and device else ()
-    verdict = _verdict(control, disturbed, blocks, limited, failures, hindered)
+    limited = list(limits.judge(timed, measured, changes, sizes)) if measured else []
+    sized = list(limits.judge_sizes(rules, sizes))
+    # A sustained run heats the device: its state afterwards says nothing of the steady blocks before.
+    hindered = hindrances(device.state, {} if others else device.state_after) if measured and device else ()
+    doubts = list(_doubts(control, disturbed, blocks, failures, hindered))
+    doubts = doubts if timed or not sized else []
+    doubts += machine_state.busy([run for run in others if any(rule.mode == run.mode for rule in timed)])
+    verdict = _verdict(control, f"{len(disturbed)} of {blocks} blocks disturbed", doubts, limited, sized, failures)
     return Timing(
         verdict=verdict,
         gated=bool(rules) or verdict.outcome is Outcome.FAIL,
         control=control,
-        ratios=tuple(_ratios(runs, list(measured))),
+        ratios=tuple(_ratios(runs, list(steady))),
         processes=len(runs),
         blocks=blocks,
         disturbed=disturbed,
@@ -94,32 +141,44 @@ def judge(
     )
 
 
-def _verdict(
+def _doubts(
     control: AAControl | None,
     disturbed: Sequence[DisturbedBlock],
     blocks: int,
-    limited: Sequence[Verdict],
     failures: Sequence[Verdict],
     hindered: Sequence[str],
-) -> Verdict:
-    """A crash FAILs; figures that cannot be trusted are INCONCLUSIVE whatever the limits say; then the limits."""
-    crashes = [reason for failure in failures if failure.outcome is Outcome.FAIL for reason in failure.reasons]
-    if crashes:
-        return Verdict(Outcome.FAIL, tuple(crashes))
-    doubts = [reason for failure in failures for reason in failure.reasons]
-    doubts += [f"the device holds its speed back: {hindrance}" for hindrance in hindered]
+) -> Iterator[str]:
+    """Why the figures cannot be trusted."""
+    yield from (reason for failure in failures for reason in failure.reasons)
+    yield from (f"the device holds its speed back: {hindrance}" for hindrance in hindered)
     if control and not control.passes:
-        doubts.append(f"the A/A control does not pass: {control}")
-    if len(disturbed) > MAX_DISTURBED * blocks:
+        yield f"the A/A control does not pass: {control}"
+    if len(disturbed) > machine_state.MAX_DISTURBED * blocks:
         commonest, _ = Counter(what for block in disturbed for what in block.disturbances).most_common(1)[0]
-        doubts.append(f"{len(disturbed)} of {blocks} blocks were disturbed ({commonest}); try harness device doctor")
+        yield f"{len(disturbed)} of {blocks} blocks were disturbed ({commonest}); try harness device doctor"
+
+
+def _verdict(
+    control: AAControl | None,
+    quiet: str,
+    doubts: Sequence[str],
+    limited: Sequence[Verdict],
+    sized: Sequence[Verdict],
+    failures: Sequence[Verdict],
+) -> Verdict:
+    """A crash FAILs, and a file that is too large; figures that cannot be trusted are INCONCLUSIVE whatever the limits
+    say; then the limits."""
+    failed = [verdict for verdict in (*failures, *sized) if verdict.outcome is Outcome.FAIL]
+    if failed:
+        return Verdict(Outcome.FAIL, tuple(reason for verdict in failed for reason in verdict.reasons))
     if doubts:
         return Verdict(Outcome.INCONCLUSIVE, tuple(doubts))
+    judged = (*limited, *sized)
     for worst in reversed(outcome.SEVERITY):
-        if reasons := [reason for verdict in limited if verdict.outcome is worst for reason in verdict.reasons]:
+        if reasons := [reason for verdict in judged if verdict.outcome is worst for reason in verdict.reasons]:
             return Verdict(worst, tuple(reasons))
     sound = str(control) if control else "without an A/A control: cells were measured one after the other"
-    return Verdict(Outcome.PASS, (sound, f"{len(disturbed)} of {blocks} blocks disturbed"))
+    return Verdict(Outcome.PASS, (sound, quiet))
 
 
 def overall(cells: Iterable[Verdict], timed: Timing | None) -> Outcome:

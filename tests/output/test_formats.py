@@ -17,15 +17,16 @@ from msgspec.structs import replace
 from harness.cli import main
 from harness.core.errors import SetupError
 from harness.core.outcome import Outcome, Verdict
-from harness.output.formats import figures, json_report, junit, markdown, runs, schema
+from harness.output.formats import figures, json_report, junit, markdown, runs, schema, words
 from harness.output.report import check
 from harness.output.terminal import table
 from harness.records import record
 from harness.records.arrays import RecordArrays
 from harness.records.record import Record
 from harness.run import worker
-from harness.run.latency_plan import LatencyPlan
+from harness.run.latency_plan import LatencyPlan, Mode
 from harness.timing import verdict
+from harness.timing.figures import Bucket, Latency, OverTime
 from tests.conftest import refusal
 from tests.output.browser import look
 from tests.output.test_report import Tags
@@ -53,11 +54,36 @@ def timed(run: Record, *, gated: bool = False, outcome: Outcome | None = None) -
         arrays |= {f"latency.{process}.{name}": np.asarray(array) for name, array in made.items()}
     found = RecordArrays(arrays).latency_runs()
     times = verdict.figures(found)
-    timing = replace(verdict.judge(found, times, 1), gated=gated)
+    timing = replace(verdict.judge(found, {"steady": times}, 1), gated=gated)
     if outcome:
         timing = replace(timing, verdict=Verdict(outcome, ("as asked",)))
     cells = tuple(replace(cell, latency=times[cell.name]) for cell in run.cells)
     return replace(run, arrays=RecordArrays(arrays), cells=cells, timing=timing, plan=LatencyPlan())
+
+
+def in_all_modes(run: Record) -> Record:
+    """With a sustained run that slowed down in its third minute, a paced one and cold starts."""
+    buckets = tuple(
+        Bucket(60.0 * n, level, level, 1.2 * level, 0.99, 50.0 + n, 2.4e9 - n * 1e8, n > 1)
+        for n, level in enumerate((2e-3, 2e-3, 3e-3, 3e-3))
+    )
+    paced = Latency(4e-3, None, 5e-3, None, None, None, 0.01, 0.02, 64, 4)
+    sustained = replace(paced, over_time=OverTime(60.0, buckets, 120.0, 1.5, 120.0))
+    cold = replace(paced, median=0.03, p90=None, remarks=("its file stayed in memory in 4 of 4 starts",))
+    modes: dict[Mode, Latency] = {"sustained": sustained, "paced": paced, "cold": cold}
+    plan = LatencyPlan(sustain_s=240, pace_s=0.5, cold_starts=4)
+    return replace(run, plan=plan, cells=tuple(replace(cell, latency_modes=modes) for cell in run.cells))
+
+
+def test_the_other_modes_are_told_in_a_sentence_each() -> None:
+    """The first minute, the plateau and when it began, heat, frequency, throttling; the pause; where the file was."""
+    lines = list(words.modes(in_all_modes(timed(a_run()))))
+    assert lines[0] == (
+        "float32 sustained for 4 min: 2.00 ms in the first minute, 3.00 ms (1.50 times) on the plateau, from 2 min on; "
+        "50 to 53 °C; 2.1 to 2.4 GHz; throttled from 2 min on"
+    )
+    assert "int8 paced, one inference after 500 ms of rest: 4.00 ms, p90 5.00 ms; " in "\n".join(lines)
+    assert lines[-1].endswith("first inference 20.00 ms; its file stayed in memory in 4 of 4 starts")
 
 
 def on(name: str, run: Record) -> Record:
@@ -143,7 +169,8 @@ def test_a_page_without_a_change_or_an_answer_says_so() -> None:
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_its_window(width: int, tmp_path: Path) -> None:
     """A phone and a desktop, two devices of long names: as wide as the window, pictures load, the console is empty."""
-    both = two_devices()
+    phone = on("phone", a_run(broken=60))
+    both = runs.side_by_side([in_all_modes(on("desk", timed(a_run()))), phone])
     long = dataclasses.replace(both, devices=("a-device-of-a-long-name-" * 3, "another device with a long name " * 3))
     seen = look(check.render(long), width, tmp_path)
     assert seen.width <= width

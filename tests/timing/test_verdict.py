@@ -58,8 +58,8 @@ def judged(
     runs: Sequence[dict[str, Any]], rules: Sequence[LatencyRule] = (), **more: Any
 ) -> tuple[dict[str, Latency], Timing]:
     measured = [latency_run(arrays, "a test") for arrays in runs]
-    figures = verdict.figures(measured)
-    return figures, verdict.judge(measured, figures, 1, rules, **more)
+    figures = verdict.by_mode(measured)
+    return figures.get("steady", {}), verdict.judge(measured, figures, 1, rules, **more)
 
 
 def test_figures_of_five_processes() -> None:
@@ -146,16 +146,16 @@ def test_a_figure_without_an_interval_decides_nothing() -> None:
     """One block of 100 inferences, or a baseline that had one: within the limit or beyond it, INCONCLUSIVE."""
     one_block, measured = figures_of_one_block(2e-3), Interval(0.9, 1.1)
     for limit in (1e-3, 3e-3):
-        (judged_rule,) = limits.judge([LatencyRule(max_p90_s=limit)], {"int8": one_block}, [])
+        (judged_rule,) = limits.judge([LatencyRule(max_p90_s=limit)], {"steady": {"int8": one_block}}, [])
         assert judged_rule.outcome is Outcome.INCONCLUSIVE
         assert "no interval; measure for longer" in judged_rule.reasons[0]
     for ratio in (0.5, 2.0):
         change = Ratio("int8", "baseline.json", ratio, None)
-        (judged_rule,) = limits.judge([LatencyRule(max_ratio=1.05)], {"int8": one_block}, [change])
+        (judged_rule,) = limits.judge([LatencyRule(max_ratio=1.05)], {"steady": {"int8": one_block}}, [change])
         assert judged_rule.outcome is Outcome.INCONCLUSIVE
         assert "no interval; measure for longer" in judged_rule.reasons[0]
     (judged_rule,) = limits.judge(
-        [LatencyRule(max_ratio=1.2)], {"int8": one_block}, [Ratio("int8", "baseline.json", 1.0, measured)]
+        [LatencyRule(max_ratio=1.2)], {"steady": {"int8": one_block}}, [Ratio("int8", "baseline.json", 1.0, measured)]
     )
     assert judged_rule.outcome is Outcome.PASS
 
@@ -167,11 +167,11 @@ def figures_of_one_block(seconds: float) -> Latency:
 def test_a_limit_for_a_cell_that_was_not_measured_is_inconclusive() -> None:
     """As of an accelerator that the processor imitates; a cell that the rule does not name needs no figure."""
     measured = [process(number) for number in range(5)]
-    rules, cells = [LatencyRule(accelerator="gpu", max_p90_s=1)], ["float32", "int8", "int8@gpu"]
-    _, timing = judged(measured, rules, cells=cells)
+    rules, sizes = [LatencyRule(accelerator="gpu", max_p90_s=1)], dict.fromkeys(["float32", "int8", "int8@gpu"], 1000)
+    _, timing = judged(measured, rules, sizes=sizes)
     assert timing.verdict.outcome is Outcome.INCONCLUSIVE
     assert timing.verdict.reasons == ("int8@gpu: latency was not measured",)
-    _, timing = judged(measured, [LatencyRule(accelerator="cpu", max_p90_s=1)], cells=cells)
+    _, timing = judged(measured, [LatencyRule(accelerator="cpu", max_p90_s=1)], sizes=sizes)
     assert timing.verdict.outcome is Outcome.PASS
 
 
@@ -184,7 +184,7 @@ def test_rules_are_for_the_cells_that_they_name() -> None:
         (LatencyRule(accelerator="cpu", max_p90_s=1), ["int8", "float32"]),
         (LatencyRule(variant="int*", accelerator="gpu*", max_p90_s=1), ["int8@gpu"]),
     ):
-        assert [text.reasons[0].split(":")[0] for text in limits.judge([rule], measured, [])] == names
+        assert [text.reasons[0].split(":")[0] for text in limits.judge([rule], {"steady": measured}, [])] == names
 
 
 def test_rules_are_for_the_devices_that_they_name() -> None:

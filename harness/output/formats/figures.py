@@ -66,6 +66,17 @@ def cell_figures(cell: CellRecord, record: Record) -> Figures:
     return Figures(**texts)
 
 
+MODES = ("mode", "median", "p90", "load", "first")
+
+
+def mode_rows(cell: CellRecord) -> list[tuple[str, ...]]:
+    """A row of MODES for each other mode in which a cell's latency was measured."""
+    return [
+        (mode, duration(times.median), duration(times.p90), duration(times.load), duration(times.first))
+        for mode, times in cell.latency_modes.items()
+    ]
+
+
 TENSORS = ("output", "mean error", "largest", "off", "lowest cosine")
 
 

@@ -60,7 +60,7 @@ def render(runs: Runs) -> str:
                 f"- latency on {_text(device)} {timing.verdict.outcome}{counts}: "
                 + _text("; ".join(timing.verdict.reasons))
             )
-        lines += [f"- {_text(device)}: {_text(note)}" for note in record.notes]
+        lines += [f"- {_text(device)}: {_text(note)}" for note in (*words.modes(record), *record.notes)]
     first = runs.records[0]
     lines += [
         *(f"- {_text(sentence)}" for sentence in words.to_ship(runs)),

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from harness.core.outcome import Outcome
+from harness.output.formats import figures
 from harness.output.formats.recommend import recommend
 from harness.output.formats.runs import Runs
-from harness.run.job import Ran
+from harness.records.record import Record
+from harness.run.job import UNAVAILABLE, Ran
+from harness.timing.figures import OverTime
+from harness.timing.machine_state import MIN_PROCESSOR
 
 MARKS = {Outcome.PASS: "\N{WHITE HEAVY CHECK MARK}", Outcome.FAIL: "\N{CROSS MARK}", Outcome.INCONCLUSIVE: "\u2754"}
 
@@ -52,6 +58,64 @@ def what_ran(ran: Ran) -> str:
     if ran.fell_back:
         parts.append("fell back to the CPU")
     return f"ran on {', '.join([*parts, *ran.warnings, *([ran.problem] if ran.problem else [])])}"
+
+
+def courses(record: Record) -> list[tuple[str, OverTime]]:
+    """What became of each cell in its sustained run."""
+    modes = [(cell.name, cell.latency_modes.get("sustained")) for cell in record.cells]
+    return [(name, latency.over_time) for name, latency in modes if latency and latency.over_time]
+
+
+def sustained(record: Record) -> Iterator[str]:
+    """The same in a sentence each."""
+    for name, course in courses(record):
+        length = course.bucket_s * len(course.buckets)
+        first, seen = course.buckets[0], []
+        begin = "minute" if course.bucket_s >= 60 else f"{course.bucket_s:.2g} s"
+        text = f"{name} sustained for {_time(length)}: {figures.duration(first.mean)} in the first {begin}"
+        if course.plateau_s is None or course.slowdown is None:
+            text += ", and not settled by the end"
+        else:
+            level = figures.duration(first.mean * course.slowdown)
+            text += f", {level} ({course.slowdown:.2f} times) on the plateau, from {_time(course.plateau_s)} on"
+        for key, unit, scale in (("temperature_c", "°C", 1.0), ("frequency_hz", "GHz", 1e-9)):
+            if values := [value for bucket in course.buckets if (value := getattr(bucket, key)) is not None]:
+                seen.append(f"{min(values) * scale:.3g} to {max(values) * scale:.3g} {unit}")
+        if (share := min(bucket.core_share for bucket in course.buckets)) < MIN_PROCESSOR:
+            seen.append(f"it had a core {share:.0%} of the time at worst")
+        if course.throttled_s is not None:
+            seen.append(f"throttled from {_time(course.throttled_s)} on")
+        elif all(bucket.throttled is None for bucket in course.buckets):
+            seen.append(f"whether it is throttled is {UNAVAILABLE}")
+        else:
+            seen.append("not throttled")
+        yield "; ".join([text, *seen])
+
+
+def modes(record: Record) -> Iterator[str]:
+    """Each other mode in which latency was measured, a sentence for each cell."""
+    yield from sustained(record)
+    for cell in record.cells:
+        if paced := cell.latency_modes.get("paced"):
+            pause = f" {_time(record.plan.pace_s)}" if record.plan else ""
+            text = f"{cell.name} paced, one inference after{pause} of rest: {figures.duration(paced.median)}"
+            text += f", p90 {figures.duration(paced.p90)}"
+            steady = f"; {paced.median / cell.latency.median:.2f} times the steady median" if cell.latency else ""
+            yield text + steady
+        if cold := cell.latency_modes.get("cold"):
+            yield "; ".join(
+                [
+                    f"{cell.name} cold: {figures.duration(cold.median)} from the file to the first answer, load "
+                    f"{figures.duration(cold.load)}, first inference {figures.duration(cold.first)}",
+                    *cold.remarks,
+                ]
+            )
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    return f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:.3g} min"
 
 
 def next_step(runs: Runs) -> tuple[str, str] | None:

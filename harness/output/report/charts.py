@@ -18,6 +18,7 @@ from harness.output.report.style import OUTCOMES, SERIES, bare, cells, fade
 from harness.records.record import Record
 from harness.run.latency_run import LatencyRun
 from harness.run.worker import CONTROL
+from harness.timing.figures import OverTime
 
 WIDTH = 5.4  # inches
 SHOWN_UP_TO = 0.99  # of the samples; a rare outlier would flatten all else
@@ -119,7 +120,7 @@ def latency(runs: Runs) -> Figure:
 
 def over_time(record: Record) -> Figure:
     """Every block's median beside its variant's, in the order they were run, and the device state meanwhile."""
-    runs = record.arrays.latency_runs()
+    runs = steady(record)
     state = {name: values for name in STATES if np.isfinite(values := _state(runs, name)).any()}
     figure = Figure(figsize=(WIDTH, 2.6 + 0.9 * len(state)), layout="constrained")
     parts = figure.subplots(1 + len(state), 1, squeeze=False, sharex=True, height_ratios=[2.2, *[1] * len(state)])[:, 0]
@@ -147,6 +148,37 @@ def over_time(record: Record) -> Figure:
         part.plot(values * scale, color="C4", linewidth=1.2)
         part.set_ylabel(unit)
     parts[-1].set_xlabel("block; lines between processes" if len(runs) > 1 else "block")
+    for part in parts:
+        bare(part, "y")
+        part.margins(x=0.01)
+    return figure
+
+
+def sustained(rows: Sequence[tuple[str, OverTime]]) -> Figure:
+    """Every sustained run: median and 90th percentile, where its plateau begins, and the device meanwhile."""
+    read = [name for name in STATES if any(getattr(bucket, name) for _, course in rows for bucket in course.buckets)]
+    figure = Figure(figsize=(WIDTH, 2.8 + 0.9 * len(read)), layout="constrained")
+    parts = figure.subplots(1 + len(read), 1, squeeze=False, sharex=True, height_ratios=[2.4, *[1] * len(read)])[:, 0]
+    longest = max(len(course.buckets) * course.bucket_s for _, course in rows)
+    scale, unit = (1 / 60, "minutes") if longest > 120 else (1, "seconds")
+    for (name, course), (colour, marker) in zip(rows, cycle(SERIES), strict=False):
+        places = np.array([(bucket.begin_s + course.bucket_s / 2) * scale for bucket in course.buckets])
+        levels = [(bucket.mean, bucket.median, bucket.p90) for bucket in course.buckets]
+        mean, median, p90 = 1e3 * np.array(levels).T
+        parts[0].plot(places, mean, linestyle="--", color=colour, linewidth=1)
+        parts[0].plot(places, median, marker, linestyle="-", color=colour, label=name, markersize=4)
+        parts[0].fill_between(places, median, p90, color=colour, alpha=0.2, linewidth=0)
+        if course.plateau_s is not None:
+            parts[0].axvline(course.plateau_s * scale, color=colour, linewidth=1, linestyle=":")
+        for part, key in zip(parts[1:], read, strict=True):
+            values = [getattr(bucket, key) or np.nan for bucket in course.buckets]
+            part.plot(places, np.array(values) * STATES[key][1], color=colour, linewidth=1.2)
+    parts[0].set_ylim(0, None)
+    parts[0].set_ylabel("ms an inference")
+    for part, key in zip(parts[1:], read, strict=True):
+        part.set_ylabel(STATES[key][0])
+    parts[-1].set_xlabel(f"{unit} without a pause; dotted: the plateau begins")
+    figure.legend(loc="outside upper left", frameon=False, ncols=4, columnspacing=1)
     for part in parts:
         bare(part, "y")
         part.margins(x=0.01)
@@ -181,8 +213,13 @@ def label(runs: Runs, device: str, kind: str) -> str:
 
 def samples(record: Record, kind: str) -> Array | None:
     """Every timed inference of a variant, in seconds. None if it was not timed."""
-    times = [run.times[kind].samples.ravel() for run in record.arrays.latency_runs() if kind in run.times]
+    times = [run.times[kind].samples.ravel() for run in steady(record) if kind in run.times]
     return np.concatenate(times) if times else None
+
+
+def steady(record: Record) -> list[LatencyRun]:
+    """What its processes measured in the steady mode."""
+    return [run for run in record.arrays.latency_runs() if run.mode == "steady"]
 
 
 def _rows(names: Sequence[str], height: float = 0.36) -> tuple[Figure, Axes]:

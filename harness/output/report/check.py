@@ -55,7 +55,18 @@ def render(runs: Runs) -> str:
         over_time=[
             (device, picture(partial(charts.over_time, record), f"Block after block on {device}: {_spread(record)}."))
             for device, record in list(runs.each())[:FIGURES_SHOWN]
-            if record.arrays.latency_runs()
+            if charts.steady(record)
+        ],
+        modes=[(device, cell.name, row) for device, _, cell in runs.rows() for row in figures.mode_rows(cell)],
+        mode_headers=figures.MODES,
+        mode_lines={device: list(words.modes(record)) for device, record in runs.each()},
+        sustained=[
+            (
+                device,
+                picture(partial(charts.sustained, courses), " ".join(f"{line}." for line in words.sustained(record))),
+            )
+            for device, record in list(runs.each())[:FIGURES_SHOWN]
+            if (courses := words.courses(record))
         ],
         emulated=all(record.device.emulated for record in runs.records),
         states=[(device, _state(record.timing)) for device, record in runs.each() if record.timing],
@@ -130,7 +141,7 @@ def _latency(runs: Runs) -> Any:
 def _spread(record: Record) -> str:
     """How far each variant's blocks spread, in words."""
     parts = []
-    for kind, blocks in charts.blocks_of(record.arrays.latency_runs()).items():
+    for kind, blocks in charts.blocks_of(charts.steady(record)).items():
         medians = np.array([median for _, median in blocks])
         low, high = medians.min() / np.median(medians), medians.max() / np.median(medians)
         parts.append(f"{kind}'s blocks took {low:.2f} to {high:.2f} of its median")

@@ -48,7 +48,7 @@ def table(record: Record) -> str:
     if record.timing:
         counts = "" if record.timing.gated else " (the policy does not limit it)"
         lines += _reasons(f"latency{counts}", record.timing.verdict)
-    lines += [*_test_set(record), *record.notes]
+    lines += [*words.modes(record), *_test_set(record), *record.notes]
     data, machine = record.data, record.machine
     threads = record.plan.threads if record.plan else 1
     timed = f", {threads} thread{'s' if threads > 1 else ''} for latency" if record.timing else ""
