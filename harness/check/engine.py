@@ -95,7 +95,7 @@ class LocalEngine:
         show = self._bars.for_device(device)
         shard = f", shard {job.number + 1} of {job.of}" if job.of > 1 else ""
         progress = until_stopped(self, lambda task, done, total: show(f"{task}{shard}", done, total))
-        opened = uri.device(device, keep=self._keep)
+        opened = uri.device(device, keep=self._keep, progress=progress)
         return self._executors[device].submit(run_shard, job, opened, progress, self._benchmark)
 
     def stop(self) -> None:

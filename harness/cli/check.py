@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli import flags
-from harness.core.cell import ACCELERATORS
+from harness.core.cell import ACCELERATORS, BROWSERS, Accelerator
 from harness.core.errors import Exit, SetupError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ EXAMPLE = "harness check --device ssh://pi@raspberrypi.local --json runs/check.j
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add(parser, *flags.SUBJECT)
-    what = f"what runs each variant, comma-separated: {', '.join(ACCELERATORS)} (default: cpu)"
+    what = f"what runs each variant, comma-separated: {', '.join(ACCELERATORS)} (default: cpu; a browser: wasm,webgpu)"
     flags.add(parser, "--accelerator", help=what)
     parser.add_argument(
         "--runtime",
@@ -39,7 +39,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add(
         parser,
         "--device",
-        help="local, ssh://[user@]host[:port] or adb://[serial]; may be repeated (default: local; with --scheduler: "
+        help="local, ssh://[user@]host[:port], adb://[serial] or web://[address][:port] for a browser; may be repeated "
+        "(default: local; with --scheduler: "
         "all of the lab's, if they are alike)",
     )
     parser.add_argument("--keep", action="store_true", help="leave the job on the device, to examine it")
@@ -104,7 +105,6 @@ def run(options: argparse.Namespace) -> int:
         check_writable(options.html.parent)
     with terminal.Bars() as bars, ExitStack() as stack:
         subject, source, references = _inputs(options, stack)
-        subject = replace(subject, accelerators=options.accelerator or ("cpu",))
         engine = stack.enter_context(_engine(options, bars))
         checks = _checks(options, subject, source, engine)
         results = pipeline.run_all(checks, engine, references, bars)
@@ -185,6 +185,11 @@ def _engine(options: argparse.Namespace, bars: terminal.Bars) -> Engine:
     return LocalEngine(devices, bars, keep=options.keep, benchmark=benchmark)
 
 
+def _usual(devices: tuple[str, ...]) -> tuple[Accelerator, ...]:
+    """The accelerators that are meant where none are named."""
+    return BROWSERS if devices[0].startswith("web:") else ("cpu",)
+
+
 def _checks(options: argparse.Namespace, subject: Subject, source: Source, engine: Engine) -> list[Check]:
     """One for each device; of a lab, one for all of its devices."""
     from harness.check.pipeline import Check
@@ -202,7 +207,7 @@ def _checks(options: argparse.Namespace, subject: Subject, source: Source, engin
     skip_bad = options.skip_bad or bool(options.packed)  # a pack says what was left out of it
     return [
         Check(
-            subject,
+            replace(subject, accelerators=options.accelerator or _usual(devices)),
             source,
             devices,
             options.json if len(groups) == 1 else options.json.with_suffix(f".{slug(devices[0])}.json"),

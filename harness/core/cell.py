@@ -11,8 +11,10 @@ from typing import Literal, Self, get_args
 
 from harness.core.errors import SetupError, nearest
 
-Accelerator = Literal["cpu", "cpu-compiled", "gpu", "gpu-fp32", "npu"]
+Accelerator = Literal["cpu", "cpu-compiled", "gpu", "gpu-fp32", "npu", "wasm", "webgpu"]
 ACCELERATORS: tuple[Accelerator, ...] = get_args(Accelerator)
+BROWSERS: tuple[Accelerator, ...] = ("wasm", "webgpu")  # what a browser has, and nothing else
+NATIVE = tuple(name for name in ACCELERATORS if name not in BROWSERS)
 
 
 def accelerators(names: Iterable[str]) -> tuple[Accelerator, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.core.cell import BROWSERS, NATIVE
 from harness.core.errors import AbsentError, SetupError
 from harness.core.outcome import Outcome, Verdict
 from harness.core.progress import Progress
@@ -53,7 +54,7 @@ def run(written: Job, progress: Progress, device: Device | None = None, **option
         except UnreachableError as error:
             if not began:
                 raise
-            lost = Verdict(Outcome.INCONCLUSIVE, (f"{error}; finished results are kept there",))
+            lost = Verdict(Outcome.INCONCLUSIVE, (f"{error}; finished results are kept",))
             failures |= dict.fromkeys(_missing_results(written), lost)
             break
         still_missing = _missing_results(written)
@@ -78,6 +79,10 @@ def run(written: Job, progress: Progress, device: Device | None = None, **option
 
 def check_accelerators(uri: str, accelerators: Collection[str]) -> None:
     """Raise SetupError where a device cannot have one of them, whatever it is."""
+    browser = uri.startswith("web:")
+    if elsewhere := sorted({*accelerators} & {*(NATIVE if browser else BROWSERS)}):
+        remedy = f"a browser has {' and '.join(BROWSERS)}" if browser else "only a browser has them: --device web://"
+        raise SetupError(f"{uri}: --accelerator {','.join(elsewhere)}: {remedy}")
     impossible = sorted({*accelerators} - {*worker.CPUS})
     if impossible and uri.startswith("adb:"):
         raise SetupError(

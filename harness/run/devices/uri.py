@@ -3,9 +3,11 @@
     local[?python=PATH]
     ssh://[user@]host[:port][?python=PATH&folder=PATH&config=FILE]
     adb://[serial][?folder=PATH]
+    web://[address][:port][?adb=SERIAL | certificate=FILE&key=FILE]
 
 python: a Python there that has NumPy and a runtime; folder: where to write there; config: an ssh configuration
-file. A serial, user or path with % or ? in it is written percent-encoded.
+file. web:// listens on the loopback address unless one is named; adb: opens the page on that phone (empty: the only
+one); certificate, key: for https. A serial, user or path with % or ? in it is written percent-encoded.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from urllib.parse import parse_qsl, unquote
 
 from harness.core.errors import SetupError
+from harness.core.progress import Progress
 from harness.run.devices import adb, bundle, ssh
 from harness.run.devices.adb import Adb
 from harness.run.devices.base import Device
@@ -22,15 +25,19 @@ from harness.run.devices.bundle import Runtime
 from harness.run.devices.local import URI, Local
 from harness.run.devices.remote import Remote
 from harness.run.devices.ssh import Ssh
+from harness.run.devices.web import LOOPBACK, Web
 
-EXPECTED = "expected local, ssh://[user@]host[:port] or adb://[serial]"
+EXPECTED = "expected local, ssh://[user@]host[:port], adb://[serial] or web://[address][:port]"
 
 
-def device(uri: str, *, keep: bool = False) -> Device:
-    """The device of an address, not yet opened. keep: leave files of the job there. Raises SetupError."""
+def device(uri: str, *, keep: bool = False, progress: Progress = lambda task, done, total: None) -> Device:
+    """The device of an address, not yet opened. keep: leave files of the job there. progress: called while a device is
+    waited for; it may stop that. Raises SetupError."""
     place, _, query = uri.partition("?")
     if place == URI:
         return Local(**_options(uri, query, ("python",)))
+    if uri.startswith("web://"):
+        return _web(uri, progress)
     return remote(uri, keep=keep)
 
 
@@ -50,6 +57,19 @@ def remote(uri: str, *, keep: bool = False) -> Remote:
         raise SetupError(f"{uri!r}: {EXPECTED}")
     shell = Ssh(parts["target"], int(parts["port"]) if parts["port"] else None, options.get("config"))
     return Remote(shell, options.get("folder", ssh.FOLDER), _for_host(uri, options.get("python")), keep=keep)
+
+
+def _web(uri: str, progress: Progress) -> Web:
+    where, _, query = uri.removeprefix("web://").partition("?")
+    options = _options(uri, query, ("adb", "certificate", "key"))
+    parts = re.fullmatch(r"(?P<address>[A-Za-z0-9.-]*)(:(?P<port>\d{1,5}))?/?", where)
+    if not parts or parts["address"] == "0.0.0.0":
+        raise SetupError(f"{uri!r}: expected web://[address][:port], an address of this machine that the phone reaches")
+    if ("certificate" in options) != ("key" in options) or ("adb" in options and parts["address"]):
+        raise SetupError(f"{uri!r}: expected certificate and key together, and adb without an address")
+    phone = Adb(options["adb"] or None) if "adb" in options else None
+    tls = (options["certificate"], options["key"]) if "key" in options else None
+    return Web(uri, parts["address"] or LOOPBACK, int(parts["port"] or 0), phone, tls, progress)
 
 
 def _options(uri: str, query: str, known: tuple[str, ...]) -> dict[str, str]:

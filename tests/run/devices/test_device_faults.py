@@ -209,7 +209,7 @@ def test_gone_while_the_worker_runs(
         done = rig.check(address(cable), progress)
     assert done.run
     assert done.run.record.outcome is Outcome.INCONCLUSIVE
-    assert "finished results are kept there" in reasons(done.run.record)["int8"]
+    assert "finished results are kept" in reasons(done.run.record)["int8"]
     cable.refuses = False
     rig.same(rig.check(address(cable), lambda task, *_: started.append(task)))
     assert "float32" not in [task for task in started if "on this machine" not in task]
