@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from harness.cli import flags
-from harness.core.cell import ACCELERATORS
+from harness.core.cell import NATIVE
 from harness.core.errors import Exit, SetupError, nearest
 
 EXAMPLE = "harness explain int8"
@@ -21,7 +21,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=flags.accelerator,
         metavar="NAME",
         help="name the operation that this accelerator computes differently from the CPU, and write it as a small "
-        f"file: {', '.join(ACCELERATORS[1:])}",
+        f"file: {', '.join(NATIVE[1:])}",
     )
     flags.add(result, "--html")
     flags.add(parser, "--layers", "--models", *flags.IMAGES, "--images")
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         print(terminal.profile(profile, options.layers))
         return Exit.PASS
     if options.accelerator == "cpu":
-        raise SetupError(f"--accelerator cpu: is what the others are compared with; {nearest('', ACCELERATORS[1:])}")
+        raise SetupError(f"--accelerator cpu: is what the others are compared with; {nearest('', NATIVE[1:])}")
     if options.accelerator:
         with terminal.Bars() as bars:
             finding = explain_accelerator.variant(

@@ -44,6 +44,8 @@ def device(uri: str, *, keep: bool = False, progress: Progress = lambda task, do
 def remote(uri: str, *, keep: bool = False) -> Remote:
     """The same, of a device that is not this machine."""
     scheme, separator, rest = uri.partition("://")
+    if scheme == "web":
+        raise SetupError(f"{uri!r}: a page keeps nothing and is listed nowhere; open it with harness check --device")
     if not separator or scheme not in ("ssh", "adb"):
         raise SetupError(f"{uri!r}: {EXPECTED}")
     where, _, query = rest.partition("?")

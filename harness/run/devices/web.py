@@ -252,7 +252,7 @@ def _for_page(job: Job, plan: Mapping[str, Any], tasks: Sequence[Mapping[str, An
     return {
         "nonce": plan["nonce"],
         "state": len(worker.STATE),
-        "inputs": {"sha256": digest, "offset": inputs.offset, "shape": inputs.shape},  # type: ignore[attr-defined]
+        "inputs": {"sha256": digest, "offset": inputs.offset, "shape": inputs.shape},
         "models": {digest: _tensors(path.read_bytes()) for digest, path in names.items()},
         "tasks": tasks,
     }
