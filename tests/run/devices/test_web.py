@@ -23,6 +23,7 @@ from harness.records import record
 from harness.run import execute, job, worker
 from harness.run.devices import litert_js, uri, web
 from harness.run.devices.base import UnreachableError
+from harness.run.devices.virtual import Virtual
 from harness.run.devices.web import Web
 from harness.run.execute import Outputs
 from harness.run.job import Job
@@ -378,6 +379,48 @@ def test_no_browser_comes(device: Web, monkeypatch: pytest.MonkeyPatch, capsys: 
 
     with pytest.raises(KeyboardInterrupt):
         Web("web://", progress=stop).__enter__().probe()
+
+
+# --- on a phone -----------------------------------------------------------------------------------------------------
+
+
+def test_the_phones_browser_is_opened_over_its_cable(
+    phone: Virtual, tmp_path: Path, images: Path, tiny_variants: Path
+) -> None:
+    """adb makes the harness the phone's own loopback, an intent opens the page there, and nothing of it is left."""
+    needs("npm")
+    web.server.cache_clear()
+    serial = phone.start().removeprefix("adb://")
+    command = phone.root / "data/local/tmp/am"
+    intent = phone.root / "system/bin/am"
+    intent.write_text('#!/system/bin/sh\necho "$@" > /data/local/tmp/am\n')
+    intent.chmod(0o755)
+    command.unlink(missing_ok=True)
+    written = write(tmp_path / "job", tiny_variants, images, ("float32",), ("wasm",))
+
+    def act() -> None:
+        while not (command.exists() and command.read_text().endswith("\n")):
+            time.sleep(0.05)
+        *start, address = command.read_text().split()
+        assert start == ["start", "-a", "android.intent.action.VIEW", "-d"]
+        page = Page(address)
+        page.hello()
+        page.answer(page.job())
+
+    with uri.device(f"web://?adb={serial}") as device, beside(act):
+        assert isinstance(device, Web)
+        port = int(device._reversed)
+        assert not ran(device, written).failures
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_phone_that_is_not_there() -> None:
+    """One line, as of adb://."""
+    needs("npm", "devices")
+    web.server.cache_clear()
+    with pytest.raises(UnreachableError, match="none-such: "):
+        uri.device("web://?adb=none-such").__enter__()
 
 
 # --- its address ------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ async function ask(path, options = {}, allowed = []) {
       throw new EndError((await answer.text()).slice(0, 300));
     } catch (error) {
       if (error instanceof EndError) throw error;
-      if (performance.now() - begin > LOST_AFTER_S * 1000) throw new EndError("The harness is gone: its run has ended. You may close this page.");
+      if (performance.now() - begin > LOST_AFTER_S * 1000) throw new EndError("The run has ended. You may close this page.");
       await new Promise(resolve => setTimeout(resolve, RETRY_S * 1000));
     }
   }
