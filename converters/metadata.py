@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.artifacts import flatbuffer
+from harness.artifacts.metadata import ENTRY, IDENTIFIER
 from harness.images.spec import ModelSpec
 
-ENTRY = b"TFLITE_METADATA"
-IDENTIFIER = b"M001"
 LABELS = "labels.txt"
 PARSER = "1.0.0"  # the oldest parser that knows all that is written here
 GREYSCALE, RGB = 2, 1  # ColorSpaceType

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from converters import op_versions
 from converters.keras_process import KerasProcess
-from harness.artifacts import flatbuffer
+from harness.artifacts import flatbuffer, metadata
 from harness.artifacts.manifest import Quantization
+from harness.artifacts.metadata import Metadata
 from harness.core.cell import Accelerator
 from harness.core.errors import SetupError
 from harness.core.files import sha256
@@ -72,6 +73,8 @@ class Inspection:
     outputs: tuple[Tensor, ...]
     operations: tuple[Operation, ...]
     parts: int | None  # the delegate's pieces of the graph; None if unknown
+    metadata: Metadata | None
+    metadata_problem: str  # why it cannot be read
     oldest_runtime: str | None  # TensorFlow Lite version by op versions
     oldest_runtime_note: str  # where that comes from, or why it is unknown
     runs: tuple[runtimes.Answers, ...]
@@ -103,6 +106,11 @@ def inspect(
     with KerasProcess() as quiet:
         taken, parts = quiet.call(_delegated, content, len(graph.operators))
     oldest, note = _oldest_runtime(model, content)
+    about, problem = None, ""
+    try:
+        about = metadata.read(content, model)
+    except ValueError as error:
+        problem = str(error)
     return Inspection(
         file=str(path),
         size_bytes=len(content),
@@ -111,6 +119,8 @@ def inspect(
         outputs=tuple(_tensor(graph.tensors[i]) for i in graph.outputs),
         operations=_operations(model, taken),
         parts=parts,
+        metadata=about,
+        metadata_problem=problem,
         oldest_runtime=oldest,
         oldest_runtime_note=note,
         runs=() if inputs is None else _run(content, inputs, names),

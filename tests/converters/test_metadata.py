@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 from converters import interpreter, metadata
 from converters.metadata import About
 from harness.artifacts import flatbuffer, manifest
+from harness.artifacts import metadata as stored
 from harness.cli import main
 from harness.images import dataset
 from harness.images.spec import ModelSpec
@@ -69,7 +71,7 @@ class Reader:
 
 
 def read(content: bytes) -> Reader:
-    entry = flatbuffer.metadata(flatbuffer.read(content), metadata.ENTRY)
+    entry = flatbuffer.metadata(flatbuffer.read(content), stored.ENTRY)
     assert entry is not None
     assert entry[4:8] == b"M001"
     return Reader.root(entry)
@@ -112,14 +114,43 @@ def test_normalization_is_of_pixels_of_0_to_255() -> None:
         assert np.allclose((pixels - np.array(mean)) / np.array(std), spec.to_input(pixels), atol=1e-6)
 
 
-def test_convert_writes_metadata_only_if_asked(tiny_model: Path, tmp_path: Path) -> None:
+def test_inspect_reads_it_and_survives_damage(tiny_variants: Path) -> None:
+    """All that is written comes back; a file without it has none; a damaged one is one line, whatever its bytes."""
+    variant = manifest.read(tiny_variants)["int8"]
+    content = variant.path(tiny_variants).read_bytes()
+    assert stored.read(content, flatbuffer.read(content)) is None
+    described = metadata.add(content, "int8", variant.source_sha256, "tiny", DIGITS, About("Ann", "MIT"))
+    model = flatbuffer.read(described)
+    told = stored.read(described, model)
+    assert told
+    assert (told.name, told.author, told.licence) == ("tiny", "Ann", "MIT")
+    assert (told.mean, told.std, told.labels) == ((0.0,), (255.0,), DIGITS.class_names)
+    assert variant.source_sha256 in told.description
+    entry = flatbuffer.metadata(model, stored.ENTRY)
+    assert entry
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(entry)
+        damaged[random.integers(len(entry))] ^= 1 << random.integers(8)
+        flatbuffer.set_metadata(model, stored.ENTRY, bytes(damaged[: random.integers(8, len(entry) + 1)]))
+        with suppress(ValueError):
+            stored.read(described, model)
+
+
+def test_convert_writes_metadata_only_if_asked(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By --metadata, or an author or licence; the manifest's hashes are those of the files."""
     images = ["--calibration", str(CALIBRATION), "--data", str(TEST_IMAGES), "--variants", "float32"]
     assert main(["convert", str(tiny_model), "--out", str(tmp_path / "plain"), *images]) == 0
     assert main(["convert", str(tiny_model), "--out", str(tmp_path / "told"), *images, "--author", "Ann"]) == 0
     plain, told = ((tmp_path / name / "float32.tflite").read_bytes() for name in ("plain", "told"))
-    assert flatbuffer.metadata(flatbuffer.read(plain), metadata.ENTRY) is None
+    assert flatbuffer.metadata(flatbuffer.read(plain), stored.ENTRY) is None
     assert read(told).text(4) == "Ann"
     variant = manifest.read(tmp_path / "told")["float32"]
     assert manifest.verify(tmp_path / "told", variant, variant.source_sha256) == told
     assert main(["inspect", str(tmp_path / "told" / "float32.tflite")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "metadata: tiny; by Ann; float32 of the Keras model tiny, whose SHA-256 is" in shown
+    assert "metadata: 11 labels: 0, 1, 2" in shown
+    assert "metadata: input = (pixel - 0) / 255 for pixels of 0 to 255" in shown

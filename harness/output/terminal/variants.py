@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,6 +13,8 @@ from harness.output.terminal.style import fit, grid
 from harness.run.runtimes import Answers
 from harness.tools.explain_accelerator import Finding
 from harness.tools.inspection import Inspection, OnAccelerator, Operation, Tensor
+
+LABELS_SHOWN = 12
 
 
 def converted(
@@ -57,6 +59,7 @@ def inspected(inspection: Inspection) -> str:
     lines = [f"{inspection.file}: {size(inspection.size_bytes)}, sha256 {inspection.sha256[:12]}"]
     for what, tensors in (("input", inspection.inputs), ("output", inspection.outputs)):
         lines += [f"{what}: {_tensor(tensor)}" for tensor in tensors]
+    lines += [f"metadata: {line}" for line in _metadata(inspection)]
     oldest = f"TensorFlow Lite {inspection.oldest_runtime}" if inspection.oldest_runtime else "unavailable"
     lines.append(f"oldest runtime by op versions: {oldest} ({inspection.oldest_runtime_note})")
     for run in inspection.runs:
@@ -72,6 +75,21 @@ def inspected(inspection: Inspection) -> str:
     if not inspection.slow:
         lines.append("no avoidable slowdowns found")
     return fit("\n".join(lines))
+
+
+def _metadata(inspection: Inspection) -> Iterator[str]:
+    if inspection.metadata_problem:
+        yield inspection.metadata_problem
+    if not (about := inspection.metadata):
+        return
+    people = [f"by {about.author}"] * bool(about.author) + [f"licence {about.licence}"] * bool(about.licence)
+    yield "; ".join(filter(None, (about.name, *people, about.description)))
+    if about.std:
+        mean, std = (" ".join(f"{value:g}" for value in values) for values in (about.mean, about.std))
+        yield f"input = (pixel - {mean}) / {std} for pixels of 0 to 255"
+    if about.labels:
+        more = f" and {len(about.labels) - LABELS_SHOWN} more" if len(about.labels) > LABELS_SHOWN else ""
+        yield f"{len(about.labels)} labels: {', '.join(about.labels[:LABELS_SHOWN])}{more}"
 
 
 def _count(number: int | None) -> str:
