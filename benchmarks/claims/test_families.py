@@ -27,8 +27,8 @@ from harness.records import record
 from harness.records.record import CellRecord
 
 DOCUMENT = ROOT / "docs" / "families.md"
-SIZE, CLASSES, CALIBRATION, TESTED = 64, 10, 200, 300
-TRAINED, BATCH, EPOCHS = 640, 32, 5
+SIZE, CLASSES, CALIBRATION, TESTED = 32, 10, 200, 1000
+TRAINED, BATCH, EPOCHS = 960, 32, 10
 STEPS = TRAINED // BATCH * EPOCHS
 SCALED = ("MobileNet", "MobileNetV2", "ResNet50V2", "DenseNet121", "NASNetMobile")  # take pixels of -1 to 1
 KINDS = ("float32", "dynamic_range", "float16", "int8", "int16x8")
@@ -63,9 +63,9 @@ def images(folder: Path, count: int, seed: int) -> Path:
     folder.mkdir()
     for number in range(count):
         label = number % CLASSES
-        cells = int(rng.choice([16, 24, 32] if label % 2 else [2, 3, 4]))
-        tint = colorsys.hsv_to_rgb((label // 2 + rng.uniform(-0.3, 0.3)) / (CLASSES / 2), rng.uniform(0.3, 1), 0.8)
-        noise = rng.normal(255 * np.array(tint), rng.uniform(20, 70), (cells, cells, 3))
+        cells = int(rng.choice([12, 16, 24] if label % 2 else [2, 3]))
+        tint = colorsys.hsv_to_rgb((label // 2 + rng.uniform(-0.25, 0.25)) / (CLASSES / 2), rng.uniform(0.3, 1), 0.8)
+        noise = rng.normal(255 * np.array(tint), rng.uniform(10, 30), (cells, cells, 3))
         picture = Image.fromarray(noise.clip(0, 255).astype(np.uint8)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
         picture.save(folder / f"{label}_{number}.png")
     return folder
@@ -79,15 +79,22 @@ def build(family: str, path: Path, pictures: Path) -> float:
     shape = (SIZE, SIZE, 3)
     settings = {"input_shape": shape, "weights": None, "classes": CLASSES, "classifier_activation": None}
     model = getattr(keras.applications, family)(**settings, **FAMILIES[family])
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.9  # so few steps would not fill the usual moving averages
-    scaled = family in SCALED
     files = sorted(pictures.iterdir())
     pixels = np.stack([np.asarray(Image.open(file), np.float32) for file in files])
     labels = np.array([int(file.name.split("_")[0]) for file in files])
-    model.compile(keras.optimizers.Adam(5e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    history = model.fit(pixels / 127.5 - 1 if scaled else pixels, labels, BATCH, epochs=EPOCHS, verbose=0)
+    scaled = family in SCALED
+    inputs = pixels / 127.5 - 1 if scaled else pixels
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.momentum = 0.9
+    for epochs in (EPOCHS // 2, EPOCHS - EPOCHS // 2):  # the second half by the statistics that will be used
+        model.compile(keras.optimizers.Adam(5e-4), loss)
+        history = model.fit(inputs, labels, BATCH, epochs=epochs, verbose=0)
+        for norm in norms:
+            norm.trainable = False
+    for norm in norms:
+        norm.trainable = True
     model.save(path)
     pixel_range = [-1, 1] if scaled else [0, 255]
     path.with_suffix(".toml").write_text(f'output = "tensor"\npixel_range = {pixel_range}\n')
