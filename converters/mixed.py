@@ -41,10 +41,13 @@ def choose(float32: bytes, ranges: Ranges, data: Dataset, max_flips: int) -> Cho
     expected = reference.argmax(axis=1)
 
     _, always = quantize.in_integers(MIXED, float32, ranges)
+    ranges = ranges | quantize.even_weights(float32)
 
     def variant(float_units: list[tuple[str, ...]]) -> bytes:
         names = [name for unit in float_units for name in unit]
-        return quantize.apply(quantize.recipe(MIXED, [*names, *always]), float32, ranges)
+        return quantize.apply(
+            quantize.recipe(MIXED, [*names, *always]), float32, ranges | quantize.even_weights(float32)
+        )
 
     def flips(float_units: list[tuple[str, ...]]) -> int:
         return int((predict(variant(float_units), data).argmax(axis=1) != expected).sum())
