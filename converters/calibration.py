@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,14 +34,16 @@ def measure(float32: bytes, data: Dataset) -> Ranges:
     """The minimum and maximum of every activation of a float32 .tflite over a set of images, by channel.
 
     Min-max over the set, not litert-quantizer's moving average, which flips ten times as many answers (FACTS). Each
-    core has an interpreter. The input's range is that of all pixels there can be, whichever these images have.
+    core has an interpreter. The input's range is that of all pixels there can be, whichever these images have; a
+    tensor's is that of these.
     """
     kept = _all_kept(float32)
     shared = iter(list(data.images))
+    ends = (float(data.images.min()), float(data.images.max())) if data.spec.input else data.spec.input_range
     workers = cores.usable()
     with ThreadPoolExecutor(workers) as pool:
         measured = [
-            future.result() for future in [pool.submit(_measure, kept, data.spec, shared) for _ in range(workers)]
+            future.result() for future in [pool.submit(_measure, kept, data.spec, ends, shared) for _ in range(workers)]
         ]
     ranges = measured[0]
     for other in measured[1:]:
@@ -64,13 +67,13 @@ def _all_kept(float32: bytes) -> bytes:
     return flatbuffer.pack(model)
 
 
-def _measure(kept: bytes, spec: ModelSpec, pixels: Iterator[npt.NDArray[np.uint8]]) -> Ranges:
+def _measure(kept: bytes, spec: ModelSpec, ends: tuple[float, float], images: Iterator[npt.NDArray[Any]]) -> Ranges:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=kept, num_threads=1)
     entry, outputs = interpreter.get_input_details()[0], interpreter.get_output_details()
     ranges: Ranges = {}
-    for _ in invoked(interpreter, spec, pixels):
+    for _ in invoked(interpreter, spec, images):
         for tensor in outputs:
             values = interpreter.tensor(tensor["index"])()
             if values.size:
@@ -78,7 +81,7 @@ def _measure(kept: bytes, spec: ModelSpec, pixels: Iterator[npt.NDArray[np.uint8
                 _widen(ranges, tensor["name"], channels.min(axis=0), channels.max(axis=0))
                 del channels
             del values  # a view into the interpreter must be gone before it runs again
-    low, high = (np.full(entry["shape"][-1], end, np.float32) for end in spec.input_range)
+    low, high = (np.full(entry["shape"][-1], end, np.float32) for end in ends)
     ranges[entry["name"]] = low, high
     return ranges
 

@@ -53,7 +53,7 @@ def lint(calibration: Dataset, test: Dataset | None, spec: ModelSpec) -> Finding
     warnings = list(calibration.notes)
     images = calibration.images
     count = len(images)
-    constant = (np.ptp(images, axis=(1, 2)) == 0).all(axis=1)
+    constant = (np.ptp(images, axis=(1, 2)) == 0).all(axis=1) if not spec.input else np.zeros(count, bool)
     hashes = content_hashes(images)
     repeated = count - len(np.unique(hashes))
 
@@ -71,9 +71,11 @@ def lint(calibration: Dataset, test: Dataset | None, spec: ModelSpec) -> Finding
         (errors if constant.sum() > TOLERATED * count else warnings).append(
             f"{constant.sum()} of {count} images are of one colour throughout; they say nothing of the ranges"
         )
-    span = int(np.ptp(images))
-    if span < MIN_SPAN:
-        errors.append(f"its pixels span {span} of 255 levels; expected 0-255: were they scaled before?")
+    span = float(np.ptp(images))
+    if spec.input and not span:
+        errors.append("all of its numbers are the same; expected examples as the model meets them")
+    elif not spec.input and span < MIN_SPAN:
+        errors.append(f"its pixels span {span:g} of 255 levels; expected 0-255: were they scaled before?")
     if test is None:
         warnings.append("not compared with the test images: there are none here")
     else:
@@ -83,7 +85,7 @@ def lint(calibration: Dataset, test: Dataset | None, spec: ModelSpec) -> Finding
             errors.append(
                 f"{len(leaked)} images are of the test set ({names}); a test is no test of what it was made from"
             )
-        elif span >= MIN_SPAN and not constant.all():
+        elif not spec.input and span >= MIN_SPAN and not constant.all():
             errors += _unlike(images, test.images)
     return Findings(tuple(errors), tuple(warnings))
 
@@ -91,9 +93,9 @@ def lint(calibration: Dataset, test: Dataset | None, spec: ModelSpec) -> Finding
 def _form(data: Dataset, spec: ModelSpec) -> str:
     """Why the pixels cannot be examined at all. Empty if they can."""
     images = data.images
-    if images.ndim != 4 or images.shape[1:] != spec.shape or not len(images):
+    if images.ndim != 1 + len(spec.shape) or images.shape[1:] != spec.shape or not len(images):
         return f"images of shape {images.shape}; expected [N, {', '.join(map(str, spec.shape))}]"
-    if images.dtype != np.uint8:
+    if images.dtype != spec.dtype:
         broken = int((~np.isfinite(images)).any(axis=(1, 2, 3)).sum())
         what = f"{broken} images with NaN or infinity" if broken else f"values {images.min():g} to {images.max():g}"
         return f"{images.dtype} pixels, {what}; expected uint8 0-255, which evaluation scales itself"

@@ -30,7 +30,7 @@ from harness.artifacts import flatbuffer, manifest, reference
 from harness.artifacts.manifest import CALIBRATED, KINDS, KNOWN_KINDS, MIXED, Loaded, Mixed, Quantization, Variant
 from harness.core.errors import SetupError
 from harness.core.files import check_writable, sha256, write_atomic_together
-from harness.images import dataset, spec
+from harness.images import dataset, spec, tensors
 from harness.images.dataset import Dataset
 from harness.images.spec import ModelSpec
 
@@ -55,6 +55,12 @@ class Images:
     tuning: Path | Dataset | None = None
     test: Path | Dataset | None = None
     calibration_size: int | None = None
+
+    @property
+    def are_tensors(self) -> bool:
+        """Whether the files can hold no images."""
+        given = (self.calibration, self.tuning, self.test)
+        return any(isinstance(source, Path) and source.suffix == tensors.SUFFIX for source in given)
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,8 @@ def convert(
     # Calibration has a process of its own: its activations and the converter's graph are never in memory together.
     with KerasProcess() as keras, KerasProcess(preload="ai_edge_litert.interpreter") as apart:
         with step(f"reading {source.name}"):
-            takes = spec.combine(keras.call(keras_model.signature, source, tuple(imports)), loaded_config, source)
+            signature = keras.call(keras_model.signature, source, tuple(imports))
+            takes = spec.combine(signature, loaded_config, source, tensors=images.are_tensors)
         if max_flips is not None and not takes.class_names:
             raise SetupError(f"--max-flips {max_flips}: {source.name} gives no classes, so that no answer flips")
         lowered = keras.submit(float32.convert, source, takes, tuple(imports), batch=batch)
@@ -200,8 +207,7 @@ def _load(source: Path | Dataset, takes: ModelSpec, *, skip_bad: bool = False) -
 def _run(made: Mapping[str, bytes], chosen: _Chosen | None, takes: ModelSpec, apart: KerasProcess) -> Loaded:
     """Each variant in this Python's runtime, in the other process: a file may crash it. Raises SetupError."""
     if chosen is None:
-        pixels = np.random.default_rng(0).integers(0, 256, (TRIED_IMAGES, *takes.shape), np.uint8)
-        data = dataset.build(pixels, [0] * len(pixels), [""] * len(pixels), takes)
+        data = dataset.build(takes.random(TRIED_IMAGES), [0] * TRIED_IMAGES, [""] * TRIED_IMAGES, takes)
     else:
         size = len(chosen.calibration)
         data = dataset.take(chosen.calibration, np.linspace(0, size - 1, min(size, TRIED_IMAGES)).astype(np.int64))

@@ -13,8 +13,8 @@ from harness.images.dataset import Dataset
 from harness.images.spec import ModelSpec
 
 
-def invoked(interpreter: Any, spec: ModelSpec, images: Iterable[npt.NDArray[np.uint8]]) -> Iterator[None]:
-    """After each of the uint8 images [H, W, C] that an interpreter has run."""
+def invoked(interpreter: Any, spec: ModelSpec, images: Iterable[npt.NDArray[Any]]) -> Iterator[None]:
+    """After each of a dataset's images that an interpreter has run."""
     interpreter.allocate_tensors()
     (entry,) = interpreter.get_input_details()
     for pixels in images:

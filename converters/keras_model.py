@@ -1,4 +1,4 @@
-"""The trained model: opened safely, checked to be a classifier of images, and asked. Runs where Keras is."""
+"""The trained model: opened safely, checked to take one input, and asked. Runs where Keras is."""
 
 from __future__ import annotations
 
@@ -35,15 +35,20 @@ def signature(path: Path, imports: tuple[str, ...] = ()) -> ModelSignature:
     opened = _opened(path, imports)
     model = opened.model
     if (count := len(getattr(model, "inputs", None) or [()])) != 1:
-        raise SetupError(f"{path}: has {count} inputs; expected one of single images")
+        raise SetupError(f"{path}: has {count} inputs; expected one")
     taken, given = _shapes(model)
-    if (images := model_input.images(taken)) is None:
+    images = model_input.images(taken)
+    tensor = model_input.tensor(taken, model)
+    if images is None and tensor is None:
         raise SetupError(
             f"{path}: takes {model_outputs.shown(taken)}; expected [N, height, width, channels], channels 1 (grey) or "
-            "3 (RGB), or [N, height, width]"
+            "3 (RGB), or [N, height, width]; or a tensor of a known size but for the batch, the first number"
         )
     pixels = model_input.pixel_range(model, opened.input_dtype)
-    return ModelSignature(*images, model_outputs.describe(model, given, path), *(pixels or ()))
+    size, channels = images or ((0, 0), 0)
+    outputs = model_outputs.describe(model, given, path)
+    pixel_range, reason = pixels or (None, "")
+    return ModelSignature(size, channels, outputs, pixel_range, reason, tensor)
 
 
 def _shapes(model: Any) -> tuple[Shape, list[Shape]]:
@@ -90,7 +95,9 @@ def classifier(path: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Cl
         notes.append("a subclassed model: converted as it is, nothing inside is folded")
     else:
         model = model_input.of_images(model, spec)
-    if own.pixel_range == spec.pixel_range:
+    if spec.input:
+        notes.append(f"takes tensors of {spec.images} as they are; --data and --calibration name .npz files of them")
+    elif own.pixel_range == spec.pixel_range:
         notes.append(f"pixels become {_range(spec)}, by {own.pixel_reason}; pixel_range in its .toml may say otherwise")
     elif own.pixel_range is not None and not spec.mean and not spec.std:
         low, high = own.pixel_range

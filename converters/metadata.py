@@ -53,11 +53,14 @@ class _Table:
     fields: Mapping[int, Any]
 
 
+_FEATURES = _Table({0: _Byte(FEATURES), 1: _Table({})})
+
+
 def add(content: bytes, kind: str, source_sha256: str, name: str, spec: ModelSpec, about: About) -> bytes:
     """A .tflite with metadata, the same bytes every time. name: of the Keras model."""
     model = flatbuffer.read(content)
     outputs = int(model.subgraphs[0].tensors[model.subgraphs[0].outputs[0]].shape[-1])
-    labelled = outputs == len(spec.class_names)  # else one number stands for two classes
+    labelled = not spec.outputs and outputs == len(spec.class_names)  # else one number stands for two classes
     description = f"{kind} of the Keras model {name}, whose SHA-256 is {source_sha256}"
     flatbuffer.set_metadata(model, ENTRY, _encoded(_model(name, description, spec, about, labelled)))
     packed = flatbuffer.pack(model)
@@ -73,11 +76,13 @@ def normalization(spec: ModelSpec) -> tuple[list[float], list[float]]:
 
 
 def _model(name: str, description: str, spec: ModelSpec, about: About, labelled: bool) -> _Table:
-    fields = {0: name, 1: description, 3: [_Table({2: [_input(spec)], 3: [_output(spec, labelled)]})], 7: PARSER}
+    fields = {0: name, 1: description, 3: [_Table({2: [_input(spec)], 3: _outputs(spec, labelled)})], 7: PARSER}
     return _Table(fields | ({4: about.author} if about.author else {}) | ({5: about.licence} if about.licence else {}))
 
 
 def _input(spec: ModelSpec) -> _Table:
+    if spec.input:
+        return _Table({0: spec.input.name, 1: f"{spec.images}, as the model was trained", 3: _FEATURES})
     height, width, channels = spec.shape
     mean, std = normalization(spec)
     size = _Table({0: _Uint(width), 1: _Uint(height)})
@@ -93,12 +98,15 @@ def _input(spec: ModelSpec) -> _Table:
     )
 
 
-def _output(spec: ModelSpec, labelled: bool) -> _Table:
+def _outputs(spec: ModelSpec, labelled: bool) -> list[_Table]:
+    if spec.outputs:
+        return [
+            _Table({0: output.name, 1: f"{output.kind} {list(output.shape)}", 3: _FEATURES}) for output in spec.outputs
+        ]
     what = f"of {len(spec.class_names)} classes" if labelled else f"of {spec.class_names[1]}"
-    features = _Table({0: _Byte(FEATURES), 1: _Table({})})
-    fields = {0: "probability", 1: f"the probability {what}", 3: features, 5: _stats(0.0, 1.0)}
+    fields = {0: "probability", 1: f"the probability {what}", 3: _FEATURES, 5: _stats(0.0, 1.0)}
     labels = _Table({0: LABELS, 1: "the classes' names, in the order of the outputs", 2: _Byte(AXIS_LABELS)})
-    return _Table(fields | ({6: [labels]} if labelled else {}))
+    return [_Table(fields | ({6: [labels]} if labelled else {}))]
 
 
 def _stats(low: float, high: float) -> _Table:
@@ -143,8 +151,9 @@ def _written(builder: Any, value: Any) -> int:
 
 
 def _with_file(content: bytes, name: str, text: str) -> bytes:
-    """A file in a zip archive after the content, the same bytes every time."""
+    """A file in a zip archive after the content, which may have archives in it; the same bytes every time."""
     buffer = io.BytesIO(content)
-    with zipfile.ZipFile(buffer, "a") as archive:
+    buffer.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(zipfile.ZipInfo(name), text.encode())
     return buffer.getvalue()

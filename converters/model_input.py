@@ -1,4 +1,4 @@
-"""What a Keras model takes: images by its input's shape, and the pixels that its first layers were made for."""
+"""What a Keras model takes, images or a tensor, by its shape; the pixels that its first layers were made for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.images.spec import COLOURS, ModelSpec
+from harness.images.spec import COLOURS, Input, ModelSpec
 
 Shape = tuple[int | None, ...] | None
 Images = tuple[tuple[int, int] | None, int]  # size: height, width, None if any; channels
@@ -42,6 +42,13 @@ def images(shape: Shape) -> Images | None:
     return ((size, size), 1) if size**2 == shape[1] and shape[1] >= FEWEST_PIXELS else None
 
 
+def tensor(shape: Shape, model: Any) -> Input | None:
+    """An input of a known size, whatever it stands for. None if its size is not known."""
+    sizes = tuple(size or 0 for size in (shape or ())[1:])
+    name = getattr((getattr(model, "inputs", None) or [None])[0], "name", None)
+    return Input(name or "inputs", sizes) if all(sizes) and sizes else None
+
+
 def of_images(model: Any, spec: ModelSpec) -> Any:
     """A functional model as a graph of any number of the spec's images: one input and its outputs, in order."""
     import keras
@@ -55,7 +62,7 @@ def of_images(model: Any, spec: ModelSpec) -> Any:
         given, image = list(model.outputs), taken
     else:
         x = image = keras.Input(spec.shape, name=taken.name)
-        if len(taken.shape) != 4:
+        if len(taken.shape) != 1 + len(spec.shape):
             x = keras.layers.Reshape(tuple(taken.shape)[1:], name="without_channels")(image)
         given = keras.tree.flatten(model.call(keras.tree.map_structure(lambda _: x, ends[0])))
     return keras.Model(image, given if len(given) > 1 else given[0], name=model.name)

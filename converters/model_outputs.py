@@ -104,8 +104,8 @@ def _gives_logits(model: Any, path: Path, spec: ModelSpec, kind: str) -> bool:
         return False
     if kind == "sigmoid" and activation is keras.activations.linear:
         return True
-    pixels = np.random.default_rng(0).integers(0, 256, (PROBED, *spec.shape), np.uint8)
-    outputs = np.asarray(keras.ops.convert_to_numpy(model(spec.to_input(pixels), training=False)), np.float64)
+    inputs = spec.to_input(spec.random(PROBED))
+    outputs = np.asarray(keras.ops.convert_to_numpy(model(inputs, training=False)), np.float64)
     if not np.isfinite(outputs).all():  # refused when it answers
         return False
     if are_probabilities(as_classes(outputs)):

@@ -123,7 +123,8 @@ def compile_model(settings: TrainConfig, steps: int) -> keras.Model:
 
 def _build(settings: TrainConfig, **options: Any) -> keras.Model:
     takes = settings.model
-    return build_resnet(settings.depth, classes=len(takes.class_names), shape=takes.shape, **options)
+    shape = *takes.image_size, takes.channels
+    return build_resnet(settings.depth, classes=len(takes.class_names), shape=shape, **options)
 
 
 def learning_rate_schedule(settings: TrainConfig, steps: int) -> Any:

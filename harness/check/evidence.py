@@ -103,4 +103,5 @@ def of_answer(
     flipped = predictions.flipped(RecordArrays(part).predictions())
     answered = Answered(answer.machine, answer.device, ran)
     part[SOURCE] = np.array(shapes.encode(answered).decode())
-    return part | arrays.flipped_arrays(flipped, data.images[flipped])
+    shown = np.empty((0, 1, 1, 1), np.uint8) if data.spec.input else data.images[flipped]
+    return part | arrays.flipped_arrays(flipped, shown)

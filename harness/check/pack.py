@@ -84,7 +84,7 @@ def write(subject: Subject, source: Source, references: References, path: Path, 
 def _usable(source: Source, spec: ModelSpec, skipped: list[str]) -> Iterator[Dataset]:
     """Shards of the usual size, without the images that cannot be used, which are added to `skipped`."""
     size = shards.usual_size(spec)
-    waiting = dataset.build(np.empty((0, *spec.shape), np.uint8), [], [], spec)
+    waiting = dataset.build(np.empty((0, *spec.shape), spec.dtype), [], [], spec)
     for data in dataset.in_shards(source, size, spec):
         skipped += data.skipped
         waiting = dataset.concatenate(waiting, data)
@@ -150,8 +150,10 @@ class Pack:
         for name, shape in expected.items():
             if name not in part or part[name].shape != (images, *shape):
                 raise self._damaged(f"{_shard_file(number)}: expected {name} of {images} images")
-        if part["images"].dtype != np.uint8 or part["labels"].dtype.kind != "i":
-            raise self._damaged(f"{_shard_file(number)}: expected 8-bit images and whole numbers as labels")
+        if part["images"].dtype != spec.dtype or part["labels"].dtype.kind != "i":
+            raise self._damaged(
+                f"{_shard_file(number)}: expected {spec.dtype.__name__} images, whole numbers as labels"
+            )
         return part
 
     def _read(self, name: str) -> bytes:
@@ -173,7 +175,9 @@ def _shard_file(number: int) -> str:
 
 
 def _png(image: Array) -> bytes:
-    """An image as a file; reading it gives the same pixels."""
+    """An image as a file; reading it gives the same pixels. A tensor is its numbers."""
+    if image.dtype != np.uint8:
+        return image.tobytes()
     file = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG", compress_level=1)
     return file.getvalue()

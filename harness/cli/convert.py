@@ -83,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
     from converters.convert import Images, convert
     from converters.metadata import About
     from harness.artifacts.manifest import KINDS
+    from harness.images import tensors
     from harness.output import terminal
     from harness.run import runtimes
     from harness.tools import trials
@@ -95,7 +96,8 @@ def run(options: argparse.Namespace) -> int:
         Images(
             options.calibration,
             tuning=options.tuning,
-            test=options.data or (flags.DATA if flags.DATA.is_dir() else None),
+            test=options.data
+            or (flags.DATA if flags.DATA.is_dir() and options.calibration.suffix != tensors.SUFFIX else None),
             calibration_size=options.calibration_size,
         ),
         terminal.step,

@@ -100,7 +100,8 @@ SHARED: dict[str, dict[str, Any]] = {
         "type": Path,
         "default": DATA,
         "metavar": "DIR",
-        "help": "images named <class>_<n>.<ext> or <class>/<name>, a class by name or number",
+        "help": "images named <class>_<n>.<ext> or <class>/<name>, a class by name or number; or Parquet; or tensors, "
+        "as .npz",
     },
     "--skip-bad": {"action": "store_true", "help": "leave out files that cannot be used, and count them"},
     "--unlabelled": {

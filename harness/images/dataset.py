@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,12 +52,13 @@ _SAMPLE_MAX = {"I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I": 65535, "F": 1
 
 @dataclass(frozen=True)
 class Dataset:
-    """images: uint8 [N, height, width, channels]; labels: int64 [N]; names: N paths below the folder.
+    """images: uint8 [N, height, width, channels], or float32 tensors [N, ...]; labels: int64 [N]; names: N paths below
+    the folder.
 
     spec: of the model that they are read for. skipped: files that could not be used; left_out: hidden files and tables.
     """
 
-    images: npt.NDArray[np.uint8]
+    images: npt.NDArray[Any]
     labels: npt.NDArray[np.int64]
     names: tuple[str, ...]
     spec: ModelSpec
@@ -78,7 +80,11 @@ class Dataset:
 
     def input_means(self) -> npt.NDArray[np.float64]:
         """The mean of each image as float input [N]."""
-        return np.concatenate([np.empty(0), *(part.mean(axis=(1, 2, 3), dtype=np.float64) for part in self.batches())])
+        return np.concatenate([np.empty(0), *(self._means())])
+
+    def _means(self) -> Iterator[npt.NDArray[np.float64]]:
+        for part in self.batches():
+            yield part.mean(axis=tuple(range(1, part.ndim)), dtype=np.float64)
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -124,7 +130,7 @@ def _read(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dataset:
     """No more than BATCH files are in memory at a time."""
-    images = np.empty((total, *spec.shape), np.uint8)
+    images: npt.NDArray[Any] = np.empty((total, *spec.shape), spec.dtype)
     names: list[str] = []
     labels: list[int] = []
     skipped = list(bad)
@@ -145,7 +151,7 @@ def _read(
 
 
 def build(
-    images: npt.NDArray[np.uint8],
+    images: npt.NDArray[Any],
     labels: Sequence[int],
     names: Sequence[str],
     spec: ModelSpec,
@@ -159,9 +165,7 @@ def build(
     return Dataset(images, label_array, tuple(names), spec, digest.hexdigest(), tuple(skipped), tuple(left_out))
 
 
-def digests(
-    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], names: Sequence[str]
-) -> npt.NDArray[np.uint8]:
+def digests(images: npt.NDArray[Any], labels: npt.NDArray[np.int64], names: Sequence[str]) -> npt.NDArray[np.uint8]:
     """Each image's SHA-256 over its shape, name, label and pixels, [N, 32]: shards can be hashed one by one."""
     hashes = [
         hashlib.sha256(repr((image.shape, name, label)).encode() + image.tobytes()).digest()
@@ -181,15 +185,15 @@ def concatenate(first: Dataset, second: Dataset) -> Dataset:
     return build(images, labels, [*first.names, *second.names], first.spec)
 
 
-def content_hashes(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+def content_hashes(images: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     """A hash of each image's pixels, [N]: equal where two images are."""
     hashes = b"".join(hashlib.sha256(image.tobytes()).digest()[:8] for image in images)
     return np.frombuffer(hashes, ">u8").astype(np.uint64)
 
 
-def grey_images(images: npt.NDArray[np.uint8]) -> int:
-    """How many images of an RGB model are grey; 0 for a grey model."""
-    if images.shape[-1] == 1:
+def grey_images(images: npt.NDArray[Any]) -> int:
+    """How many images of an RGB model are grey; 0 for another model."""
+    if images.dtype != np.uint8 or images.shape[-1] == 1:
         return 0
     return sum(int((part == part[..., :1]).all(axis=(1, 2, 3)).sum()) for part in np.array_split(images, 64))
 
@@ -209,7 +213,7 @@ def notes(contents: npt.NDArray[np.uint64], grey: int, left_out: Sequence[str]) 
     return tuple(lines)
 
 
-def read_image(path: Path, spec: ModelSpec) -> npt.NDArray[np.uint8]:
+def read_image(path: Path, spec: ModelSpec) -> npt.NDArray[Any]:
     """One image by the module's rule, uint8 of the spec's shape. Raises SetupError where it is not a usable image."""
     outcome = try_read(path, spec)
     if isinstance(outcome, str):
@@ -217,8 +221,13 @@ def read_image(path: Path, spec: ModelSpec) -> npt.NDArray[np.uint8]:
     return outcome
 
 
-def try_read(file: Path | bytes, spec: ModelSpec) -> npt.NDArray[np.uint8] | str:
-    """The image of a file or of its content as uint8 of the spec's shape, or in a few words why not."""
+def try_read(file: Path | bytes, spec: ModelSpec) -> npt.NDArray[Any] | str:
+    """The image of a file or of its content as uint8 of the spec's shape, or in a few words why not. Of a tensor, whose
+    content is its float32 numbers, these."""
+    if spec.input:
+        if isinstance(file, Path):
+            return f"the model takes {spec.images}, no images"
+        return np.frombuffer(file, np.float32).reshape(spec.shape)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own size warning: MAX_PIXELS is stricter

@@ -19,6 +19,7 @@ SUFFIX = ".parquet"
 TABLE = "metadata.parquet"  # about images, in their folder: harness.images.tables
 BATCH = 256  # rows decoded at a time
 BUFFER_BYTES = 1 << 20
+MAX_NUMBERS = 100_000_000  # of tensors
 
 
 def files(path: Path) -> list[Path]:
@@ -77,6 +78,34 @@ def columns(file: Path) -> list[str]:
     """Raises SetupError."""
     with _open(file) as table:
         return list(table.schema_arrow.names)
+
+
+def arrays(files: list[Path]) -> dict[str, Any]:
+    """The columns of numbers, texts and lists of equal length, as arrays. Raises SetupError."""
+    import numpy as np
+
+    joined: dict[str, list[Any]] = {}
+    if (numbers := sum(map(_numbers, files))) > MAX_NUMBERS:
+        raise SetupError(f"{files[0]}: {numbers:,} numbers; expected at most {MAX_NUMBERS:,}, which are held in memory")
+    for file in files:
+        wanted = tuple(columns(file))
+        for table in _batches(file, wanted):
+            for name in wanted:
+                joined.setdefault(name, []).extend(table.column(name).to_pylist())
+    made = {}
+    for name, values in joined.items():
+        try:
+            made[name] = np.array(values)
+        except ValueError as error:
+            raise SetupError(f"{files[0]}: {name}: expected lists of one length ({_first_line(error)})") from error
+    return made
+
+
+def _numbers(file: Path) -> int:
+    """How many values it has, those of lists too."""
+    with _open(file) as table:
+        groups = [table.metadata.row_group(number) for number in range(table.metadata.num_row_groups)]
+        return sum(group.column(place).num_values for group in groups for place in range(group.num_columns))
 
 
 def _rows(file: Path) -> int:

@@ -12,11 +12,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Protocol
 
 from harness.core.errors import SetupError
-from harness.images import parquet, tables
+from harness.images import parquet, tables, tensors
 from harness.images.parquet import Parquet
 from harness.images.spec import UNLABELLED, ModelSpec
 
@@ -48,9 +49,8 @@ class Source(Protocol):
 
 def usual_size(spec: ModelSpec) -> int:
     """How many images make a shard."""
-    height, width, channels = spec.shape
     numbers = sum(output.size for output in spec.outputs)
-    return max(64, min(MAX_IMAGES, SHARD_BYTES // (4 * (height * width * channels + numbers))))
+    return max(64, min(MAX_IMAGES, SHARD_BYTES // (4 * (prod(spec.shape) + numbers))))
 
 
 def open_source(path: Path, spec: ModelSpec, *, labelled: bool = True) -> Source:
@@ -59,6 +59,8 @@ def open_source(path: Path, spec: ModelSpec, *, labelled: bool = True) -> Source
     Raises SetupError: nothing there, no images, no pyarrow, other columns, another class.
     """
     labelled = labelled and bool(spec.class_names)
+    if spec.input or path.suffix == tensors.SUFFIX:
+        return tensors.Tensors(path, spec, labelled=labelled)
     return (Parquet if parquet.files(path) else Folder)(path, spec, labelled=labelled)
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.images import parquet, tables
 from harness.images.shards import Source
+from harness.images.tensors import Tensors
 
 REST = "(none)"  # the slice of the images for which nothing says any
 MAX_SLICES = 500
@@ -50,7 +52,10 @@ def divide(source: Source, by: str, table: Path | None = None) -> Slices:
     than MAX_SLICES.
     """
     names, notes = list(source.names()), []
-    if "(?P<" in by:
+    if isinstance(source, Tensors) and "(?P<" not in by and table is None:
+        shapes.check_name(by, source.columns, str(source.path), "column")
+        where, texts = f"{source.path}: column {by}", source.column(by)
+    elif "(?P<" in by:
         where, by, texts = f"--slice-by {by}", *_matched(by, names)
     else:
         path = table or _own_table(source, by)

@@ -1,6 +1,7 @@
 """What a model takes and gives: its images' size and channels, the numbers that pixels become, its classes' names.
 
-Size, channels and the number of classes are read from the model; the rest is told by a TOML file (ModelConfig).
+A model of something else, such as sound, takes a tensor: size and channels are 0, and an "image" is one example. Size,
+channels and the number of classes are read from the model; the rest is told by a TOML file (ModelConfig).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,14 @@ COLOURS = {1: "grey", 3: "RGB"}  # by the number of channels
 
 
 OutputKind = Literal["classes", "tensor"]
+InputKind = Literal["images", "tensor"]
+
+
+class Input(Shape):
+    """A tensor that a model takes instead of images. shape: without the batch."""
+
+    name: str
+    shape: tuple[int, ...]
 
 
 class Output(Shape):
@@ -55,17 +64,20 @@ class ModelConfig(Shape):
     std: tuple[float, ...] = ()  # of each channel, then divided by; empty: 1
     image_size: tuple[int, int] | None = None  # height, width: only for a model that takes any
     output: OutputKind | None = None  # what the model's only output is, where its last layer does not tell
+    input: InputKind | None = None  # what it takes; None: images, if its shape may be theirs
 
 
 @dataclass(frozen=True)
 class ModelSignature:
-    """What a model's own file says. image_size: height, width; None if it takes any."""
+    """What a model's own file says. image_size: height, width; None if it takes any. channels: 0 if its input has not
+    the shape of images. input: None if a size of its shape is not known."""
 
     image_size: tuple[int, int] | None
     channels: int
     outputs: tuple[Output, ...]
     pixel_range: tuple[float, float] | None = None  # that its first layers were made for; None if they do not tell
     pixel_reason: str = ""
+    input: Input | None = None
 
     @property
     def classes(self) -> int:
@@ -74,21 +86,30 @@ class ModelSignature:
 
     def fits(self, spec: ModelSpec) -> bool:
         """Whether a model of this signature is one that the spec describes."""
-        if (self.image_size or spec.image_size, self.channels) != (spec.image_size, spec.channels):
+        if spec.input:
+            if not self.input or self.input.shape != spec.input.shape:
+                return False
+        elif (self.image_size or spec.image_size, self.channels) != (spec.image_size, spec.channels):
             return False
         if not spec.outputs:
             return len(self.outputs) == 1 and max(2, self.outputs[0].size) == len(spec.class_names)
         return [output.shape for output in self.outputs] == [output.shape for output in spec.outputs]
 
     def __str__(self) -> str:
+        if self.input and not self.channels:
+            return f"{self.input.name} {list(self.input.shape)}, {' and '.join(self._gives)}"
         size = f"{self.image_size[1]}x{self.image_size[0]}" if self.image_size else "any size of"
-        gives = [f"{self.classes} classes"] * bool(self.classes)
-        gives += [f"{output.name} {list(output.shape)}" for output in self.outputs if output.kind == "tensor"]
-        return f"{size} {COLOURS.get(self.channels, f'{self.channels}-channel')} images, {' and '.join(gives)}"
+        return f"{size} {COLOURS.get(self.channels, f'{self.channels}-channel')} images, {' and '.join(self._gives)}"
+
+    @property
+    def _gives(self) -> list[str]:
+        classes = [f"{self.classes} classes"] * bool(self.classes)
+        return classes + [f"{output.name} {list(output.shape)}" for output in self.outputs if output.kind == "tensor"]
 
 
 class ModelSpec(Shape, dict=True):
-    """What a model takes and gives. image_size: height, width. class_names: empty if it gives no classes."""
+    """What a model takes and gives. image_size: height, width. class_names: empty if it gives no classes. input: a
+    tensor, if it takes no images; then image_size and channels are 0."""
 
     image_size: tuple[int, int]
     channels: int
@@ -97,14 +118,27 @@ class ModelSpec(Shape, dict=True):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     outputs: tuple[Output, ...] = ()  # empty if its only output is classes
+    input: Input | None = None
 
     def __post_init__(self) -> None:
         _check(self)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of one image: height, width, channels."""
-        return *self.image_size, self.channels
+    def shape(self) -> tuple[int, ...]:
+        """Of one image: height, width, channels; of a tensor its own."""
+        return self.input.shape if self.input else (*self.image_size, self.channels)
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """Of images as a dataset holds them."""
+        return np.float32 if self.input else np.uint8
+
+    def random(self, count: int) -> npt.NDArray[Any]:
+        """Random images, or numbers of 0 to 1, as a dataset holds them; the same ones every time."""
+        rng = np.random.default_rng(0)
+        if self.input:
+            return rng.random((count, *self.shape), np.float32)
+        return rng.integers(0, 256, (count, *self.shape), np.uint8)
 
     @property
     def width(self) -> int:
@@ -114,6 +148,8 @@ class ModelSpec(Shape, dict=True):
     @property
     def images(self) -> str:
         """In words, what images it takes."""
+        if self.input:
+            return f"{self.input.name} {list(self.input.shape)}"
         height, width = self.image_size
         return f"{width}x{height} {COLOURS[self.channels]} images"
 
@@ -124,15 +160,19 @@ class ModelSpec(Shape, dict=True):
         low, high = self.pixel_range
         gives = [listed(self.class_names)] * bool(self.class_names)
         gives += [f"{output.name} {list(output.shape)}" for output in self.outputs if output.kind == "tensor"]
+        if self.input:
+            return f"{self.images}; {'; '.join(gives)}"
         return f"{self.images}, pixels {low:g} to {high:g}{''.join(scaled)}; {'; '.join(gives)}"
 
     @property
     def signature(self) -> ModelSignature:
         outputs = self.outputs or (only_classes(len(self.class_names)),)
-        return ModelSignature(self.image_size, self.channels, outputs, self.pixel_range)
+        return ModelSignature(self.image_size, self.channels, outputs, self.pixel_range, input=self.input)
 
-    def to_input(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Pixels [..., height, width, channels] as the model's input: float32 of the same shape."""
+    def to_input(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Pixels [..., height, width, channels] as the model's input: float32 of the same shape; tensors stay."""
+        if self.input:
+            return np.asarray(pixels, np.float32)
         inputs = np.empty(pixels.shape, np.float32)
         for channel in range(self.channels):
             inputs[..., channel] = self._values[channel][pixels[..., channel]]
@@ -202,9 +242,15 @@ def load_config(model: Path, named: Path | None = None) -> LoadedConfig | None:
     return LoadedConfig(shapes.convert(shapes.read_toml(path), ModelConfig, str(path)), str(path))
 
 
-def combine(signature: ModelSignature, loaded: LoadedConfig | None, model: Path) -> ModelSpec:
-    """The spec given by the model's file and its config. Raises SetupError where they do not fit."""
+def combine(signature: ModelSignature, loaded: LoadedConfig | None, model: Path, *, tensors: bool = False) -> ModelSpec:
+    """The spec given by the model's file and its config. tensors: what it is given is no images, whatever its shape.
+
+    Raises SetupError where they do not fit.
+    """
     config, where = (loaded.config, loaded.where) if loaded else (ModelConfig(), str(model))
+    tensors = config.input == "tensor" or not signature.channels or (tensors and config.input is None)
+    if tensors:
+        signature = _of_tensors(signature, config, where)
     size = signature.image_size or config.image_size
     if size is None:
         raise SetupError(
@@ -229,15 +275,32 @@ def combine(signature: ModelSignature, loaded: LoadedConfig | None, model: Path)
     proposed = None if config.mean or config.std else signature.pixel_range
     pixel_range = config.pixel_range or proposed or (0.0, 1.0)
     try:
-        return ModelSpec(size, signature.channels, names, pixel_range, config.mean, config.std, outputs)
+        takes = signature.input if tensors else None
+        return ModelSpec(size, signature.channels, names, pixel_range, config.mean, config.std, outputs, takes)
     except ValueError as error:
         raise SetupError(f"{where}: {error}") from error
+
+
+def _of_tensors(signature: ModelSignature, config: ModelConfig, where: str) -> ModelSignature:
+    """The same, as a model that takes no images. Raises SetupError: a size is not known, keys that are of images."""
+    if config.input == "images":
+        raise SetupError(
+            f"{where}: input = 'images', the model takes {signature}; expected [height, width, channels], channels 1 "
+            "(grey) or 3 (RGB), or [height, width]"
+        )
+    if signature.input is None:
+        raise SetupError(f"{where}: the model takes tensors of any size; expected fixed sizes but for the batch")
+    for key in ("pixel_range", "mean", "std", "image_size"):
+        if getattr(config, key):
+            raise SetupError(f"{where}: {key} is for images, the model takes tensors as they are; leave it out")
+    return replace(signature, image_size=(0, 0), channels=0, pixel_range=None)
 
 
 def check_config_unchanged(converted: ModelSpec, model: Path) -> None:
     """Raise SetupError if the config beside a model changed since its variants were converted."""
     loaded = load_config(model)
-    if loaded and combine(converted.signature, loaded, model) != converted:
+    tensors = converted.input is not None
+    if loaded and combine(converted.signature, loaded, model, tensors=tensors) != converted:
         raise SetupError(
             f"{loaded.where}: this config changed since the variants were converted; run harness convert again"
         )
@@ -245,9 +308,11 @@ def check_config_unchanged(converted: ModelSpec, model: Path) -> None:
 
 def _check(spec: ModelSpec) -> None:
     """Raise ValueError where no model is such."""
-    if min(spec.image_size) < 1:
+    if spec.input and (not spec.input.shape or min(spec.input.shape) < 1):
+        raise ValueError(f"input = {list(spec.input.shape)}: expected at least one number")
+    if not spec.input and min(spec.image_size) < 1:
         raise ValueError(f"image_size = {list(spec.image_size)}: expected at least [1, 1]")
-    if spec.channels not in COLOURS:
+    if not spec.input and spec.channels not in COLOURS:
         raise ValueError(f"channels = {spec.channels}: expected 1 (grey) or 3 (RGB)")
     if len(spec.class_names) < 2 and not (spec.outputs and not spec.class_names):
         raise ValueError(f"{len(spec.class_names)} classes: expected at least 2")

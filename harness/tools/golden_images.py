@@ -57,6 +57,8 @@ class ChosenImage:
 def choose(source: Source, spec: ModelSpec, count: int, *, skip_bad: bool = False) -> list[ChosenImage]:
     """Up to `count` images: of every class, the asymmetric first; dark, bright, coloured, of odd sizes and turned by
     EXIF, made from others where the set has none. Raises SetupError: files that cannot be used."""
+    if spec.input:
+        raise SetupError(f"{source.path}: the model takes {spec.images}; expected one of images, as golden bundles are")
     every = max(1, -(-source.images // max(MAX_CANDIDATES, count)))
     labels: list[int] = []
     features: list[Features] = []

@@ -21,7 +21,7 @@ def render(evaluation: Evaluation) -> str:
             "truth": evaluation.name(evaluation.data.labels[i]),
             "answer": evaluation.name(evaluation.answers[i]),
             "confidence": f"{evaluation.confidences[i]:.2f}",
-            "uri": image_uri(evaluation.data.images[i]),
+            "uri": None if evaluation.data.spec.input else image_uri(evaluation.data.images[i]),
         }
         for i in evaluation.misses[:MISSES_SHOWN]
     ]

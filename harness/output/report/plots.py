@@ -79,7 +79,11 @@ def gallery(evaluation: Evaluation, images: Sequence[int], columns: int = 8) -> 
 
 def _image(axes: Axes, evaluation: Evaluation, index: int) -> None:
     truth, answer = evaluation.name(evaluation.data.labels[index]), evaluation.name(evaluation.answers[index])
-    axes.imshow(evaluation.data.images[index], cmap="gray", vmin=0, vmax=255)
+    image = evaluation.data.images[index]
+    if evaluation.data.spec.input:
+        axes.plot(image.reshape(len(image), -1), linewidth=0.8)
+    else:
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
     title, colour = f"{truth} → {answer}", rcParams["text.color"]
     if truth != answer:
         title, colour = f"{title}\n{evaluation.confidences[index]:.2f}", "C1"
