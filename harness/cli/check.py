@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from harness.cli import flags
 from harness.core.cell import ACCELERATORS, BROWSERS, Accelerator
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from harness.check.references import References
     from harness.check.subject import Subject
     from harness.images.shards import Source
+    from harness.judge.policy import Policy
     from harness.output import terminal
+    from harness.run.latency_plan import LatencyPlan
 
 WORST_FIRST = (Exit.INTERRUPTED, Exit.FAIL, Exit.SETUP, Exit.INCONCLUSIVE, Exit.PASS)  # of several devices
 
@@ -54,6 +58,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FLAG",
         help="passed to it, as in --benchmark-flag=--use_gpu=true; may be repeated",
     )
+    parser.add_argument(
+        "--run-model",
+        type=Path,
+        metavar="FILE",
+        help="LiteRT's run_model for the device (experimental): it answers instead of the harness's worker, from the "
+        "device's own drivers; no times",
+    )
+    parser.add_argument(
+        "--run-flag", action="append", default=[], metavar="FLAG", help="passed to run_model; may be repeated"
+    )
+    flags.add(parser, "--images", default=None, help="judge N images, at even distances (default: all)")
     parser.add_argument(
         "--packed", type=Path, metavar="FILE", help="a check that harness device pack put into one file"
     )
@@ -142,19 +157,27 @@ def _inputs(options: argparse.Namespace, stack: ExitStack) -> tuple[Subject, Sou
     from harness.records.baseline import load_baseline
 
     if options.packed:
+        if options.images:
+            raise SetupError("--images: a packed check has its images; leave it out")
         if options.shards:
             raise SetupError("--shards: a packed check is divided already; leave it out")
         packed = Pack(options.packed, options.variants)
         limits = policy.load(options.policy) if options.policy else packed.subject.limits
         baseline = load_baseline(options.baseline, limits.latency)
-        plan = flags.latency_plan(options, limits)
+        plan = _plan(options, limits)
         return replace(packed.subject, limits=limits, plan=plan, baseline=baseline), packed, packed
     limits = policy.load(options.policy)
-    plan = flags.latency_plan(options, limits)
+    plan = _plan(options, limits)
     baseline = load_baseline(options.baseline, limits.latency)
     subject = flags.subject(options, limits, plan, baseline)
     references = stack.enter_context(KerasReferences(options.reference, options.models, terminal.step))
-    return subject, shards.open_source(options.data, subject.spec, labelled=not options.unlabelled), references
+    source = shards.open_source(options.data, subject.spec, labelled=not options.unlabelled)
+    return subject, shards.Subset(source, options.images) if options.images else source, references
+
+
+def _plan(options: argparse.Namespace, limits: Policy) -> LatencyPlan | None:
+    """None if latency is not measured: run_model gives answers only."""
+    return None if options.run_model else flags.latency_plan(options, limits)
 
 
 def _engine(options: argparse.Namespace, bars: terminal.Bars) -> Engine:
@@ -166,14 +189,20 @@ def _engine(options: argparse.Namespace, bars: terminal.Bars) -> Engine:
     from harness.run.devices.local import Local
 
     if options.scheduler:
-        for flag, used in (("--keep", options.keep), ("--benchmark-model", options.benchmark_model)):
-            if used:
-                raise SetupError(f"{flag}: not in a lab, whose workers run jobs alone; run harness check on its host")
+        for flag in ("keep", "benchmark_model", "run_model"):
+            if getattr(options, flag):
+                raise SetupError(
+                    f"--{flag.replace('_', '-')}: not in a lab, whose workers run jobs alone; run harness check on its "
+                    "host"
+                )
         return Cluster(options.scheduler, flags.tls(options))
     benchmark = None
     if options.benchmark_model:
         benchmark = BenchmarkModel(options.benchmark_model, tuple(options.benchmark_flag))
     devices = options.device or [local.URI]
+    if options.run_model:
+        words = urlencode({"run_model": options.run_model, "run_flags": shlex.join(options.run_flag)})
+        devices = [f"{device}{'&' if '?' in device else '?'}{words}" for device in devices]
     if options.runtime:
         if local.URI not in devices:
             raise SetupError(

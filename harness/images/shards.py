@@ -64,6 +64,22 @@ def open_source(path: Path, spec: ModelSpec, *, labelled: bool = True) -> Source
     return (Parquet if parquet.files(path) else Folder)(path, spec, labelled=labelled)
 
 
+class Subset:
+    """Some of a set's images, at even distances in its order."""
+
+    def __init__(self, source: Source, images: int) -> None:
+        self._source = source
+        self.images = min(images, source.images)
+        self._chosen = {number * source.images // self.images for number in range(self.images)}
+        self.path, self.bad, self.left_out = source.path, source.bad, source.left_out
+
+    def names(self) -> Iterator[str]:
+        return (name for number, name in enumerate(self._source.names()) if number in self._chosen)
+
+    def entries(self) -> Iterator[Entry]:
+        return (entry for number, entry in enumerate(self._source.entries()) if number in self._chosen)
+
+
 def cannot_be_used(path: Path, bad: list[str]) -> str:
     """In one line, the files that cannot be used, and what to do."""
     shown = ", ".join(bad[:3])

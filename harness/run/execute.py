@@ -12,6 +12,7 @@ from harness.core.errors import AbsentError, SetupError
 from harness.core.outcome import Outcome, Verdict
 from harness.core.progress import Progress
 from harness.run import job, worker
+from harness.run.devices import run_model
 from harness.run.devices.base import Device, Ended, UnreachableError
 from harness.run.devices.local import Local
 from harness.run.job import Job, Result
@@ -83,6 +84,11 @@ def check_accelerators(uri: str, accelerators: Collection[str]) -> None:
     if elsewhere := sorted({*accelerators} & {*(NATIVE if browser else BROWSERS)}):
         remedy = f"a browser has {' and '.join(BROWSERS)}" if browser else "only a browser has them: --device web://"
         raise SetupError(f"{uri}: --accelerator {','.join(elsewhere)}: {remedy}")
+    if "run_model=" in uri:
+        if other := sorted({*accelerators} - {*run_model.ACCELERATORS}):
+            known = ", ".join(run_model.ACCELERATORS)
+            raise SetupError(f"{uri}: --accelerator {','.join(other)}: run_model has {known}")
+        return
     impossible = sorted({*accelerators} - {*worker.CPUS})
     if impossible and uri.startswith("adb:"):
         raise SetupError(

@@ -190,3 +190,12 @@ def test_memory_does_not_grow_with_the_number_of_images(few_images: Path, tmp_pa
     images, before_kb, after_kb = map(int, done.split())
     assert images == 22_000
     assert (after_kb - before_kb) * 1024 < 11_000 * np.prod(DIGITS.shape) / 2
+
+
+def test_some_images_of_a_set_are_evenly_spread(few_images: Path) -> None:
+    """Of 110 images of 11 classes, 22 are two of each; more than there are is all."""
+    source = shards.open_source(few_images, DIGITS)
+    some = shards.Subset(source, 22)
+    assert some.images == len(list(some.names())) == 22
+    assert sorted(label for _, label, _ in some.entries()) == sorted(2 * list(range(11)))
+    assert shards.Subset(source, 1000).images == 110

@@ -18,6 +18,7 @@ from harness.run.job import Job
 
 SILENCE_LIMIT_S = 300.0
 RESULT = "{result}"  # in a program's arguments: a file for it to write
+INPUTS = "{inputs}"  # a folder of files for it to read
 MAX_RESULT_FILE_BYTES = 100_000
 
 
@@ -127,6 +128,13 @@ def hindrances(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str
     return tuple(seen)
 
 
+def placed(word: str, places: Mapping[str, str]) -> str:
+    """A program's argument with paths for its marks."""
+    for mark, path in places.items():
+        word = word.replace(mark, path)
+    return word
+
+
 class Device(Protocol):
     """A place where jobs run; `with` takes and gives back what it needs there.
 
@@ -156,9 +164,16 @@ class Device(Protocol):
     def pull(self, job: Job) -> None:
         """Bring the results that are there into the job's folder, verified."""
 
-    def program(self, path: Path, arguments: Sequence[str], job: Job, timeout_s: float) -> Executed:
+    def program(
+        self,
+        path: Path,
+        arguments: Sequence[str],
+        job: Job,
+        timeout_s: float,
+        inputs: Mapping[str, bytes] | None = None,
+    ) -> Executed:
         """Run a program of this machine there, after push.
 
-        In the arguments {files} stands for the folder of the job's files, and {result} for a file whose content comes
-        back.
+        In the arguments {files} stands for the folder of the job's files, {result} for a file whose content comes back,
+        and {inputs} for a folder of the inputs, by name.
         """

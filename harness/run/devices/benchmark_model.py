@@ -71,6 +71,8 @@ def run(
     named = {flag.partition("=")[0] for flag in wanted.flags}
     defaults = [f"--num_threads={threads}", *DEFAULT_FLAGS]
     flags = [*(flag for flag in defaults if flag.partition("=")[0] not in named), *wanted.flags]
+    if _on(wanted.flags, "require_full_delegation") and "--use_cpu" not in named:
+        flags.append("--use_cpu=false")  # its default is true, with which the tool aborts
     to_file = [] if RESULT_FLAG in named else [f"{RESULT_FLAG}={RESULT}"]
     results = {}
     for kind in kinds:
@@ -79,6 +81,10 @@ def run(
             done = device.program(wanted.binary, [graph, *to_file, *flags], job, TIMEOUT_S)
             results[kind] = figures(done.code, done.out + done.error, done.result, shlex.join(flags))
     return results
+
+
+def _on(flags: Sequence[str], name: str) -> bool:
+    return any(flag in (f"--{name}", f"--{name}=true", f"--{name}=1") for flag in flags)
 
 
 def figures(code: int, printed: str, result: bytes, flags: str) -> BenchmarkFigures:

@@ -15,6 +15,12 @@ from harness.run.devices.local import URI, Local
 from harness.run.job import UNAVAILABLE
 
 HEADERS = ("device", "what", "system", "processor", "cores", "memory", "Python", "state")
+# For Android as apps run it; they come from nowhere but the user.
+GOOGLES = (
+    "an Android phone's GPU and NPU: harness check --run-model FILE (answers) and --benchmark-model FILE (times), with "
+    "LiteRT's tools for Android, which you build from its sources: bazel build --config=android_arm64 "
+    "//litert/tools:run_model //litert/tools:benchmark_model"
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ def text(devices: Sequence[Listed]) -> str:
     """A row each, and under them the remedies."""
     table = tabulate(map(_row, devices), HEADERS, tablefmt="simple", disable_numparse=True)
     problems = [device.problem for device in devices if device.problem]
-    return "\n".join([table, *([""] if problems else []), *problems])
+    return "\n".join([table, *([""] if problems else []), *problems, "", GOOGLES])
 
 
 def _look(address: str) -> Listed:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -17,6 +18,7 @@ from harness.core.files import read_capped
 from harness.core.progress import Progress
 from harness.run.devices import shell, worker_process
 from harness.run.devices.base import (
+    INPUTS,
     MAX_RESULT_FILE_BYTES,
     RESULT,
     SILENCE_LIMIT_S,
@@ -24,6 +26,7 @@ from harness.run.devices.base import (
     Executed,
     Probe,
     Traffic,
+    placed,
 )
 from harness.run.job import FILES, Job
 
@@ -79,11 +82,22 @@ class Local:
     def pull(self, job: Job) -> None:
         pass
 
-    def program(self, path: Path, arguments: Sequence[str], job: Job, timeout_s: float) -> Executed:
-        result = job.folder / "program.result"
+    def program(
+        self,
+        path: Path,
+        arguments: Sequence[str],
+        job: Job,
+        timeout_s: float,
+        inputs: Mapping[str, bytes] | None = None,
+    ) -> Executed:
+        result, folder = job.folder / "program.result", job.folder / "program.inputs"
         result.unlink(missing_ok=True)
-
-        words = [word.replace("{files}", str(job.folder / FILES)).replace(RESULT, str(result)) for word in arguments]
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name, content in (inputs or {}).items():
+            (folder / name).write_bytes(content)
+        places = {"{files}": job.folder / FILES, RESULT: result, INPUTS: folder}
+        words = [placed(word, {mark: str(place) for mark, place in places.items()}) for word in arguments]
         try:
             done = shell.local([str(path.resolve()), *words], timeout_s) or Executed(
                 1, "", f"not done within {timeout_s:.0f} s"

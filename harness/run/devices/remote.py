@@ -13,6 +13,7 @@ import json
 import re
 import secrets
 import subprocess
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from harness.core.progress import Progress
 from harness.run import job as jobs
 from harness.run.devices import probing, shell, worker_process
 from harness.run.devices.base import (
+    INPUTS,
     MAX_RESULT_FILE_BYTES,
     RESULT,
     SILENCE_LIMIT_S,
@@ -34,6 +36,7 @@ from harness.run.devices.base import (
     Probe,
     Traffic,
     UnreachableError,
+    placed,
 )
 from harness.run.devices.bundle import Runtime
 from harness.run.devices.lock import Lock
@@ -167,15 +170,37 @@ class Remote:
             write_atomic(path, self._fetch(f"{self._folder}/{results}/{path.name}", int(size), digest))
         self._complete = all(path.exists() for path in paths)
 
-    def program(self, path: Path, arguments: Sequence[str], job: Job, timeout_s: float) -> Executed:
+    def program(
+        self,
+        path: Path,
+        arguments: Sequence[str],
+        job: Job,
+        timeout_s: float,
+        inputs: Mapping[str, bytes] | None = None,
+    ) -> Executed:
         self._send({path: "program"})
+        folder = f"{self._folder}/{self._job}/inputs"
+        self._place(folder, inputs or {})
         program = f"{self._folder}/files/{sha256(path.read_bytes())}"
         result = f"{self._folder}/{self._job}/program.result"
-        words = [word.replace("{files}", f"{self._folder}/files").replace(RESULT, result) for word in arguments]
+        places = {"{files}": f"{self._folder}/files", RESULT: result, INPUTS: folder}
+        words = [placed(word, places) for word in arguments]
         script = f"rm -f {quoted(result)}; chmod 755 {quoted(program)} && {quoted(program, *words)}"
         done = shell.execute(self._shell, script, timeout_s)
         wanted = any(RESULT in word for word in arguments)
         return replace(done, result=shell.fetch(self._shell, result, MAX_RESULT_FILE_BYTES)) if wanted else done
+
+    def _place(self, folder: str, contents: Mapping[str, bytes]) -> None:
+        """Files of these names in a folder there, and no others."""
+        if not contents:
+            return
+        with tempfile.TemporaryDirectory(prefix="harness-inputs-") as here:
+            paths = {name: Path(here) / sha256(content) for name, content in contents.items()}
+            for name, path in paths.items():
+                path.write_bytes(contents[name])
+            self._send(dict.fromkeys(paths.values(), "inputs"))
+        copies = [f"cp {quoted(f'files/{path.name}', f'{folder}/{name}')}" for name, path in paths.items()]
+        self._must(f"rm -rf {quoted(folder)}; mkdir -p {quoted(folder)} && " + " && ".join(copies))
 
     def clean(self) -> None:
         """Remove everything of the harness from the device."""

@@ -3,27 +3,31 @@
     local[?python=PATH]
     ssh://[user@]host[:port][?python=PATH&folder=PATH&config=FILE]
     adb://[serial][?folder=PATH]
+    any of these with run_model=FILE[&run_flags=FLAGS]
     web://[address][:port][?adb=SERIAL | certificate=FILE&key=FILE]
 
 python: a Python there that has NumPy and a runtime; folder: where to write there; config: an ssh configuration
 file. web:// listens on the loopback address unless one is named; adb: opens the page on that phone (empty: the only
-one); certificate, key: for https. A serial, user or path with % or ? in it is written percent-encoded.
+one); certificate, key: for https. run_model: Google's binary for the device, which then answers instead of our
+worker. A serial, user or path with % or ? in it is written percent-encoded.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from urllib.parse import parse_qsl, unquote
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from harness.core.errors import SetupError
 from harness.core.progress import Progress
-from harness.run.devices import adb, bundle, ssh
+from harness.run.devices import adb, bundle, run_model, ssh
 from harness.run.devices.adb import Adb
 from harness.run.devices.base import Device
 from harness.run.devices.bundle import Runtime
 from harness.run.devices.local import URI, Local
-from harness.run.devices.remote import Remote
+from harness.run.devices.remote import Choose, Remote
+from harness.run.devices.run_model import RunModel
 from harness.run.devices.ssh import Ssh
 from harness.run.devices.web import LOOPBACK, Web
 
@@ -34,6 +38,12 @@ def device(uri: str, *, keep: bool = False, progress: Progress = lambda task, do
     """The device of an address, not yet opened. keep: leave files of the job there. progress: called while a device is
     waited for; it may stop that. Raises SetupError."""
     place, _, query = uri.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if "run_model" in options and not uri.startswith("web:"):
+        binary, flags = Path(options.pop("run_model")), run_model.flags(options.pop("run_flags", ""))
+        rest = f"{place}?{urlencode(options)}" if options else place
+        inner = Local() if rest == URI else remote(rest, keep=keep, choose=lambda *_: bundle.installed("none"))
+        return RunModel(inner, binary, flags)
     if place == URI:
         return Local(**_options(uri, query, ("python",)))
     if uri.startswith("web://"):
@@ -41,8 +51,8 @@ def device(uri: str, *, keep: bool = False, progress: Progress = lambda task, do
     return remote(uri, keep=keep)
 
 
-def remote(uri: str, *, keep: bool = False) -> Remote:
-    """The same, of a device that is not this machine."""
+def remote(uri: str, *, keep: bool = False, choose: Choose | None = None) -> Remote:
+    """The same, of a device that is not this machine. choose: its runtime, if not the usual one."""
     scheme, separator, rest = uri.partition("://")
     if scheme == "web":
         raise SetupError(f"{uri!r}: a page keeps nothing and is listed nowhere; open it with harness check --device")
@@ -52,13 +62,14 @@ def remote(uri: str, *, keep: bool = False) -> Remote:
     where = unquote(where).rstrip("/")
     if scheme == "adb":
         options = _options(uri, query, ("folder",))
-        return Remote(Adb(where or None), options.get("folder", adb.FOLDER), _for_phone, keep=keep)
+        return Remote(Adb(where or None), options.get("folder", adb.FOLDER), choose or _for_phone, keep=keep)
     options = _options(uri, query, ("folder", "python", "config"))
     parts = re.fullmatch(r"(?P<target>[^:\s]+)(:(?P<port>\d+))?", where)
     if not parts or where.startswith("-"):
         raise SetupError(f"{uri!r}: {EXPECTED}")
     shell = Ssh(parts["target"], int(parts["port"]) if parts["port"] else None, options.get("config"))
-    return Remote(shell, options.get("folder", ssh.FOLDER), _for_host(uri, options.get("python")), keep=keep)
+    choose = choose or _for_host(uri, options.get("python"))
+    return Remote(shell, options.get("folder", ssh.FOLDER), choose, keep=keep)
 
 
 def _web(uri: str, progress: Progress) -> Web:

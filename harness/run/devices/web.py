@@ -9,13 +9,14 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from harness.artifacts import flatbuffer
+from harness.artifacts import model_tensors
 from harness.core import npz, shapes
 from harness.core.errors import AbsentError, SetupError
 from harness.core.files import write_atomic
@@ -35,7 +36,6 @@ OPEN_WITHIN_S = 600.0
 LOOK_AGAIN_S = 10.0  # a silent phone's way here is made anew
 FRONT = "keep the page in front and the screen on, and run again"
 SECURE = "plain http gives it on loopback only: use web://?adb=SERIAL, or https by ?certificate=FILE&key=FILE"
-_TYPES = {0: "float32", 2: "int32", 3: "uint8", 9: "int8"}  # of the schema's TensorType, that LiteRT.js takes
 
 
 @cache
@@ -111,6 +111,8 @@ class Web:
         waiting = [task for task in plan["tasks"] if not job.result_path(task["name"]).exists()]
         if threaded := [task["name"] for task in waiting if task.get("threads", 1) > 1]:
             raise SetupError(f"{self.uri}: --threads: a page runs {threaded[0]} on one thread; leave it out")
+        if any(task.get("mode") == worker.COLD for task in waiting):
+            raise SetupError(f"{self.uri}: --cold: a page's files are never on its disk; leave it out")
         alone = [number for number, task in enumerate(waiting) if task.get("fresh")]
         tasks = waiting[: max(1, alone[0])] if alone else waiting
         files = {path.name: (path, what) for path, what in job.files().items()}
@@ -131,7 +133,14 @@ class Web:
     def pull(self, job: Job) -> None:
         """They are here already."""
 
-    def program(self, path: Path, arguments: Sequence[str], job: Job, timeout_s: float) -> Executed:
+    def program(
+        self,
+        path: Path,
+        arguments: Sequence[str],
+        job: Job,
+        timeout_s: float,
+        inputs: Mapping[str, bytes] | None = None,
+    ) -> Executed:
         raise SetupError(f"{self.uri}: a page cannot run {path.name}; name the device itself: adb://SERIAL")
 
     def _follow(self, progress: Progress, silence_limit_s: float) -> Ended:
@@ -169,6 +178,7 @@ class Web:
             arrays |= {
                 "kinds": np.array(header.kinds, np.str_),
                 "control": np.array(task["control"] or ""),
+                "mode": np.array(task["mode"]),
                 "memory": np.full(2, np.nan),
                 "cores": np.array([], np.int64),
                 "governor": np.array(jobs.UNAVAILABLE),
@@ -253,30 +263,6 @@ def _for_page(job: Job, plan: Mapping[str, Any], tasks: Sequence[Mapping[str, An
         "nonce": plan["nonce"],
         "state": len(worker.STATE),
         "inputs": {"sha256": digest, "offset": inputs.offset, "shape": inputs.shape},
-        "models": {digest: _tensors(path.read_bytes()) for digest, path in names.items()},
+        "models": {digest: asdict(model_tensors.read(path.read_bytes())) for digest, path in names.items()},
         "tasks": tasks,
     }
-
-
-@cache
-def _tensors(content: bytes) -> dict[str, Any]:
-    """Inputs and outputs of a model: name in its signature, type, shape, quantization (scale 0: none)."""
-    model = flatbuffer.read(content)
-    graph = model.subgraphs[0]
-    signature = (model.signatureDefs or [None])[0]
-    names = {m.tensorIndex: m.name.decode() for m in (*signature.inputs, *signature.outputs)} if signature else {}
-
-    def described(index: int) -> dict[str, Any]:
-        tensor = graph.tensors[index]
-        quantization = tensor.quantization
-        scale = quantization.scale if quantization is not None and quantization.scale is not None else [0.0]
-        zero_point = quantization.zeroPoint if len(scale) and quantization is not None else None
-        return {
-            "name": names.get(index, ""),
-            "dtype": _TYPES.get(tensor.type, "another type"),
-            "shape": [int(size) for size in tensor.shape],
-            "scale": float(scale[0]) if len(scale) else 0.0,
-            "zero_point": int(zero_point[0]) if zero_point is not None and len(zero_point) else 0,
-        }
-
-    return {side: [described(index) for index in getattr(graph, side)] for side in ("inputs", "outputs")}

@@ -87,7 +87,7 @@ def stand_in(folder: Path, printed: str, result: bytes | None = None, code: int 
     binary = folder / "benchmark model"
     binary.write_text(
         f"#!{sys.executable}\nimport os, sys\n"
-        "flags = dict(word.split('=', 1) for word in sys.argv[1:])\n"
+        "flags = dict(word.split('=', 1) for word in sys.argv[1:] if '=' in word)\n"
         "assert os.path.getsize(flags['--graph']) > 1000 and flags['--num_threads'] == '2'\n"
         f"if {result!r} is not None:\n    open(flags['--result_file_path'], 'wb').write({result!r})\n"
         f"sys.stderr.write({printed!r})\nsys.exit({code})\n"
@@ -195,3 +195,12 @@ def test_a_binary_that_cannot_be_run(tiny_job: Job, tmp_path: Path) -> None:
     binary.chmod(0o644)
     with pytest.raises(SetupError, match="cannot be run here"):
         measured(Local(), binary, tiny_job)
+
+
+def test_full_delegation_leaves_out_the_cpu(tiny_job: Job, tmp_path: Path) -> None:
+    """LiteRT's tool aborts if both are asked for, and the CPU is its default; the user's own word counts."""
+    binary = stand_in(tmp_path, LITERT)
+    asked = measured(Local(), binary, tiny_job, "--use_gpu=true", "--require_full_delegation=true")
+    assert asked.flags.endswith("--use_gpu=true --require_full_delegation=true --use_cpu=false")
+    asked = measured(Local(), binary, tiny_job, "--require_full_delegation", "--use_cpu=true")
+    assert asked.flags.endswith("--require_full_delegation --use_cpu=true")

@@ -2,7 +2,7 @@
 
 import { loadLiteRt, unloadLiteRt, loadAndCompile, getWebGpuDevice, Tensor } from "@litertjs/core";
 
-const LEAD_IN = 2, MAX_TIMED_IMAGES = 256, REPORT_EVERY = 32, SETTLED = 1.02, CONTROL = "control";
+const MAX_TIMED_IMAGES = 256, REPORT_EVERY = 32, SETTLED = 1.02, CONTROL = "control";
 const TICKS_PER_SAMPLE = 20; // a sample is as many inferences as take so many ticks of the clock
 const ARRAYS = { float32: Float32Array, int8: Int8Array, uint8: Uint8Array, int32: Int32Array };
 
@@ -244,7 +244,7 @@ async function latency(task, plan, files, images, facts, say) {
         ran ??= error.ran;
         continue;
       }
-      const subject = new Subject(model, chosen.flatMap(i => model.quantize(images, i, 1)), facts.clock_s);
+      const subject = new Subject(model, chosen.flatMap(i => model.quantize(images, i, 1)), facts.clock_s, task);
       arrays[`${kind}.settled`] = { shape: [], data: Uint8Array.of(await subject.warmUp(task)), dtype: "bool" };
       arrays[`${kind}.warmup`] = numbers(subject.warmup, [subject.warmup.length]);
       subjects.set(kind, subject);
@@ -275,14 +275,15 @@ async function latency(task, plan, files, images, facts, say) {
 const numbers = (values, shape = []) => ({ shape, data: Float64Array.from(values) });
 
 class Subject { // see worker.py
-  constructor(model, prepared, clock) {
-    Object.assign(this, { model, prepared, clock, blocks: [], repeats: 1 });
+  constructor(model, prepared, clock, task) {
+    Object.assign(this, { model, prepared, clock, task, blocks: [], repeats: 1, seconds: 0 });
   }
 
   /** Seconds of `count` inferences, each on the next image; setting the input is not counted. */
-  async measure(start, count) {
+  async measure(start, count, pause = 0) {
     const seconds = [];
     for (let i = 0; i < count; i++) {
+      if (pause) await new Promise(resolve => setTimeout(resolve, 1000 * pause));
       await this.model.set(this.prepared[(start + i) % this.prepared.length]);
       const begin = now();
       for (let k = 0; k < this.repeats; k++) await this.model.invoke();
@@ -294,7 +295,8 @@ class Subject { // see worker.py
   async warmUp(task) {
     this.repeats = 10;
     const estimate = median(await this.measure(0, 5));
-    this.repeats = Math.max(1, Math.ceil(TICKS_PER_SAMPLE * this.clock / Math.max(estimate, this.clock / 100)));
+    const coarse = Math.ceil(TICKS_PER_SAMPLE * this.clock / Math.max(estimate, this.clock / 100));
+    this.repeats = task.pause_s ? 1 : Math.max(1, coarse); // after a pause there is one
     let seconds = await this.measure(0, 2), medians = [], settled = false;
     for (;;) {
       const part = await this.measure(seconds.length, Math.max(1, Math.round(task.block_s / (seconds.at(-1) * this.repeats || 1))));
@@ -306,23 +308,23 @@ class Subject { // see worker.py
       if (taken >= task.warmup_s && (settled || taken >= 6 * task.warmup_s)) break;
     }
     this.warmup = seconds;
-    this.count = Math.max(1, Math.round(task.block_s / (median(seconds.slice(-3)) * this.repeats)));
+    this.count = task.inferences || Math.max(1, Math.round(task.block_s / (median(seconds.slice(-3)) * this.repeats)));
     return settled;
   }
 
   /** Measures one more; the clock before, during and after it. */
   async block() {
-    const start = this.blocks.length * this.count, half = (this.count + 1) >> 1;
-    await this.measure(start, LEAD_IN);
-    const before = now(), first = await this.measure(start, half);
-    const during = now(), second = await this.measure(start + half, this.count - half);
+    const start = this.blocks.length * this.count, half = (this.count + 1) >> 1, { lead_in, pause_s } = this.task;
+    await this.measure(start, lead_in);
+    const before = now(), first = await this.measure(start, half, pause_s);
+    const during = now(), second = await this.measure(start + half, this.count - half, pause_s);
     this.blocks.push([...first, ...second]);
+    this.seconds += this.repeats * this.blocks.at(-1).reduce((sum, x) => sum + x, 0);
     return [before, during, now()];
   }
 
   has(samples, seconds) {
-    const taken = this.repeats * this.blocks.flat().reduce((sum, x) => sum + x, 0);
-    return this.blocks.length * this.count >= samples && taken >= seconds;
+    return this.blocks.length * this.count >= samples && this.seconds >= seconds;
   }
 }
 
