@@ -92,6 +92,12 @@ def _npm() -> str:
     return _program("npm", "npm") or _program("node", "nodejs")
 
 
+def _valgrind() -> str:
+    if platform.machine() != "x86_64":
+        return f"instructions are counted on x86-64, this is {platform.machine()}"
+    return _program("valgrind", "valgrind")
+
+
 NEEDS: Mapping[str, Callable[[], str]] = {
     "browser": _browser,
     "devices": _devices,
@@ -102,6 +108,7 @@ NEEDS: Mapping[str, Callable[[], str]] = {
     "accelerators": _accelerators,
     "npu": _npu,
     "npm": _npm,
+    "valgrind": _valgrind,
 }
 
 

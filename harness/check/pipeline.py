@@ -151,10 +151,20 @@ class _Run:
             first = number == self._first
             plan = subject.plan if first else None
             asked = ShardJob(
-                number, check.shards, first, data, subject.contents, subject.accelerators, plan, check.parallel
+                number,
+                check.shards,
+                first,
+                data,
+                subject.contents,
+                subject.accelerators,
+                plan,
+                check.parallel,
+                subject.count and first,
             )
             key = self._keys[number] = self._key(asked)
-            if self._evidence.has(evidence.part_name(number), key) and (not plan or self._evidence.has(LATENCY, key)):
+            measured = plan or asked.count
+            has_part = self._evidence.has(evidence.part_name(number), key)
+            if has_part and (not measured or self._evidence.has(LATENCY, key)):
                 self._finish(asked)
             elif len(data):
                 self._expected[number] = self._references.obtain(data)
@@ -176,9 +186,12 @@ class _Run:
         self._failures[asked.number] = failures
         key = "incomplete" if failures else self._keys[asked.number]
         host = {} if outputs.interrupted else self._host.beside(answer, asked)
-        if asked.plan:
+        if asked.plan or asked.count:
             times = {task: result for task, result in outputs.results.items() if job.is_latency(task)}
             parts = [arrays.latency_arrays(job.process_number(task), result.arrays) for task, result in times.items()]
+            for task, result in outputs.results.items():
+                if cell := job.counted_cell(task):
+                    parts.append(arrays.count_arrays(cell, result.arrays))
             self._evidence.write(LATENCY, key, {name: array for part in parts for name, array in part.items()})
         part = evidence.of_answer(subject, asked.data, expected, answer, host)
         self._evidence.write(evidence.part_name(asked.number), key, part)
@@ -200,7 +213,7 @@ class _Run:
             if interrupted:
                 incomplete = f"interrupted after {self.images} of {check.source.images} images"
         own = arrays.class_arrays(check.subject.spec.class_names) | total.slice_arrays
-        if check.subject.plan and self._first in self._done:
+        if (check.subject.plan or check.subject.count) and self._first in self._done:
             own |= self._evidence.read(LATENCY)
         together = self._evidence.together(own, images)
         return total.judge(together, check.source, self._started, self._merged_failures(), incomplete)
@@ -217,7 +230,7 @@ class _Run:
         """Hash of everything that a shard's evidence depends on, except the device."""
         subject = self._check.subject
         variants = {kind: variant.sha256 for kind, variant in subject.variants.items()}
-        made_by = asked.worker_sha256, asked.plan, subject.accelerators, self._check.skip_bad
+        made_by = asked.worker_sha256, asked.plan, asked.count, subject.accelerators, self._check.skip_bad
         return sha256(repr((*made_by, subject.model_sha256, subject.spec, variants, asked.data.sha256)).encode())
 
     def _merged_failures(self) -> list[Failure]:
@@ -233,5 +246,6 @@ class _Run:
             reasons = next(iter(worst.values()))
             if self._check.shards > 1:
                 reasons = tuple(f"shard {number}: {reasons[0]}" for number, reasons in worst.items())[:MAX_REASONS]
-            merged.append(Failure("latency" if job.is_latency(task) else "answers", task, outcome, reasons))
+            of_speed = job.is_latency(task) or job.counted_cell(task)
+            merged.append(Failure("latency" if of_speed else "answers", task, outcome, reasons))
         return merged

@@ -37,7 +37,7 @@ class ShardJob:
     """What is asked of a device: the answers to a shard's images, and latency where there is a plan.
 
     number, of: which of how many shards. first: of those with images. contents: of the .tflite files, by variant.
-    parallel: threads, 0 for all cores. worker_sha256: of the sender's worker.
+    parallel: threads, 0 for all cores. count: instructions, too. worker_sha256: of the sender's worker.
     """
 
     number: int
@@ -48,6 +48,7 @@ class ShardJob:
     accelerators: tuple[Accelerator, ...] = ("cpu",)
     plan: LatencyPlan | None = None
     parallel: int = job.ALL_CORES
+    count: bool = False
     worker_sha256: str = field(default_factory=worker_sha256)
 
 
@@ -85,7 +86,9 @@ def run_shard(
         plan = None if probed.emulated else asked.plan
         if plan and probed.cores and plan.threads > probed.cores:
             raise SetupError(f"--threads {plan.threads}: {device.uri} has {probed.cores} cores; expected no more")
-        written = job.write(Path(folder), asked.contents, asked.data, plan, asked.parallel, asked.accelerators)
+        written = job.write(
+            Path(folder), asked.contents, asked.data, plan, asked.parallel, asked.accelerators, count=asked.count
+        )
         outputs = execute.run(written, progress, device)
         after = _state(device) if plan else {}
         beside = None

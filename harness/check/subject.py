@@ -21,6 +21,7 @@ from harness.run.latency_plan import LatencyPlan
 @dataclass(frozen=True)
 class Subject:
     """contents: of the variants' files. model: the Keras model, as it was named. plan: None if latency is not measured.
+    count: whether instructions are counted.
 
     Raises SetupError: limits of an unknown variant.
     """
@@ -33,6 +34,7 @@ class Subject:
     plan: LatencyPlan | None = None
     baseline: Baseline | None = None
     accelerators: tuple[Accelerator, ...] = ("cpu",)
+    count: bool = False
 
     def __post_init__(self) -> None:
         policy.check_variants(self.limits, (*manifest.KNOWN_KINDS, *self.variants), "policy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,8 @@ from harness.records.rejudge import judge_latency, latency_of
 from harness.records.sharded_arrays import DIGESTS, GREY, HASHES, SKIPPED, SOURCE
 from harness.run.devices import benchmark_model
 from harness.run.job import Ran
-from harness.run.latency_plan import Mode
 from harness.timing import verdict
+from harness.timing.counts import Counts, counts
 from harness.timing.figures import Latency, Ratio
 
 
@@ -88,10 +89,12 @@ class Total:
         plan = None if first.device.emulated else subject.plan
         runs = arrays.latency_runs()
         times = verdict.by_mode(runs)
-        cells = tuple(self._cell(cell, times, failures, incomplete) for cell in subject.cells)
+        cells = tuple(
+            self._cell(cell, latency_of(cell, times), self._counts(cell, arrays), failures, incomplete)
+            for cell in subject.cells
+        )
         failures, changes = self._changes(times.get("steady", {}), failures)
-        sizes = {cell.name: cell.size_bytes for cell in cells}
-        timing = judge_latency(runs, times, subject.limits, first.machine, first.device, plan, failures, changes, sizes)
+        timing = judge_latency(runs, times, subject.limits, first.machine, first.device, plan, failures, changes, cells)
         digest = self._digest.hexdigest()  # the reference of each shard is keyed by the shard's own
         return Record(
             outcome=verdict.overall([cell.verdict for cell in cells], timing),
@@ -118,7 +121,12 @@ class Total:
         )
 
     def _cell(
-        self, cell: Cell, times: Mapping[Mode, Mapping[str, Latency]], failures: Iterable[Failure], incomplete: str
+        self,
+        cell: Cell,
+        latency: Mapping[str, Any],
+        counted: Counts | None,
+        failures: Iterable[Failure],
+        incomplete: str,
     ) -> CellRecord:
         """A cell whose worker crashed FAILs; one that did not answer every image is INCONCLUSIVE at best."""
         failed = next((failure.verdict for failure in failures if failure.task == str(cell)), None)
@@ -136,10 +144,15 @@ class Total:
             accelerator=cell.accelerator,
             sha256=variant.sha256,
             size_bytes=variant.size_bytes,
-            **latency_of(str(cell), times),
+            **latency,
+            counts=counted,
             ran=self._ran(cell),
             **vars(judged),
         )
+
+    def _counts(self, cell: Cell, arrays: RecordArrays) -> Counts | None:
+        counted, baseline = arrays.counts(cell), self.subject.baseline
+        return counts(counted, baseline.counts(str(cell)) if baseline else None, str(cell)) if counted else None
 
     def _ran(self, cell: Cell) -> Ran | None:
         return self.answered[0].ran.get(str(cell))

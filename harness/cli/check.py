@@ -236,7 +236,7 @@ def _checks(options: argparse.Namespace, subject: Subject, source: Source, engin
     skip_bad = options.skip_bad or bool(options.packed)  # a pack says what was left out of it
     return [
         Check(
-            replace(subject, accelerators=options.accelerator or _usual(devices)),
+            replace(subject, accelerators=options.accelerator or _usual(devices), count=options.count),
             source,
             devices,
             options.json if len(groups) == 1 else options.json.with_suffix(f".{slug(devices[0])}.json"),

@@ -204,6 +204,11 @@ def add_latency(parser: argparse.ArgumentParser) -> None:
         help="also N cold starts (default: 10): a fresh process, its file dropped from memory where that is allowed",
     )
     parser.add_argument(
+        "--count",
+        action="store_true",
+        help="also each variant's instructions and memory accesses, which no noise moves (by valgrind, x86-64)",
+    )
+    parser.add_argument(
         "--baseline", type=Path, metavar="RECORD", help="earlier record of this host, to compare latency with"
     )
 

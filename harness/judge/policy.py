@@ -23,6 +23,7 @@ Max = Annotated[float, Meta(gt=0, le=1, description="more than 0, such as 0.005,
 Min = Annotated[float, Meta(ge=0, lt=1, description="less than 1, such as 0.99, down to 0, which is no limit")]
 Positive = Annotated[float, Meta(gt=0)]
 MEASURED = ("max_median_s", "max_p90_s", "max_ratio", "max_load_s", "max_first_s", "max_memory_bytes")
+EXACT = ("max_size_bytes", "max_instructions", "max_instructions_ratio")
 
 
 class Limits(Shape, kw_only=True):
@@ -62,16 +63,18 @@ class LatencyRule(Shape):
     max_first_s: Positive | None = None
     max_memory_bytes: Positive | None = None
     max_size_bytes: Positive | None = None
+    max_instructions: Positive | None = None
+    max_instructions_ratio: Positive | None = None
 
     def __post_init__(self) -> None:
-        if not (self.measured or self.max_size_bytes):
-            raise ValueError(f"limits nothing: expected one or more of {', '.join((*MEASURED, 'max_size_bytes'))}")
+        if not any(getattr(self, limit) for limit in (*MEASURED, *EXACT)):
+            raise ValueError(f"limits nothing: expected one or more of {', '.join((*MEASURED, *EXACT))}")
         if self.mode != "steady" and self.max_ratio:
             raise ValueError(f"max_ratio compares steady latency with a baseline's; the rule's mode is {self.mode!r}")
 
     @property
     def measured(self) -> bool:
-        """Whether it limits what a run has to measure; a file's size is known without one."""
+        """Whether it limits what noise can move: neither the file's size nor its instructions."""
         return any(getattr(self, limit) for limit in MEASURED)
 
     @property

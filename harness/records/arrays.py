@@ -49,6 +49,8 @@ _OF_CELL = {
     "input_means": ("f", 1),
     "input_scale": ("f", 0),
     "input_zero_point": ("iu", 0),
+    "counts": ("iu", 2),
+    "counts_tool": ("U", 0),
 }
 
 
@@ -88,6 +90,11 @@ def answer_arrays(
 def latency_arrays(process: int, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """What one process measured. process: counted from 1."""
     return {f"{_LATENCY}.{process}.{name}": array for name, array in arrays.items()}
+
+
+def count_arrays(cell: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """A cell's instructions and memory accesses, and what counted them."""
+    return {f"{cell}.{name}": array for name, array in arrays.items()}
 
 
 def flipped_arrays(index: npt.NDArray[np.int64], images: Array) -> dict[str, Array]:
@@ -176,6 +183,12 @@ class RecordArrays:
             if group == _LATENCY and process.isdecimal():
                 runs.setdefault(int(process), {})[key] = self.stored[name]
         return dict(sorted(runs.items()))
+
+    def counts(self, cell: Cell) -> tuple[Array, str] | None:
+        """Instructions and memory accesses [inferences, worker.EVENTS], and what counted them. None if nothing did."""
+        if f"{cell}.counts" not in self.stored:
+            return None
+        return self._get(f"{cell}.counts"), str(self._get(f"{cell}.counts_tool"))
 
     def predictions(self) -> Predictions:
         """All that was answered."""

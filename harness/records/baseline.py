@@ -13,8 +13,10 @@ from harness.judge.policy import LatencyRule
 from harness.records import record
 from harness.records.record import Record
 from harness.run.job import Machine
+from harness.timing.counts import Counts
 from harness.timing.figures import Latency, Ratio
 
+BASED = ("max_ratio", "max_instructions_ratio")  # limits that compare with a baseline
 SAME = ("host", "processor", "machine", "cores")  # on machines whose times are compared
 
 
@@ -37,6 +39,10 @@ class Baseline:
         if (theirs := self.record.plan.threads if self.record.plan else None) != threads:
             raise SetupError(f"{self.path}: measured with {theirs} threads, now with {threads}; expected as many")
 
+    def counts(self, cell: str) -> Counts | None:
+        """What it counted of a cell."""
+        return next((stored.counts for stored in self.record.cells if stored.name == cell), None)
+
     def changes(self, figures: Mapping[str, Latency]) -> tuple[Ratio, ...]:
         """Each cell's median divided by the earlier one's, for cells that both have."""
         known = {stored.name: stored.latency for stored in self.record.cells}
@@ -50,15 +56,17 @@ class Baseline:
 def load_baseline(path: Path | None, rules: Sequence[LatencyRule]) -> Baseline | None:
     """None if there is no path. Raises SetupError: a rule needs one, or the record is damaged or has no latency."""
     if path is None:
-        if any(rule.max_ratio for rule in rules):
+        if needed := next((key for rule in rules for key in BASED if getattr(rule, key)), None):
             raise SetupError(
-                "the policy's max_ratio needs a baseline: expected --baseline RECORD.json, a record of this host "
+                f"the policy's {needed} needs a baseline: expected --baseline RECORD.json, a record of this host "
                 "that harness check --json RECORD.json wrote without that rule"
             )
         return None
     stored = record.read(path)
-    if not any(cell.latency for cell in stored.cells):
-        raise SetupError(f"{path}: holds no latency; expected a record of a harness check that measured it")
+    if not any(cell.latency or cell.counts for cell in stored.cells):
+        raise SetupError(
+            f"{path}: holds no latency and no counts; expected a record of a harness check that measured it"
+        )
     return Baseline(path, stored)
 
 

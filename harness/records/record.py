@@ -28,6 +28,7 @@ from harness.records.sharded_arrays import ShardedArrays, ShardFile
 from harness.run.devices.base import DeviceRecord
 from harness.run.job import Machine, Ran
 from harness.run.latency_plan import LatencyPlan, Mode
+from harness.timing.counts import Counts
 from harness.timing.figures import Latency, Timing
 
 SCHEMA = "harness-record/4"
@@ -83,6 +84,7 @@ class CellRecord(Shape, kw_only=True):
     checks: tuple[Check, ...] = ()  # by rule; empty for outputs that could not be compared
     host: Agreement | None = None  # None if the device was this machine
     latency: Latency | None = None  # in seconds; steady
+    counts: Counts | None = None  # of instructions
     latency_modes: Mapping[Mode, Latency] = field(default_factory=dict)  # of the other modes
     ran: Ran | None = None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from harness.core.cell import Cell
 from harness.core.errors import SetupError
 from harness.core.outcome import Outcome, Verdict
 from harness.judge import policy, predictions
@@ -21,7 +22,9 @@ from harness.run.latency_plan import LatencyPlan, Mode
 from harness.run.latency_run import LatencyRun
 from harness.timing import limits as latency_limits
 from harness.timing import verdict
+from harness.timing.counts import Counts, counts
 from harness.timing.figures import Latency, Ratio, Timing
+from harness.timing.limits import Exact
 
 
 def rejudge(path: Path, other_policy: Path | None = None) -> Record:
@@ -35,7 +38,11 @@ def rejudge(path: Path, other_policy: Path | None = None) -> Record:
     runs = stored.arrays.latency_runs()
     figures = verdict.by_mode(runs)
     cells = tuple(
-        replace(_rejudged(cell, answered, limits, stored.data.incomplete), **latency_of(cell.name, figures))
+        replace(
+            _rejudged(cell, answered, limits, stored.data.incomplete),
+            counts=_recounted(cell, stored),
+            **latency_of(cell.cell, figures),
+        )
         for cell in stored.cells
     )
     timing = judge_latency(
@@ -47,7 +54,7 @@ def rejudge(path: Path, other_policy: Path | None = None) -> Record:
         stored.plan,
         stored.failures,
         stored.timing.changes if stored.timing else (),
-        {cell.name: cell.size_bytes for cell in cells},
+        cells,
     )
     outcome = verdict.overall([cell.verdict for cell in cells], timing)
     if other_policy is None:
@@ -71,19 +78,27 @@ def judge_latency(
     plan: LatencyPlan | None,
     failures: Iterable[Failure],
     changes: Sequence[Ratio],
-    sizes: Mapping[str, int],
+    cells: Sequence[CellRecord],
 ) -> Timing | None:
     """The latency verdict. None if latency was neither measured nor asked for; asked for only, it is INCONCLUSIVE."""
     failed = [failure.verdict for failure in failures if failure.kind == "latency"]
     rules = latency_limits.rules_for(limits.latency, latency_limits.device_names(machine, device.uri))
     if not (figures or failed or rules):
         return None
-    return verdict.judge(runs, figures, plan.threads if plan else 1, rules, failed, changes, device, sizes)
+    exact = {cell.name: Exact(cell.size_bytes, cell.counts) for cell in cells}
+    return verdict.judge(runs, figures, plan.threads if plan else 1, rules, failed, changes, device, exact)
 
 
-def latency_of(cell: str, figures: Mapping[Mode, Mapping[str, Latency]]) -> dict[str, Any]:
+def _recounted(cell: CellRecord, stored: Record) -> Counts | None:
+    """Counts from the arrays, beside the baseline's of the time."""
+    counted = stored.arrays.counts(cell.cell)
+    before = cell.counts and cell.counts.baseline_instructions
+    return replace(counts(counted, None, cell.name), baseline_instructions=before) if counted else None
+
+
+def latency_of(cell: Cell, figures: Mapping[Mode, Mapping[str, Latency]]) -> dict[str, Any]:
     """The keys of a cell's record that hold its latency."""
-    modes = {mode: measured[cell] for mode, measured in figures.items() if cell in measured}
+    modes = {mode: measured[str(cell)] for mode, measured in figures.items() if str(cell) in measured}
     return {"latency": modes.pop("steady", None), "latency_modes": modes}
 
 

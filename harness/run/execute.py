@@ -18,7 +18,7 @@ from harness.run.devices.local import Local
 from harness.run.job import Job, Result
 
 # Exit codes that the variant did not cause. None: silent too long.
-FROM_OUTSIDE = (None, -signal.SIGKILL, -signal.SIGTERM, worker.DAMAGED, worker.TIE_BROKEN)
+FROM_OUTSIDE = (None, -signal.SIGKILL, -signal.SIGTERM, worker.DAMAGED, worker.TIE_BROKEN, worker.NOT_COUNTED)
 
 
 @dataclass(frozen=True)

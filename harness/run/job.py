@@ -38,6 +38,7 @@ MAX_RESULT_BYTES = 2**30  # of a task, packed and unpacked
 ALL_CORES = 0  # of the machine that runs the job
 LATENCY = "latency"  # the tasks of it are latency-1, latency-2, ...
 CONTROL_OF = "int8"  # whose file is measured twice, where there is one: the fastest, so that a bias shows most
+COUNT = "count"  # the tasks of it are count-int8, ...
 ANSWERS = "answers"
 TENSORS = "tensors"
 MAX_TENSORS = 256  # that a part of a model gives
@@ -45,6 +46,11 @@ MAX_TENSORS = 256  # that a part of a model gives
 
 def is_latency(task: str) -> bool:
     return task.startswith(f"{LATENCY}-")
+
+
+def counted_cell(task: str) -> str | None:
+    """The cell whose instructions a task counts. None if it is another task."""
+    return task.removeprefix(f"{COUNT}-") if task.startswith(f"{COUNT}-") else None
 
 
 def process_number(task: str) -> int:
@@ -89,13 +95,17 @@ def write(
     plan: LatencyPlan | None,
     parallel: int,
     accelerators: Sequence[Accelerator] = ("cpu",),
+    *,
+    count: bool = False,
 ) -> Job:
     """Fill an empty folder with worker, .tflite files, inputs and plan: a task for each cell's answers, and for each
     process that measures latency; none of those without a plan. contents: of the variants' files, by kind. data:
-    images, or float32 inputs [N, H, W, C]."""
+    images, or float32 inputs [N, H, W, C]. count: the instructions of each variant, too."""
     files = {kind: _put(folder, content) for kind, content in contents.items()}
     early = sorted(accelerators, key=worker.CPUS.__contains__)  # one that is not there ends the job at once
     tasks = [_answers(Cell(kind, accelerator), file, parallel) for accelerator in early for kind, file in files.items()]
+    if count:
+        tasks = [_count(Cell(kind), file) for kind, file in files.items()] + tasks
     if plan:
         tasks += _latency(files, plan, accelerators)
     return _write(folder, data.inputs() if isinstance(data, Dataset) else data, tasks)
@@ -171,6 +181,17 @@ def _answers(cell: Cell, file: tuple[str, str], parallel: int) -> dict[str, Any]
         "fresh": cell.accelerator not in worker.CPUS,
         "variants": {str(cell): file},
         "parallel": parallel,
+    }
+
+
+def _count(cell: Cell, file: tuple[str, str]) -> dict[str, Any]:
+    """A task that counts instructions: among the first, as a missing tool ends the job at once."""
+    return {
+        "name": f"{COUNT}-{cell}",
+        "do": COUNT,
+        "accelerator": cell.accelerator,
+        "fresh": True,
+        "variants": {str(cell): file},
     }
 
 
@@ -328,6 +349,8 @@ def _arrays_of(entry: Mapping[str, Any]) -> set[str]:
     """What the arrays of a task's result may be called."""
     if entry["do"] == TENSORS:
         return set(map(str, range(MAX_TENSORS)))
+    if entry["do"] == COUNT:
+        return {"counts", "counts_tool"}
     if entry["do"] != LATENCY:
         return set(worker.ANSWERS)
     return {*worker.PROCESS, *(f"{kind}.{name}" for kind in entry["order"] for name in worker.TIMES)}

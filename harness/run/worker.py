@@ -17,6 +17,7 @@ import io
 import itertools
 import json
 import math
+import mmap
 import os
 import platform
 import re
@@ -68,14 +69,23 @@ STATE = (
 ANSWERS = ("outputs", "scale", "zero_point", "input_means")
 PROCESS = ("kinds", "control", "order", "state", "memory", "cores", "governor", "mode", "cached")
 TIMES = ("samples", "warmup", "settled", "load", "first")
-DAMAGED, TIE_BROKEN, NO_ACCELERATOR = 86, 87, 88  # exit codes: a file is not the job's; the parent is gone; see below
+# Exit codes: a file is not the job's; the parent is gone; NoAcceleratorError; valgrind failed.
+DAMAGED, TIE_BROKEN, NO_ACCELERATOR, NOT_COUNTED = 86, 87, 88, 89
+COUNTED = 2  # inferences
+EVENTS = ("Ir", "Dr", "Dw", "D1mr", "D1mw", "DLmr", "DLmw")  # of callgrind; the columns of `counts`
+# The caches are fixed, so that the counts are those of no machine in particular.
+CALLGRIND = ("--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no", "--cache-sim=yes",
+             "--I1=32768,8,64", "--D1=32768,8,64", "--LL=8388608,16,64")  # fmt: skip
+DUMP, ZERO, TOGGLE, START, STOP = (0x43540000 + number for number in (0, 1, 2, 4, 5))  # requests to callgrind
+# x86-64: mov rax, rdi; xor edx, edx; then valgrind's mark (four rotations, xchg rbx, rbx); mov rax, rdx; ret
+REQUEST = "4889f831d248c1c70348c1c70d48c1c73d48c1c7334887db4889d0c3"
 NOT_ALL = "Some ops are not accelerated"  # LiteRT, of an accelerator that was asked for alone
 # What LiteRT says of every model:
 NOT_A_PROBLEM = r"npu_registry|InitGoogle|unknown SDK|compiler_plugin\.cc:312|buffer requirements"
 
 
 class NoAcceleratorError(Exception):
-    """This machine does not have the accelerator: the reason, and what to install."""
+    """This machine does not have the accelerator, or the tool: the reason, and what to install."""
 
 
 class NotRunError(Exception):
@@ -492,11 +502,13 @@ def run(folder: Path) -> None:
         contents = {cell: verified(folder / file, digest) for cell, (file, digest) in task["variants"].items()}
         task["files"] = {cell: folder / file for cell, (file, _) in task["variants"].items()}
         try:
-            arrays = {"answers": answers, "latency": latency, "tensors": tensors}[task["do"]](contents, inputs, task)
+            do = {"answers": answers, "latency": latency, "tensors": tensors, "count": count}[task["do"]]
+            arrays = do(contents, inputs, task)
         except NotRunError as error:
             arrays = {"ran": error.ran}
         except NoAcceleratorError as error:
-            print(f"--accelerator {task['accelerator']}: {error}", file=sys.stderr)
+            asked = "--count" if task["do"] == "count" else f"--accelerator {task['accelerator']}"
+            print(f"{asked}: {error}", file=sys.stderr)
             raise SystemExit(NO_ACCELERATOR) from error
         partial = result.with_suffix(f".{os.getpid()}.part")
         with partial.open("wb") as file:
@@ -719,6 +731,83 @@ def measure(model: Interpreter, prepared: Any, start: int, count: int, pause_s: 
         model.invoke()
         seconds[i] = clock() - begin
     return seconds
+
+
+def count(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> dict[str, Any]:
+    """Instructions and memory accesses of COUNTED inferences of one variant, by valgrind, which runs this file anew.
+
+    counts [COUNTED, EVENTS]; counts_tool: what counted, whose counts can be compared.
+    """
+    ((kind, file),) = task["files"].items()
+    valgrind = shutil.which("valgrind")
+    if platform.machine() != "x86_64":
+        raise NoAcceleratorError(f"counts on x86-64, this machine is {platform.machine()}; count on a PC")
+    if not valgrind:
+        raise NoAcceleratorError("valgrind is not installed on this machine; apt-get install valgrind")
+    say(task=task["name"], done=0, total=0, variant=kind)
+    with tempfile.TemporaryDirectory(prefix="worker-count-") as folder:
+        images, printed = Path(folder) / "images.npy", Path(folder) / "printed"
+        np.save(images, timed_images(inputs)[:COUNTED])
+        command = [valgrind, *CALLGRIND, f"--callgrind-out-file={folder}/out", sys.executable, __file__]
+        with (
+            printed.open("w") as file_printed,
+            subprocess.Popen(
+                [*command, "--counted", str(file), str(images)],
+                stdin=subprocess.PIPE,
+                stdout=file_printed,
+                stderr=subprocess.STDOUT,
+            ) as process,
+        ):
+            while process.poll() is None:
+                say(task=task["name"], done=0, total=0, variant=kind)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(5)
+        shown = text(printed)
+        dumps = [text(f"{folder}/out.{number}") for number in range(1, COUNTED + 1)]
+    try:
+        counts = np.array([events(dump) for dump in dumps])
+        ran = json.loads(search(r"(?m)^(\{.*\})$", shown))["ran"]
+    except ValueError:
+        counts, ran = np.zeros(0), None
+    if process.returncode or not counts.size or not (counts[:, 0] > 0).all():
+        last = next((line for line in reversed(shown.splitlines()) if line), "it printed nothing")
+        print(f"valgrind failed with exit code {process.returncode}: {last}", file=sys.stderr)
+        raise SystemExit(NOT_COUNTED)
+    wide = "with" if re.search(r"\bavx2\b", text("/proc/cpuinfo")) else "without"
+    tool = f"{output(valgrind, '--version').strip()}, {platform.machine()} {wide} AVX2"
+    return {"counts": counts, "counts_tool": np.array(tool), "ran": ran}
+
+
+def events(dump: str) -> list[int]:
+    """EVENTS of a dump of callgrind, which leaves out zeros at the end."""
+    names, totals = (search(rf"(?m)^{key}: (.+)", dump).split() for key in ("events", "totals"))
+    known = dict(zip(names, map(int, totals), strict=False))
+    return [known.get(name, 0) for name in EVENTS]
+
+
+def counted(file: str, images: str) -> None:
+    """In valgrind: a warm-up, which fills its caches, then inferences that are counted one by one."""
+    model = load(Path(file).read_bytes(), 1)
+    prepared = model.quantize(np.load(images))
+    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(bytes.fromhex(REQUEST))
+    code = ctypes.c_char.from_buffer(page)
+    call = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)(ctypes.addressof(code))
+    requests = {number: (ctypes.c_uint64 * 6)(number) for number in (DUMP, ZERO, TOGGLE, START, STOP)}
+
+    def ask(number: int) -> None:
+        call(ctypes.addressof(requests[number]))
+
+    ask(START)
+    measure(model, prepared, 0, 1)
+    for image in prepared:
+        model.set(image)
+        ask(TOGGLE)
+        model.invoke()
+        ask(TOGGLE)
+        ask(DUMP)
+    ask(STOP)
+    say(ran=model.ran())
 
 
 def forget(path: Path) -> float:
@@ -966,6 +1055,10 @@ def tie() -> None:
 
 
 if __name__ == "__main__":
+    if "--counted" in sys.argv:
+        tie()
+        counted(*sys.argv[2:])
+        raise SystemExit
     if "--tied" in sys.argv:
         tie()
     say(pid=os.getpid())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import product
 
 from harness.core.cell import Cell
 from harness.core.outcome import Outcome, Verdict, within
 from harness.judge.policy import LatencyRule
 from harness.run.job import Machine
 from harness.run.latency_plan import Mode
+from harness.timing.counts import Counts
 from harness.timing.figures import Latency, Ratio
 
 
@@ -25,6 +28,16 @@ def rules_for(rules: Sequence[LatencyRule], names: Sequence[str]) -> list[Latenc
 
 HOW = {"sustained": "--sustain 10m", "paced": "--pace 500ms", "cold": "--cold"}  # to measure a mode
 BYTES = "max_memory_bytes"
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What is known of a cell without an interval."""
+
+    size_bytes: int
+    counts: Counts | None = None
+
+
 INTERVALS = {  # limit: what it limits, and its interval, in a Latency
     "max_median_s": ("median", "median_interval"),
     "max_p90_s": ("p90", "p90_interval"),
@@ -62,13 +75,28 @@ def judge(
                 yield _ratio(name, against.get(name), rule.max_ratio)
 
 
-def judge_sizes(rules: Sequence[LatencyRule], sizes: Mapping[str, int]) -> Iterator[Verdict]:
-    """What each rule says of each file's size in bytes, by cell."""
-    for rule in rules:
-        for name, size in sizes.items():
-            if rule.max_size_bytes and rule.fits(Cell.parse(name)):
-                outcome = Outcome.PASS if size <= rule.max_size_bytes else Outcome.FAIL
-                yield Verdict(outcome, (f"{name}: size {_mb(size)}, {_mb(rule.max_size_bytes)} allowed",))
+def judge_exact(rules: Sequence[LatencyRule], cells: Mapping[str, Exact]) -> Iterator[Verdict]:
+    """What each rule says of what is known of each cell without an interval."""
+    for rule, (name, exact) in product(rules, cells.items()):
+        if not rule.fits(Cell.parse(name)):
+            continue
+        if limit := rule.max_size_bytes:
+            text = f"{name}: size {_mb(exact.size_bytes)}, {_mb(limit)} allowed"
+            yield Verdict(Outcome.PASS if exact.size_bytes <= limit else Outcome.FAIL, (text,))
+        counts = exact.counts
+        if (rule.max_instructions or rule.max_instructions_ratio) and counts is None:
+            yield _undecided(f"{name}: instructions were not counted", "; harness check --count")
+            continue
+        if counts and (limit := rule.max_instructions):
+            text = f"{name}: {counts.instructions:,} instructions, {limit:,.0f} allowed"
+            yield Verdict(Outcome.PASS if counts.instructions <= limit else Outcome.FAIL, (text,))
+        if counts and (limit := rule.max_instructions_ratio):
+            if not counts.baseline_instructions:
+                yield _undecided(f"{name}: the baseline has no counts of it by {counts.tool}", "")
+                continue
+            ratio = counts.instructions / counts.baseline_instructions
+            text = f"{name}: {ratio:.4f} times the baseline's instructions, {limit:g} allowed"
+            yield Verdict(Outcome.PASS if ratio <= limit else Outcome.FAIL, (text,))
 
 
 def _within(prefix: str, limit: str, latency: Latency, allowed: float) -> Verdict:

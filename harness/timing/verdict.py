@@ -18,6 +18,7 @@ from harness.run.latency_run import LatencyRun
 from harness.run.worker import CONTROL
 from harness.timing import bootstrap, limits, machine_state, over_time
 from harness.timing.figures import SAMPLES_FOR, AAControl, DisturbedBlock, Latency, Memory, OverTime, Ratio, Timing
+from harness.timing.limits import Exact
 
 BASE = "float32"  # that the others are compared with
 CONTROL_TOLERANCE = 0.01  # it may be off by this much, however narrow its interval
@@ -103,13 +104,12 @@ def judge(
     failures: Sequence[Verdict] = (),
     changes: Sequence[Ratio] = (),
     device: DeviceRecord | None = None,
-    sizes: Mapping[str, int] = MappingProxyType({}),
+    cells: Mapping[str, Exact] = MappingProxyType({}),
 ) -> Timing:
     """The latency verdict and all it rests on.
 
     measured: by mode, then by cell. failures: of tasks or cells that were not measured. device: the record's, for its
-    states before and after. sizes: of all cells of the check, in bytes; a limit for one that was not measured is
-    INCONCLUSIVE.
+    states before and after. cells: all of the check; a limit for one that was not measured is INCONCLUSIVE.
     """
     others = [run for run in runs if run.mode != "steady"]
     runs = [run for run in runs if run.mode == "steady"]
@@ -120,14 +120,14 @@ def judge(
     timed = [rule for rule in rules if rule.measured]
     if timed and not measured:
         failures = (*failures, Verdict(Outcome.INCONCLUSIVE, ("latency was not measured",)))
-    limited = list(limits.judge(timed, measured, changes, sizes)) if measured else []
-    sized = list(limits.judge_sizes(rules, sizes))
+    limited = list(limits.judge(timed, measured, changes, cells)) if measured else []
+    exact = list(limits.judge_exact(rules, cells))
     # A sustained run heats the device: its state afterwards says nothing of the steady blocks before.
     hindered = hindrances(device.state, {} if others else device.state_after) if measured and device else ()
     doubts = list(_doubts(control, disturbed, blocks, failures, hindered))
-    doubts = doubts if timed or not sized else []
+    doubts = doubts if timed or not exact else []
     doubts += machine_state.busy([run for run in others if any(rule.mode == run.mode for rule in timed)])
-    verdict = _verdict(control, f"{len(disturbed)} of {blocks} blocks disturbed", doubts, limited, sized, failures)
+    verdict = _verdict(control, f"{len(disturbed)} of {blocks} blocks disturbed", doubts, limited, exact, failures)
     return Timing(
         verdict=verdict,
         gated=bool(rules) or verdict.outcome is Outcome.FAIL,
@@ -163,17 +163,17 @@ def _verdict(
     quiet: str,
     doubts: Sequence[str],
     limited: Sequence[Verdict],
-    sized: Sequence[Verdict],
+    exact: Sequence[Verdict],
     failures: Sequence[Verdict],
 ) -> Verdict:
-    """A crash FAILs, and a file that is too large; figures that cannot be trusted are INCONCLUSIVE whatever the limits
-    say; then the limits."""
-    failed = [verdict for verdict in (*failures, *sized) if verdict.outcome is Outcome.FAIL]
+    """A crash FAILs, and so does a size or a count beyond its limit; figures that cannot be trusted are INCONCLUSIVE
+    whatever the limits say; then the limits."""
+    failed = [verdict for verdict in (*failures, *exact) if verdict.outcome is Outcome.FAIL]
     if failed:
         return Verdict(Outcome.FAIL, tuple(reason for verdict in failed for reason in verdict.reasons))
     if doubts:
         return Verdict(Outcome.INCONCLUSIVE, tuple(doubts))
-    judged = (*limited, *sized)
+    judged = (*limited, *exact)
     for worst in reversed(outcome.SEVERITY):
         if reasons := [reason for verdict in judged if verdict.outcome is worst for reason in verdict.reasons]:
             return Verdict(worst, tuple(reasons))

@@ -25,6 +25,7 @@ from harness.run.latency_plan import LatencyPlan
 from harness.run.latency_run import LatencyRun, latency_run
 from harness.timing import limits, over_time, verdict
 from harness.timing.figures import Latency, Memory, OverTime
+from harness.timing.limits import Exact
 from models.config import DIGITS
 from tests.conftest import refusal
 from tests.needs import absent
@@ -213,9 +214,9 @@ def test_size_is_limited_without_a_measurement() -> None:
     """Known exactly: no noise makes it INCONCLUSIVE, and none is needed for it."""
     rules = [LatencyRule(max_size_bytes=1000)]
     for size, outcome in ((1000, Outcome.PASS), (1001, Outcome.FAIL)):
-        timing = verdict.judge([], {}, 1, rules, sizes={"int8": size})
+        timing = verdict.judge([], {}, 1, rules, cells={"int8": Exact(size)})
         assert (timing.verdict.outcome, timing.gated) == (outcome, True)
-    timing = verdict.judge([], {}, 1, [*rules, LatencyRule(max_load_s=1)], sizes={"int8": 999})
+    timing = verdict.judge([], {}, 1, [*rules, LatencyRule(max_load_s=1)], cells={"int8": Exact(999)})
     assert timing.verdict.outcome is Outcome.INCONCLUSIVE
 
 

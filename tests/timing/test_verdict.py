@@ -23,6 +23,7 @@ from harness.run.latency_run import latency_run
 from harness.run.worker import CONTROL, STATE
 from harness.timing import limits, verdict
 from harness.timing.figures import AAControl, DisturbedBlock, Latency, Memory, Ratio, Timing
+from harness.timing.limits import Exact
 from tests.conftest import refusal
 from tests.records.sample import a_run
 
@@ -167,11 +168,12 @@ def figures_of_one_block(seconds: float) -> Latency:
 def test_a_limit_for_a_cell_that_was_not_measured_is_inconclusive() -> None:
     """As of an accelerator that the processor imitates; a cell that the rule does not name needs no figure."""
     measured = [process(number) for number in range(5)]
-    rules, sizes = [LatencyRule(accelerator="gpu", max_p90_s=1)], dict.fromkeys(["float32", "int8", "int8@gpu"], 1000)
-    _, timing = judged(measured, rules, sizes=sizes)
+    rules = [LatencyRule(accelerator="gpu", max_p90_s=1)]
+    cells = dict.fromkeys(["float32", "int8", "int8@gpu"], Exact(1000))
+    _, timing = judged(measured, rules, cells=cells)
     assert timing.verdict.outcome is Outcome.INCONCLUSIVE
     assert timing.verdict.reasons == ("int8@gpu: latency was not measured",)
-    _, timing = judged(measured, [LatencyRule(accelerator="cpu", max_p90_s=1)], sizes=sizes)
+    _, timing = judged(measured, [LatencyRule(accelerator="cpu", max_p90_s=1)], cells=cells)
     assert timing.verdict.outcome is Outcome.PASS
 
 

@@ -8,7 +8,7 @@ from harness.core.outcome import Outcome
 from harness.output.formats import figures
 from harness.output.formats.recommend import recommend
 from harness.output.formats.runs import Runs
-from harness.records.record import Record
+from harness.records.record import CellRecord, Record
 from harness.run.job import UNAVAILABLE, Ran
 from harness.timing.figures import OverTime
 from harness.timing.machine_state import MIN_PROCESSOR
@@ -93,9 +93,10 @@ def sustained(record: Record) -> Iterator[str]:
 
 
 def modes(record: Record) -> Iterator[str]:
-    """Each other mode in which latency was measured, a sentence for each cell."""
+    """Each other measure of speed, a sentence for each cell."""
     yield from sustained(record)
     for cell in record.cells:
+        yield from counted(cell)
         if paced := cell.latency_modes.get("paced"):
             pause = f" {_time(record.plan.pace_s)}" if record.plan else ""
             text = f"{cell.name} paced, one inference after{pause} of rest: {figures.duration(paced.median)}"
@@ -110,6 +111,19 @@ def modes(record: Record) -> Iterator[str]:
                     *cold.remarks,
                 ]
             )
+
+
+def counted(cell: CellRecord) -> Iterator[str]:
+    """A cell's instructions, in a sentence; nothing if they were not counted."""
+    if counts := cell.counts:
+        beside = ""
+        if counts.baseline_instructions:
+            beside = f", {counts.instructions / counts.baseline_instructions:.4f} times the baseline's"
+        yield (
+            f"{cell.name} counted: {counts.instructions:,} instructions an inference{beside}; "
+            f"{counts.memory_accesses:,} memory accesses, {figures.size(counts.traffic_bytes)} between a 32 KB cache "
+            f"and what lies beyond ({counts.tool})"
+        )
 
 
 def _time(seconds: float) -> str:
