@@ -51,6 +51,7 @@ SECOND_LEVEL = {
         "pack": "put a check into one file, for a machine without TensorFlow",
         "clean": "remove all files of the harness from devices",
         "benchmark": "measure latency beside litert-benchmark's, in turn",
+        "profile": "show where a variant's time goes, on this machine or on a device",
         "selftest": "break a working variant in every known way; none may pass on this machine",
     },
     "release": {
@@ -68,6 +69,7 @@ VERBS = {verb: does for group in GROUPS.values() for verb, does in group.items()
 # Verbs of two words that one word calls.
 SHORT = {
     "golden": ("app", "golden"),
+    "profile": ("device", "profile"),
     "selftest": ("device", "selftest"),
     **{name: ("release", name) for name in SECOND_LEVEL["release"]},
 }
@@ -128,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def in_full(words: list[str]) -> list[str]:
-    """The words of a command line, a short form written out: `golden`, and `app DUMP` for `app check DUMP`."""
+    """The words of a command line, a short form written out: `profile`, and `app DUMP` for `app check DUMP`."""
     if words and words[0] in SHORT:
         return [*SHORT[words[0]], *words[1:]]
     if words[:1] == ["app"] and words[1:] and words[1] not in (*SECOND_LEVEL["app"], "--help", "-h"):

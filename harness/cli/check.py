@@ -48,16 +48,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "all of the lab's, if they are alike)",
     )
     parser.add_argument("--keep", action="store_true", help="leave the job on the device, to examine it")
-    parser.add_argument(
-        "--benchmark-model", type=Path, metavar="FILE", help="Google's benchmark_model for the device, to run beside"
-    )
-    parser.add_argument(
-        "--benchmark-flag",
-        action="append",
-        default=[],
-        metavar="FLAG",
-        help="passed to it, as in --benchmark-flag=--use_gpu=true; may be repeated",
-    )
+    flags.add_benchmark_model(parser, "to run beside")
     parser.add_argument(
         "--run-model",
         type=Path,
@@ -185,7 +176,6 @@ def _engine(options: argparse.Namespace, bars: terminal.Bars) -> Engine:
     from harness.cluster.client import Cluster
     from harness.run import runtimes
     from harness.run.devices import local
-    from harness.run.devices.benchmark_model import BenchmarkModel
     from harness.run.devices.local import Local
 
     if options.scheduler:
@@ -196,9 +186,6 @@ def _engine(options: argparse.Namespace, bars: terminal.Bars) -> Engine:
                     "host"
                 )
         return Cluster(options.scheduler, flags.tls(options))
-    benchmark = None
-    if options.benchmark_model:
-        benchmark = BenchmarkModel(options.benchmark_model, tuple(options.benchmark_flag))
     devices = options.device or [local.URI]
     if options.run_model:
         words = urlencode({"run_model": options.run_model, "run_flags": shlex.join(options.run_flag)})
@@ -211,7 +198,7 @@ def _engine(options: argparse.Namespace, bars: terminal.Bars) -> Engine:
             )
         here = Local(runtimes.python(options.runtime)).uri
         devices = [here if device == local.URI else device for device in devices]
-    return LocalEngine(devices, bars, keep=options.keep, benchmark=benchmark)
+    return LocalEngine(devices, bars, keep=options.keep, benchmark=flags.benchmark_model(options))
 
 
 def _usual(devices: tuple[str, ...]) -> tuple[Accelerator, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.cli import flags
+from harness.cli import device_profile, flags
 from harness.core.cell import NATIVE
 from harness.core.errors import Exit, SetupError, nearest
 
@@ -15,7 +15,7 @@ EXAMPLE = "harness explain int8"
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="VARIANT", help="a variant of the folder; with --time also a .tflite file")
     result = parser.add_mutually_exclusive_group()
-    result.add_argument("--time", action="store_true", help="show where its time goes, and the least it could take")
+    result.add_argument("--time", action="store_true", help="as harness profile: where its time goes")
     result.add_argument(
         "--accelerator",
         type=flags.accelerator,
@@ -37,14 +37,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from harness.output import terminal
     from harness.output.files import Outputs
-    from harness.tools import explain, explain_accelerator, op_profile
+    from harness.tools import explain, explain_accelerator
 
     source = options.models, options.kind, options.data, options.images
     if options.time:
-        with terminal.step(f"profiling {options.kind}"):
-            profile = op_profile.variant(*source, skip_bad=options.skip_bad)
-        print(terminal.profile(profile, options.layers))
-        return Exit.PASS
+        return device_profile.show(options)
     if options.accelerator == "cpu":
         raise SetupError(f"--accelerator cpu: is what the others are compared with; {nearest('', NATIVE[1:])}")
     if options.accelerator:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.cluster.security import Keys
     from harness.judge.policy import Policy
     from harness.records.baseline import Baseline
+    from harness.run.devices.benchmark_model import BenchmarkModel
     from harness.run.latency_plan import LatencyPlan
 
 MODEL = Path("models/resnet164.keras")
@@ -166,6 +167,26 @@ def add(parser: argparse._ActionsContainer, *flags: str, **changes: Any) -> None
         if keywords.get("default"):
             keywords["help"] += " (default: %(default)s)"
         parser.add_argument(*(["-v"] if flag == "--verbose" else []), flag, **keywords)
+
+
+def add_benchmark_model(parser: argparse.ArgumentParser, does: str) -> None:
+    """Google's tool on the device."""
+    help_text = f"Google's benchmark_model for the device, {does}"
+    parser.add_argument("--benchmark-model", type=Path, metavar="FILE", help=help_text)
+    parser.add_argument(
+        "--benchmark-flag",
+        action="append",
+        default=[],
+        metavar="FLAG",
+        help="passed to it, as in --benchmark-flag=--use_gpu=true; may be repeated",
+    )
+
+
+def benchmark_model(options: argparse.Namespace) -> BenchmarkModel | None:
+    """What the flags of `add_benchmark_model` name."""
+    from harness.run.devices.benchmark_model import BenchmarkModel
+
+    return BenchmarkModel(options.benchmark_model, tuple(options.benchmark_flag)) if options.benchmark_model else None
 
 
 def add_latency(parser: argparse.ArgumentParser) -> None:

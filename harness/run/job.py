@@ -39,6 +39,7 @@ ALL_CORES = 0  # of the machine that runs the job
 LATENCY = "latency"  # the tasks of it are latency-1, latency-2, ...
 CONTROL_OF = "int8"  # whose file is measured twice, where there is one: the fastest, so that a bias shows most
 COUNT = "count"  # the tasks of it are count-int8, ...
+PROFILE = "profile"
 ANSWERS = "answers"
 TENSORS = "tensors"
 MAX_TENSORS = 256  # that a part of a model gives
@@ -128,6 +129,14 @@ def write_tensors(folder: Path, content: bytes, inputs: Sequence[Array], acceler
     task = {"name": TENSORS, "do": TENSORS, "accelerator": accelerator, "fresh": True}
     files = {TENSORS: _put(folder, content)}
     return _write(folder, {str(n): array for n, array in enumerate(inputs)}, [{**task, "variants": files}])
+
+
+def write_profile(folder: Path, files: Mapping[str, bytes], data: Array, runs: int, *, events: bool) -> Job:
+    """Fill an empty folder with worker, inputs [N, H, W, C] and the files of a profile: the one task is PROFILE.
+
+    events: whether the runtime's profiler is asked."""
+    task = {"name": PROFILE, "do": PROFILE, "accelerator": "cpu", "fresh": True, "runs": runs, "events": events}
+    return _write(folder, data, [{**task, "variants": {name: _put(folder, file) for name, file in files.items()}}])
 
 
 def _latency(
@@ -349,6 +358,8 @@ def _arrays_of(entry: Mapping[str, Any]) -> set[str]:
     """What the arrays of a task's result may be called."""
     if entry["do"] == TENSORS:
         return set(map(str, range(MAX_TENSORS)))
+    if entry["do"] == PROFILE:
+        return set(worker.PROFILE)
     if entry["do"] == COUNT:
         return {"counts", "counts_tool"}
     if entry["do"] != LATENCY:

@@ -71,6 +71,9 @@ PROCESS = ("kinds", "control", "order", "state", "memory", "cores", "governor", 
 TIMES = ("samples", "warmup", "settled", "load", "first")
 # Exit codes: a file is not the job's; the parent is gone; NoAcceleratorError; valgrind failed.
 DAMAGED, TIE_BROKEN, NO_ACCELERATOR, NOT_COUNTED = 86, 87, 88, 89
+PROFILED, PEAKS = "profiled", ("float_peak", "int8_peak")  # the files of a profile
+PROFILE = ("samples", "events", "copied", *PEAKS)
+PROFILE_WARM_UP, PEAK_RUNS, COPIED_BYTES = 5, 30, 256 << 20
 COUNTED = 2  # inferences
 EVENTS = ("Ir", "Dr", "Dw", "D1mr", "D1mw", "DLmr", "DLmw")  # of callgrind; the columns of `counts`
 # The caches are fixed, so that the counts are those of no machine in particular.
@@ -502,13 +505,12 @@ def run(folder: Path) -> None:
         contents = {cell: verified(folder / file, digest) for cell, (file, digest) in task["variants"].items()}
         task["files"] = {cell: folder / file for cell, (file, _) in task["variants"].items()}
         try:
-            do = {"answers": answers, "latency": latency, "tensors": tensors, "count": count}[task["do"]]
-            arrays = do(contents, inputs, task)
+            arrays = DO[task["do"]](contents, inputs, task)
         except NotRunError as error:
             arrays = {"ran": error.ran}
         except NoAcceleratorError as error:
-            asked = "--count" if task["do"] == "count" else f"--accelerator {task['accelerator']}"
-            print(f"{asked}: {error}", file=sys.stderr)
+            asked = {"count": "--count: ", "profile": ""}.get(task["do"], f"--accelerator {task['accelerator']}: ")
+            print(f"{asked}{error}", file=sys.stderr)
             raise SystemExit(NO_ACCELERATOR) from error
         partial = result.with_suffix(f".{os.getpid()}.part")
         with partial.open("wb") as file:
@@ -731,6 +733,122 @@ def measure(model: Interpreter, prepared: Any, start: int, count: int, pause_s: 
         model.invoke()
         seconds[i] = clock() - begin
     return seconds
+
+
+def profile(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> dict[str, Any]:
+    """Where the time of PROFILED goes, on one thread, and the peak rates of this machine for such work.
+
+    samples [runs]: seconds of an inference without the profiler; events: JSON in bytes, of each run the tag, type,
+    index and microseconds of each event, nothing if the task wants none; float_peak, int8_peak [PEAK_RUNS]: seconds of
+    the products PEAKS; copied: of copying COPIED_BYTES.
+    """
+    pin(1)
+    model = load(contents[PROFILED], 1)
+    prepared = model.quantize(timed_images(inputs))
+    say(task=task["name"], done=0, total=0)
+    warm_up(model, prepared, {"warmup_s": 0.3, "block_s": 0.04})
+    arrays = {"samples": measure(model, prepared, 0, task["runs"])}
+    for name in PEAKS:
+        product = load(contents[name], 1)
+        random = np.random.default_rng(0).random((4, *product.inputs[0]["shape"]), np.float32)
+        values = product.quantize(random)[:, 0]
+        measure(product, values, 0, PEAK_RUNS)
+        arrays[name] = measure(product, values, 0, PEAK_RUNS)
+    say(task=task["name"], done=1, total=2)
+    source, target = np.ones(COPIED_BYTES, np.uint8), np.empty(COPIED_BYTES, np.uint8)
+    taken = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        np.copyto(target, source)
+        taken.append(time.perf_counter() - begin)
+    arrays |= {"copied": np.float64(min(taken)), "events": np.zeros(0, np.uint8)}
+    if task["events"]:
+        profiled = Profiled(task["files"][PROFILED])
+        profiled.feed(prepared[0])
+        runs = [profiled.run() for _ in range(task["runs"] + PROFILE_WARM_UP)][PROFILE_WARM_UP:]
+        arrays["events"] = np.frombuffer(json.dumps(runs).encode(), np.uint8)
+    return arrays | {"ran": model.ran()}
+
+
+class Event(ctypes.Structure):
+    """litert/c/litert_profiler_event.h; tests/tools/test_op_profile.py checks the layout against the wheel."""
+
+    _fields_ = (
+        ("tag", ctypes.c_char_p),
+        ("type", ctypes.c_int),
+        ("start_us", ctypes.c_uint64),
+        ("elapsed_us", ctypes.c_uint64),
+        ("memory", ctypes.c_size_t * 6),
+        ("index", ctypes.c_uint64),
+        ("status", ctypes.c_uint64),
+        ("source", ctypes.c_int),
+    )
+
+
+class Profiled:
+    """A compiled model with the profiler on."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            litert = importlib.import_module("ai_edge_litert")
+            self._library = ctypes.CDLL(str(Path(str(litert.__file__)).with_name("libLiteRt.so")))
+        except (ModuleNotFoundError, OSError) as error:
+            raise NoAcceleratorError(f"its runtime has no profiler ({error}); name a benchmark_model") from error
+        environment, model, options = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
+        self._compiled, self._profiler, signature = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
+        self._call("CreateEnvironment", 0, None, ctypes.byref(environment))
+        self._call("CreateModelFromFile", environment, str(path).encode(), ctypes.byref(model))
+        self._call("CreateOptions", ctypes.byref(options))
+        self._call("SetOptionsHardwareAccelerators", options, 1)  # the CPU
+        wanted, opaque = ctypes.create_string_buffer(b"enable_profiling = true\n"), ctypes.c_void_p()
+        self._kept = [wanted, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)]  # the library reads them later
+        self._call("CreateOpaqueOptions", b"runtime_options_string", wanted, self._kept[1], ctypes.byref(opaque))
+        self._call("AddOpaqueOptions", options, opaque)
+        self._call("CreateCompiledModel", environment, model, options, ctypes.byref(self._compiled))
+        self._call("CompiledModelGetProfiler", self._compiled, ctypes.byref(self._profiler))
+        self._call("GetModelSignature", model, ctypes.c_size_t(0), ctypes.byref(signature))
+        self._input = self._buffer(environment, signature, "Input")
+        self._output = self._buffer(environment, signature, "Output")
+
+    def feed(self, values: Any) -> None:
+        """Set the input, [1, ...]."""
+        content, host = np.ascontiguousarray(values).tobytes(), ctypes.c_void_p()
+        self._call("LockTensorBuffer", self._input, ctypes.byref(host), 1)  # to write
+        ctypes.memmove(host, content, len(content))
+        self._call("UnlockTensorBuffer", self._input)
+
+    def run(self) -> list[tuple[str, int, int, int]]:
+        """One inference: tag, type, index and microseconds of each event."""
+        self._call("ResetProfiler", self._profiler)
+        self._call("StartProfiler", self._profiler)
+        one = ctypes.c_size_t(1)
+        buffers = (one, ctypes.byref(self._input), one, ctypes.byref(self._output))
+        self._call("RunCompiledModel", self._compiled, ctypes.c_size_t(0), *buffers)
+        self._call("StopProfiler", self._profiler)
+        count = ctypes.c_int()
+        self._call("GetNumProfilerEvents", self._profiler, ctypes.byref(count))
+        events = (Event * count.value)()
+        self._call("GetProfilerEvents", self._profiler, count, events)
+        return [(event.tag.decode(), event.type, event.index, event.elapsed_us) for event in events]
+
+    def _buffer(self, environment: ctypes.c_void_p, signature: ctypes.c_void_p, side: str) -> ctypes.c_void_p:
+        needs, tensor, buffer = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
+        last = ctypes.c_size_t(0), ctypes.byref(needs)
+        kind = (ctypes.c_char * 256)()  # element type, rank, dimensions, strides
+        self._call(f"GetCompiledModel{side}BufferRequirements", self._compiled, ctypes.c_size_t(0), *last)
+        self._call(f"GetSignature{side}TensorByIndex", signature, ctypes.c_size_t(0), ctypes.byref(tensor))
+        self._call("GetRankedTensorType", tensor, kind)
+        dimensions = (ctypes.c_int32 * 10).from_buffer(kind)
+        for place in range(2, 10):
+            dimensions[place] = abs(dimensions[place])  # any batch: one
+        self._call("CreateManagedTensorBufferFromRequirements", environment, kind, needs, ctypes.byref(buffer))
+        return buffer
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        function = getattr(self._library, f"LiteRt{name}")
+        function.restype = ctypes.c_int
+        if status := function(*arguments):
+            raise NoAcceleratorError(f"LiteRt{name}: status {status}; expected ai-edge-litert 2.3")
 
 
 def count(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> dict[str, Any]:
@@ -1041,6 +1159,9 @@ def processor() -> str:
 def say(**message: Any) -> None:
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
+
+
+DO = {"answers": answers, "latency": latency, "tensors": tensors, "count": count, "profile": profile}
 
 
 def tie() -> None:

@@ -1,33 +1,33 @@
-"""Where a variant's time goes on this machine, by kernel and by layer, and the least that its work could take."""
+"""Where a variant's time goes on a device, by kernel and by layer, and the least that its work could take."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from converters import calibration
 from harness.artifacts import manifest
+from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.images import dataset
-from harness.run import worker
+from harness.run import execute, job, worker
+from harness.run.devices import benchmark_model
+from harness.run.devices.base import Device
+from harness.run.devices.benchmark_model import BenchmarkModel, ProfiledStep
+from harness.run.devices.local import Local
 from harness.tools import classifier, roofline
 from harness.tools.classifier import TFLITE
-from harness.tools.profiler_process import DELEGATED, INVOKE, OPERATOR
 from harness.tools.roofline import Peak, Work
 
 RUNS = 100
+OPERATOR, DELEGATED, INVOKE = 2, 8, 1  # types of events of LiteRT's profiler
+Event = tuple[str, int, int, int]  # tag, type, index, microseconds
 FAMILIES = {  # the graph's operations -> words of the kernels that do them; matched in order
     ("CONV_2D", "FULLY_CONNECTED", "DEPTHWISE_CONV_2D"): ("Convolution", "Fully Connected"),
     ("ADD",): ("Add",),
@@ -90,43 +90,86 @@ class Profile:
         )
 
 
-def variant(models: Path, name: str, folder: Path, images: int, *, skip_bad: bool = False) -> Profile:
-    """Profile a variant of a folder, or a .tflite file, on some images of another folder. Raises SetupError."""
+def variant(
+    models: Path,
+    name: str,
+    folder: Path,
+    images: int,
+    device: Device | None = None,
+    benchmark: BenchmarkModel | None = None,
+    *,
+    skip_bad: bool = False,
+) -> Profile:
+    """Profile a variant of a folder, or a .tflite file, on some images of another folder, here or on a device.
+
+    benchmark: its profiler, in place of the runtime's. Raises SetupError.
+    """
     path = Path(name)
     if path.suffix != TFLITE:
         path = manifest.find(manifest.read(models), name, models).path(models)
     takes = classifier.open_model(path, models).spec
     chosen = calibration.choose(dataset.load(folder, takes, skip_bad=skip_bad), images)
-    return measure(path, chosen.inputs(), path.stem)
+    return measure(path, chosen.inputs(), path.stem, device, benchmark)
 
 
-def measure(path: Path, images: npt.NDArray[np.float32], kind: str) -> Profile:
-    """Profile a .tflite file on one thread. Raises SetupError if the runtime has no profiler, or another one."""
-    content = path.read_bytes()
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-        latency_s, prepared = alone.submit(_bare, content, images).result()
-        peak = alone.submit(roofline.peak, 1).result()
-    runs = _events(path, prepared)
-    steps, profiled_s = operations(runs, path), _profiled_us(runs) / 1e6
-    taken = np.sort([[event[3] for event in run] for run in steps], axis=0)
-    seconds = taken[: len(taken) * 4 // 5].mean(axis=0)  # whole microseconds: a median would lose more than the mean
-    seconds *= latency_s / seconds.sum()
+def measure(
+    path: Path,
+    images: npt.NDArray[np.float32],
+    kind: str,
+    device: Device | None = None,
+    benchmark: BenchmarkModel | None = None,
+) -> Profile:
+    """Profile a .tflite file on one thread. Raises SetupError if the device is emulated, or the profiler is missing or
+    another one."""
+    content, device = path.read_bytes(), device or Local()
+    files = {worker.PROFILED: content, **roofline.products()}
+    with tempfile.TemporaryDirectory(prefix="harness-profile-") as job_folder, device:
+        if device.probe().emulated:
+            raise SetupError(f"{device.uri}: is emulated: its times say nothing; profile on a real device")
+        written = job.write_profile(Path(job_folder), files, images, RUNS, events=benchmark is None)
+        outputs = execute.run(written, lambda *_: None, device)
+        for failure in outputs.failures.values():
+            raise SetupError(f"{path}: the profile failed ({failure.reasons[0]}); expected ai-edge-litert 2.3 there")
+        if job.PROFILE not in outputs.results:
+            raise KeyboardInterrupt
+        times = outputs.results[job.PROFILE].arrays
+        if benchmark:
+            profiled = benchmark_model.operations(device, benchmark, written, worker.PROFILED)
+        else:
+            profiled = _of_events(times["events"], path)
+    latency_s = float(np.median(times["samples"]))
+    total = sum(step.seconds for step in profiled)
     work = roofline.work(content)
-    known = _matched([event[0] for event in steps[0]], work)
+    known = _matched([step.kernel for step in profiled], work)
     return Profile(
         steps=tuple(
-            Step(event[0], event[1] == DELEGATED, float(taken), operation)
-            for event, taken, operation in zip(steps[0], seconds, known, strict=True)
+            Step(step.kernel, step.delegated, step.seconds * latency_s / total, operation)
+            for step, operation in zip(profiled, known, strict=True)
         ),
         latency_s=latency_s,
-        profiled_s=profiled_s,
+        profiled_s=total,
         work=tuple(work),
         quantized=kind.startswith(("int8", "dynamic")),
-        peak=peak,
+        peak=roofline.peak(times),
     )
 
 
-def operations(runs: list[list[Any]], path: Path) -> list[list[Any]]:
+def _of_events(content: npt.NDArray[np.uint8], path: Path) -> list[ProfiledStep]:
+    """What the runtime's profiler told: JSON, of each run the tag, type, index and microseconds of each event."""
+    decoded = shapes.decode(content.tobytes(), list[list[tuple[str, int, int, int]]], f"{path}: its profile")
+    common = min(len(run) for run in decoded)
+    runs = [run for run in decoded if len(run) == common]
+    steps, profiled_s = operations(runs, path), _profiled_us(runs) / 1e6
+    taken = np.sort([[event[3] for event in run] for run in steps], axis=0)
+    seconds = taken[: len(taken) * 4 // 5].mean(axis=0)  # whole microseconds: a median would lose more than the mean
+    seconds *= profiled_s / seconds.sum()
+    return [
+        ProfiledStep(event[0], event[1] == DELEGATED, float(taken))
+        for event, taken in zip(steps[0], seconds, strict=True)
+    ]
+
+
+def operations(runs: list[list[Event]], path: Path) -> list[list[Event]]:
     """The events of operations, run by run. Raises SetupError if they do not add up: the profiler is another one."""
     steps = [[event for event in run if event[1] in (OPERATOR, DELEGATED)] for run in runs]
     total = float(np.median([sum(event[3] for event in run) for run in steps]))
@@ -137,35 +180,9 @@ def operations(runs: list[list[Any]], path: Path) -> list[list[Any]]:
     return steps
 
 
-def _profiled_us(runs: list[list[Any]]) -> float:
+def _profiled_us(runs: list[list[Event]]) -> float:
     """The median time of an inference."""
-    return float(np.median([sum(event[3] for event in run if event[:2] == ["Invoke", INVOKE]) for run in runs]))
-
-
-def _bare(content: bytes, images: npt.NDArray[np.float32]) -> tuple[float, Any]:
-    """Median seconds of an inference, by the worker's own loop, and one prepared image."""
-    worker.pin(1)
-    model = worker.load(content, 1)
-    prepared = model.quantize(images)
-    worker.warm_up(model, prepared, {"warmup_s": 0.3, "block_s": 0.04})
-    return float(np.median(worker.measure(model, prepared, 0, RUNS))), prepared[0]
-
-
-def _events(path: Path, prepared: Any) -> list[list[Any]]:
-    with tempfile.TemporaryDirectory(prefix="harness-profile-") as folder:
-        file = Path(folder) / "input.npy"
-        np.save(file, prepared)
-        done = subprocess.run(
-            [sys.executable, "-m", "harness.tools.profiler_process", str(path), str(file), str(RUNS)],
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode:
-        last = next((line for line in reversed(done.stderr.splitlines()) if line), "no message")
-        raise SetupError(f"{path}: the runtime's profiler failed ({last}); expected ai-edge-litert 2.3 on this machine")
-    runs = [json.loads(line) for line in done.stdout.splitlines()]
-    common = min(len(run) for run in runs)
-    return [run for run in runs if len(run) == common]
+    return float(np.median([sum(event[3] for event in run if event[:2] == ("Invoke", INVOKE)) for run in runs]))
 
 
 def _matched(kernels: Sequence[str], work: Sequence[Work]) -> list[Work | None]:

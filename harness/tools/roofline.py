@@ -1,23 +1,22 @@
-"""The work of a model's operations, and this machine's peak rates for such work.
+"""The work of a model's operations, and a machine's peak rates for such work.
 
-The peaks are measured, not read from a data sheet: one large fully connected layer, built here, by the same kernels
-and on as many threads as the model; and a copy far larger than any cache.
+The peaks are measured there, not read from a data sheet: one large fully connected layer, built here, by the same
+kernels and on one thread, as the model; and a copy far larger than any cache.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from harness.artifacts import flatbuffer
+from harness.core.npz import Array
 from harness.run import worker
 
 PEAK_ROWS, PEAK_WIDTH = 256, 512  # of the product: large enough to be efficient, small enough for the caches
-COPIED_BYTES = 256 << 20
-ATTEMPTS = 30
 TYPES = {0: np.float32, 1: np.float16, 2: np.int32, 3: np.uint8, 4: np.int64, 9: np.int8}  # of the schema
 
 
@@ -33,7 +32,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Peak:
-    """This machine's peak rates, on some threads."""
+    """A machine's peak rates, on one thread."""
 
     float_macs_per_s: float
     int8_macs_per_s: float
@@ -62,32 +61,16 @@ def _size(tensor: Any) -> int:
     return int(np.prod([max(1, side) for side in (tensor.shape if tensor.shape is not None else [])]))
 
 
-def peak(threads: int) -> Peak:
-    """Measured now. Pins this process to the cores it measures, so call it in one of its own."""
-    worker.pin(threads)
+def products() -> dict[str, bytes]:
+    """The files whose times give the peaks of arithmetic, by the worker's names."""
+    return dict(zip(worker.PEAKS, (_product(np.float32), _product(np.int8)), strict=True))
+
+
+def peak(times: Mapping[str, Array]) -> Peak:
+    """From what the worker measured of a profile."""
     macs = PEAK_ROWS * PEAK_WIDTH * PEAK_WIDTH
-    return Peak(
-        float_macs_per_s=macs / _fastest(_product(np.float32), threads),
-        int8_macs_per_s=macs / _fastest(_product(np.int8), threads),
-        bytes_per_s=_copy(),
-    )
-
-
-def _fastest(content: bytes, threads: int) -> float:
-    model = worker.load(content, threads)
-    prepared = model.quantize(np.random.default_rng(0).random((4, PEAK_ROWS, PEAK_WIDTH), np.float32))[:, 0]
-    worker.measure(model, prepared, 0, ATTEMPTS)
-    return float(worker.measure(model, prepared, 0, ATTEMPTS).min())
-
-
-def _copy() -> float:
-    source, target = np.ones(COPIED_BYTES, np.uint8), np.empty(COPIED_BYTES, np.uint8)
-    taken = []
-    for _ in range(4):
-        begin = time.perf_counter()
-        np.copyto(target, source)
-        taken.append(time.perf_counter() - begin)
-    return 2 * COPIED_BYTES / min(taken)
+    float_s, int8_s = (float(times[name].min()) for name in worker.PEAKS)
+    return Peak(macs / float_s, macs / int8_s, 2 * worker.COPIED_BYTES / float(times["copied"]))
 
 
 def _product(dtype: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""`harness explain --time`: the profiler of the installed wheel, and what a variant's operations cost."""
+"""`harness profile`: the profiler of the installed wheel, and what a variant's operations cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 from harness.cli import main
 from harness.core.errors import SetupError
 from harness.images import dataset
-from harness.tools import op_profile, profiler_process, roofline
+from harness.run.devices.benchmark_model import BenchmarkModel, ProfiledStep, profiled_steps
+from harness.run.devices.local import Local
+from harness.tools import op_profile, roofline
 from tests.conftest import DIGITS, refusal
 
 
@@ -22,7 +24,7 @@ def profile(tiny_variants: Path, few_images: Path) -> op_profile.Profile:
 
 
 def test_the_wheels_profiler_times_every_operation(profile: op_profile.Profile) -> None:
-    """The structures that profiler_process declares are those of the wheel: names, types and times make sense."""
+    """The structures that the worker declares are those of the wheel: names, types and times make sense."""
     kernels = {step.kernel for step in profile.steps}
     assert any(kernel.startswith("Convolution") for kernel in kernels)
     assert any(kernel.startswith("Fully Connected") for kernel in kernels)
@@ -64,7 +66,7 @@ def test_the_work_of_a_layer_is_counted(tiny_variants: Path) -> None:
 
 def test_a_profiler_of_another_layout_is_refused() -> None:
     """Times that do not add up to the inference are not shown: one line says what was expected."""
-    runs = [[["Invoke", profiler_process.INVOKE, 0, 100], ["CONV_2D", profiler_process.OPERATOR, 0, 1_795_628_901]]] * 5
+    runs = [[("Invoke", op_profile.INVOKE, 0, 100), ("CONV_2D", op_profile.OPERATOR, 0, 1_795_628_901)]] * 5
     with pytest.raises(SetupError, match=r"a\.tflite: .*do not add up to the inference; expected ai-edge-litert"):
         op_profile.operations(runs, Path("a.tflite"))
 
@@ -73,13 +75,70 @@ def test_the_command_shows_kernels_layers_and_the_roofline(
     tiny_variants: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """For a variant of the folder, and for a file elsewhere; what is not there is refused in one line."""
-    words = ["--time", "--models", str(tiny_variants), "--data", str(few_images), "--images", "2", "--layers", "3"]
-    assert main(["explain", "float32", *words]) == 0
+    words = ["--models", str(tiny_variants), "--data", str(few_images), "--images", "2", "--layers", "3"]
+    assert main(["profile", "float32", *words]) == 0
     shown = capsys.readouterr().out
     for text in ("kernel", "Convolution", "of it in the delegate", "GMAC", "the roofline allows"):
         assert text in shown
     lines = shown.splitlines()
     layers = lines[next(i for i, line in enumerate(lines) if line.startswith("slowest layers")) + 2 :]
     assert layers.index("") == 3
-    assert "'int4'" in refusal(capsys, main(["explain", "int4", *words]))
-    assert "no.tflite" in refusal(capsys, main(["explain", str(tmp_path / "no.tflite"), *words]))
+    assert "'int4'" in refusal(capsys, main(["explain", "int4", "--time", *words]))
+    assert "no.tflite" in refusal(capsys, main(["profile", str(tmp_path / "no.tflite"), *words]))
+
+
+# Tables of benchmark_model --enable_op_profiling=true as two of its versions print them, shortened.
+OLDER = """Profiling Info for Benchmark Initialization:
+============================== Run Order ==============================
+\t    [node type]\t [start]\t [first]\t [avg ms]\t     [%]\t  [cdf%]\t  [mem KB]\t[times called]\t[Name]
+\tAllocateTensors\t   0.000\t   1.356\t    1.356\t100.000%\t100.000%\t     0.000\t        1\tAllocateTensors/0
+
+Operator-wise Profiling Info for Regular Benchmark Runs:
+============================== Run Order ==============================
+\t          [node type]\t [start]\t [first]\t [avg ms]\t     [%]\t  [cdf%]\t  [mem KB]\t[times called]\t[Name]
+\tTfLiteXNNPackDelegate\t   0.000\t  11.665\t   11.500\t 95.833%\t 95.833%\t     0.000\t        1\t[a/b, c]:71
+\t              SOFTMAX\t  11.500\t   0.506\t    0.500\t  4.167%\t100.000%\t     0.000\t        1\t[c/Softmax]:72
+
+============================== Top by Computation Time ==============================
+\t              SOFTMAX\t  11.500\t   0.506\t    0.500\t  4.167%\t100.000%\t     0.000\t        1\t[c/Softmax]:72
+"""
+NEWER = """INFO: Operator-wise Profiling Info for Regular Benchmark Runs:
+============================== Run Order ==============================
+                  [node type]  [first]  [avg ms]     [%]  [cdf%]  [mem KB]  [times called]  [Name]
+Convolution (NHWC, QS8) IGEMM    0.398     0.407  2.658%  3.986%     0.000               2  Delegate/Convolution:0
+                     QUANTIZE    0.199     0.203  1.328%  5.314%     0.000               1  [tfl.quantize]:0
+
+============================== Top by Computation Time ==============================
+"""
+
+
+@pytest.mark.parametrize(
+    ("printed", "steps"),
+    [
+        (OLDER, [("TfLiteXNNPackDelegate", True, 0.0115), ("SOFTMAX", False, 0.0005)]),
+        (NEWER, [("Convolution (NHWC, QS8) IGEMM", True, 0.000814), ("QUANTIZE", False, 0.000203)]),
+        ("Inference timings in us: Init: 1, First inference: 2", []),
+    ],
+)
+def test_benchmark_models_tables_are_read(printed: str, steps: list[tuple[str, bool, float]]) -> None:
+    """Of the inferences, not of the start, in order; a kernel that was called twice took twice its average."""
+    assert profiled_steps(printed) == [ProfiledStep(*step) for step in steps]
+
+
+def test_a_benchmark_model_of_the_users_gives_the_same_table(
+    tiny_variants: Path, few_images: Path, tmp_path: Path
+) -> None:
+    """Its kernels, scaled to the worker's own time of an inference; a tool that prints no table is named."""
+    images = dataset.take(dataset.load(few_images, DIGITS), np.arange(2)).inputs()
+    tool, file = tmp_path / "benchmark_model", tiny_variants / "int8.tflite"
+    tool.write_text(f'#!/bin/sh\ncase "$*" in *--graph=/*--enable_op_profiling=true*) cat {tmp_path}/table;; esac\n')
+    tool.chmod(0o755)
+    (tmp_path / "table").write_text(OLDER)
+    profile = op_profile.measure(file, images, "int8", Local(), BenchmarkModel(tool))
+    kernels = [(step.kernel, step.delegated) for step in profile.steps]
+    assert kernels == [("TfLiteXNNPackDelegate", True), ("SOFTMAX", False)]
+    assert profile.delegated_share == pytest.approx(11.5 / 12)
+    assert profile.profiled_s == pytest.approx(0.012)
+    (tmp_path / "table").write_text("nothing of the kind")
+    with pytest.raises(SetupError, match=r"printed no table of operations \(exit code 0: nothing of the kind\)"):
+        op_profile.measure(file, images, "int8", Local(), BenchmarkModel(tool))

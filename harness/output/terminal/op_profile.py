@@ -26,7 +26,7 @@ def profile(found: Profile, layers: int) -> str:
         f"{found.latency_s * 1e3:.2f} ms an inference, {found.delegated_share:.1%} of it in the delegate; "
         f"with the profiler on {found.profiled_s * 1e3:.2f} ms, the times above are scaled to the former\n"
         f"{found.macs / 1e9:.3f} GMAC, at least {size(found.moved_bytes)} read and written\n"
-        f"this machine's measured peak: {peak / 1e9:.0f} GMAC/s {'int8' if found.quantized else 'float'}, "
+        f"the measured peak there: {peak / 1e9:.0f} GMAC/s {'int8' if found.quantized else 'float'}, "
         f"{memory / 1e9:.1f} GB/s from memory\n"
         f"the variant reaches {reached / 1e9:.1f} GMAC/s, {reached / peak:.0%} of the peak; "
         f"the roofline allows {found.min_s * 1e3:.2f} ms, {found.min_s / found.latency_s:.0%} of what it takes"

@@ -40,6 +40,9 @@ _LITERT = {
     "min_s": re.compile(rf"Inference \(min\): +{_NUMBER} ms"),
     "max_s": re.compile(rf"Inference \(max\): +{_NUMBER} ms"),
 }
+PROFILE_FLAG = "--enable_op_profiling=true"
+# Type, start (of older versions), first, average, share, sum of shares, memory, times called, name.
+_STEP = re.compile(r"\s*(\S.*?)(?:\s+[\d.]+){1,2}\s+([\d.]+)(?:\s+[\d.]+%){2}\s+-?[\d.]+\s+(\d+)\s+(\S.*)")
 _RUNS = re.compile(r"Inference \(avg\): .*\((\d+) runs\)")
 # Field numbers in tflite/tools/benchmark/proto/benchmark_result.proto.
 _LATENCY, _MISC, _NUM_RUNS = 2, 4, 2
@@ -107,6 +110,44 @@ def figures(code: int, printed: str, result: bytes, flags: str) -> BenchmarkFigu
     if code or "inference_s" not in values:
         return BenchmarkFigures(flags, problem=f"exit code {code}: {shell.plain(printed) or 'it printed nothing'}")
     return structs.replace(BenchmarkFigures(flags, runs=runs), **values)
+
+
+@dataclass(frozen=True)
+class ProfiledStep:
+    """A kernel that a profiler timed, in the order of execution."""
+
+    kernel: str
+    delegated: bool
+    seconds: float
+
+
+def operations(device: Device, wanted: BenchmarkModel, job: Job, name: str) -> list[ProfiledStep]:
+    """Where the time of one of a job's files goes, by the tool's own profiler. Raises SetupError, UnreachableError."""
+    (digest,) = (task["variants"][name][1] for task in json.loads(job.plan.read_text())["tasks"])
+    flags = [f"--graph={{{FILES}}}/{digest}", "--num_threads=1", *DEFAULT_FLAGS, *wanted.flags, PROFILE_FLAG]
+    done = device.program(wanted.binary, flags, job, TIMEOUT_S)
+    if steps := profiled_steps(done.out + done.error):
+        return steps
+    reason = shell.plain(done.error or done.out) or "it printed nothing"
+    raise SetupError(
+        f"{wanted.binary}: printed no table of operations (exit code {done.code}: {reason}); expected TensorFlow "
+        f"Lite's benchmark_model, which takes {PROFILE_FLAG}"
+    )
+
+
+def profiled_steps(printed: str) -> list[ProfiledStep]:
+    """The rows of the last table "Run Order", which is that of the inferences; the first is that of the start.
+
+    A delegate's kernels stand in rows of their own, named Delegate/..., or it is one row of type ...Delegate.
+    """
+    _, _, table = printed.rpartition(" Run Order ==")
+    steps = []
+    for line in table.partition("Top by Computation Time")[0].splitlines():
+        if row := _STEP.match(line):
+            kernel, average_ms, times, name = row.groups()
+            delegated = name.startswith("Delegate/") or kernel.endswith("Delegate")
+            steps.append(ProfiledStep(kernel, delegated, float(average_ms) * int(times) / 1e3))
+    return steps
 
 
 def _message(content: bytes) -> dict[int, bytes]:

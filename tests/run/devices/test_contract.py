@@ -29,8 +29,10 @@ from harness.run import execute, job, worker
 from harness.run.devices import uri
 from harness.run.devices.base import Device, Probe
 from harness.run.devices.local import Local
+from harness.run.devices.probing import VIRTUAL_MARK
 from harness.run.devices.virtual import Virtual
 from harness.run.job import Job
+from harness.tools import op_profile
 from models.config import DIGITS
 from tests.conftest import FEW_IMAGES_POLICY
 from tests.run.devices.rig import Rig, harness_folder, pushed, silent
@@ -286,3 +288,20 @@ def test_several_shards_drop_nothing(pi: Virtual, rig: Rig, images: Path, tmp_pa
     assert list((harness_folder(pi) / "jobs").iterdir())
     with uri.remote(pi.start()) as device:
         device.clean()
+
+
+def test_a_profile_comes_from_the_device(address: str, elsewhere: Virtual, tiny_variants: Path, images: Path) -> None:
+    """By its own runtime's profiler, every kernel as here; an emulated device is refused, as its times say nothing."""
+    given = dataset.load(images, DIGITS).inputs()[:2]
+    mark = elsewhere.root / VIRTUAL_MARK[1:]
+    with pytest.raises(SetupError, match="is emulated: its times say nothing"):
+        op_profile.measure(tiny_variants / "int8.tflite", given, "int8", uri.device(address))
+    emulated = mark.read_text()
+    mark.write_text("virtual\n")
+    try:
+        there = op_profile.measure(tiny_variants / "int8.tflite", given, "int8", uri.device(address))
+    finally:
+        mark.write_text(emulated)
+    here = op_profile.measure(tiny_variants / "int8.tflite", given, "int8")
+    assert [step.kernel for step in there.steps] == [step.kernel for step in here.steps]
+    assert there.peak.int8_macs_per_s > 0
