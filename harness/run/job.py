@@ -21,7 +21,7 @@ import numpy.typing as npt
 from msgspec import structs
 
 from harness.core import npz, shapes
-from harness.core.cell import Accelerator, Cell
+from harness.core.cell import BROWSERS, Accelerator, Cell
 from harness.core.errors import SetupError
 from harness.core.files import sha256
 from harness.core.shapes import Shape
@@ -105,7 +105,7 @@ def write(
     files = {kind: _put(folder, content) for kind, content in contents.items()}
     early = sorted(accelerators, key=worker.CPUS.__contains__)  # one that is not there ends the job at once
     tasks = [_answers(Cell(kind, accelerator), file, parallel) for accelerator in early for kind, file in files.items()]
-    if count:
+    if count and "cpu" in accelerators:
         tasks = [_count(Cell(kind), file) for kind, file in files.items()] + tasks
     if plan:
         tasks += _latency(files, plan, accelerators)
@@ -146,6 +146,8 @@ def _latency(
     another, alone in memory; the control, a second instance of one cell's file, is before its twin or after it."""
     tasks: list[dict[str, Any]] = []
     for (mode, of_mode), accelerator in product(plan.modes().items(), accelerators):
+        if mode != "steady" and accelerator in BROWSERS:
+            continue  # a page has no process of its own to start, and its worker does not pause
         cells = {str(Cell(kind, accelerator)): file for kind, file in files.items()}
         control_of = str(Cell(CONTROL_OF if CONTROL_OF in files else next(iter(files)), accelerator))
         control = None if of_mode.alone else control_of

@@ -290,10 +290,10 @@ def test_several_shards_drop_nothing(pi: Virtual, rig: Rig, images: Path, tmp_pa
         device.clean()
 
 
-def test_a_profile_comes_from_the_device(address: str, elsewhere: Virtual, tiny_variants: Path, images: Path) -> None:
+def test_a_profile_comes_from_the_device(pi: Virtual, tiny_variants: Path, images: Path) -> None:
     """By its own runtime's profiler, every kernel as here; an emulated device is refused, as its times say nothing."""
     given = dataset.load(images, DIGITS).inputs()[:2]
-    mark = elsewhere.root / VIRTUAL_MARK[1:]
+    address, mark = pi.start(), pi.root / VIRTUAL_MARK[1:]
     with pytest.raises(SetupError, match="is emulated: its times say nothing"):
         op_profile.measure(tiny_variants / "int8.tflite", given, "int8", uri.device(address))
     emulated = mark.read_text()
