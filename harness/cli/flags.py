@@ -225,6 +225,14 @@ def add_latency(parser: argparse.ArgumentParser) -> None:
         help="also N cold starts (default: 10): a fresh process, its file dropped from memory where that is allowed",
     )
     parser.add_argument(
+        "--energy",
+        type=duration,
+        nargs="?",
+        const=2.0,
+        metavar="TIME",
+        help="also joules of an inference, in blocks of such a time (default: 2s), where the device has a meter",
+    )
+    parser.add_argument(
         "--count",
         action="store_true",
         help="also each variant's instructions and memory accesses, which no noise moves (by valgrind, x86-64)",
@@ -249,7 +257,7 @@ def latency_plan(options: argparse.Namespace, limits: Policy) -> LatencyPlan | N
 
     from harness.run.latency_plan import MLPERF, QUICK, LatencyPlan
 
-    modes = {"sustain": options.sustain, "pace": options.pace, "cold": options.cold}
+    modes = {"sustain": options.sustain, "pace": options.pace, "cold": options.cold, "energy": options.energy}
     if options.no_latency:
         for flag, value in modes.items():
             if value:
@@ -263,6 +271,7 @@ def latency_plan(options: argparse.Namespace, limits: Policy) -> LatencyPlan | N
         "sustain_s": options.sustain,
         "pace_s": options.pace,
         "cold_starts": options.cold,
+        "energy_block_s": options.energy,
         "min_starts": MIN_STARTS if any(rule.of_starts for rule in limits.latency) else None,
     }
     return replace(plan, **{name: value for name, value in changes.items() if value is not None})

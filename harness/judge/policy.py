@@ -22,7 +22,7 @@ Alpha = Annotated[float, Meta(ge=0.0005, le=0.25)]
 Max = Annotated[float, Meta(gt=0, le=1, description="more than 0, such as 0.005, up to 1, which is no limit")]
 Min = Annotated[float, Meta(ge=0, lt=1, description="less than 1, such as 0.99, down to 0, which is no limit")]
 Positive = Annotated[float, Meta(gt=0)]
-MEASURED = ("max_median_s", "max_p90_s", "max_ratio", "max_load_s", "max_first_s", "max_memory_bytes")
+MEASURED = ("max_median_s", "max_p90_s", "max_ratio", "max_load_s", "max_first_s", "max_memory_bytes", "max_joules")
 EXACT = ("max_size_bytes", "max_instructions", "max_instructions_ratio")
 
 
@@ -62,6 +62,7 @@ class LatencyRule(Shape):
     max_load_s: Positive | None = None
     max_first_s: Positive | None = None
     max_memory_bytes: Positive | None = None
+    max_joules: Positive | None = None
     max_size_bytes: Positive | None = None
     max_instructions: Positive | None = None
     max_instructions_ratio: Positive | None = None
@@ -71,6 +72,8 @@ class LatencyRule(Shape):
             raise ValueError(f"limits nothing: expected one or more of {', '.join((*MEASURED, *EXACT))}")
         if self.mode != "steady" and self.max_ratio:
             raise ValueError(f"max_ratio compares steady latency with a baseline's; the rule's mode is {self.mode!r}")
+        if self.max_joules and self.mode != "energy":
+            raise ValueError("max_joules limits energy: expected mode = 'energy' in the rule")
 
     @property
     def measured(self) -> bool:

@@ -11,7 +11,8 @@ from harness.core.shapes import Shape
 
 # steady: short blocks of all variants in turn; sustained: one for minutes without a pause; paced: a pause before each
 # inference, as in an app; cold: load and first inference in a fresh process, its file dropped from memory.
-Mode = Literal["steady", "sustained", "paced", "cold"]
+# energy: as steady, in blocks that are long enough for the device's meter.
+Mode = Literal["steady", "sustained", "paced", "cold", "energy"]
 
 MINUTE_S, MAX_BUCKETS = 60.0, 10  # a sustained run is shown by the minute; one of less than ten minutes by its tenths
 PACED_PROCESSES, PACED_TURNS, PACED_BLOCK = 4, 2, 4  # two blocks a turn: 64 inferences, which a p90 needs
@@ -21,8 +22,8 @@ class LatencyPlan(Shape):
     """How latency is sampled: see docs/latency.md. Counts and seconds are of each variant in each process.
 
     alone: each variant in a process of its own, not interleaved, without a control. min_starts: of each variant, the
-    processes in which it is the first to be loaded. sustain_s, pace_s (the pause), cold_starts (fresh processes): what
-    the other modes do, each after the steady one; 0: not at all.
+    processes in which it is the first to be loaded. sustain_s, pace_s (the pause), cold_starts (fresh processes),
+    energy_block_s: what the other modes do, each after the steady one; 0: not at all.
     """
 
     processes: int = 5
@@ -38,6 +39,7 @@ class LatencyPlan(Shape):
     sustain_s: float = 0.0
     pace_s: float = 0.0
     cold_starts: int = 0
+    energy_block_s: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in structs.asdict(self).items():
@@ -63,6 +65,8 @@ class LatencyPlan(Shape):
             plans["paced"] = structs.replace(alone, processes=PACED_PROCESSES, turns=PACED_TURNS)
         if self.cold_starts:
             plans["cold"] = structs.replace(alone, processes=self.cold_starts)
+        if self.energy_block_s:
+            plans["energy"] = structs.replace(alone, processes=1, block_s=self.energy_block_s, alone=False)
         return plans
 
 

@@ -35,6 +35,7 @@ class LatencyRun:
 
     order: whose each block was. state [blocks, before / during / after, STATE]. memory: peak and steady resident bytes
     that the first of them added. cached: before a cold start, the share of its file that was in memory; NaN: unknown.
+    energy_j: joules of each block, NaN if they could not be read, and what read them or why nothing did.
     """
 
     times: Mapping[str, Times]
@@ -46,6 +47,8 @@ class LatencyRun:
     governor: str
     mode: Mode = "steady"
     cached: float = math.nan
+    energy_j: Floats | None = None
+    energy_source: str = ""
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -76,7 +79,11 @@ def latency_run(arrays: Mapping[str, Array], where: str) -> LatencyRun:
             governor=str(arrays["governor"]),
             mode=_mode(str(arrays.get("mode", "steady"))),
             cached=float(arrays.get("cached", math.nan)),
+            energy_j=arrays["energy_j"].astype(np.float64) if "energy_j" in arrays else None,
+            energy_source=str(arrays.get("energy_source", "")),
         )
+        if run.energy_j is not None and run.energy_j.shape != (len(run.order),):
+            raise ValueError(f"energy of shape {run.energy_j.shape}")
         if not run.cells or run.state.shape != (len(run.order), 3, len(STATE)) or run.memory.shape != (2,):
             raise ValueError(f"{len(run.order)} blocks and states of shape {run.state.shape}")
         for name, times in run.times.items():

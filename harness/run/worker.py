@@ -45,7 +45,8 @@ COMPILED = "cpu-compiled"
 CPUS = ("cpu", COMPILED)  # the accelerators that are this machine's processor
 REPORT_EVERY = 32  # images
 CONTROL = "control"  # a second instance of a variant's file
-COLD = "cold"  # a mode: harness.run.latency_plan.Mode
+COLD, ENERGY = "cold", "energy"  # modes: harness.run.latency_plan.Mode
+METER_S = 0.25  # between readings of power
 MAX_TIMED_IMAGES = 256
 LEAD_IN = 2  # inferences before each block
 SETTLED = 1.02  # largest / smallest of the warm-up's last medians
@@ -67,7 +68,8 @@ STATE = (
 )
 # Names of a result's arrays: of answers, of a process that measures latency, of each cell in it.
 ANSWERS = ("outputs", "scale", "zero_point", "input_means")
-PROCESS = ("kinds", "control", "order", "state", "memory", "cores", "governor", "mode", "cached")
+PROCESS = ("kinds", "control", "order", "state", "memory", "cores", "governor", "mode", "cached",
+           "energy_j", "energy_source")  # fmt: skip
 TIMES = ("samples", "warmup", "settled", "load", "first")
 # Exit codes: a file is not the job's; the parent is gone; NoAcceleratorError; valgrind failed.
 DAMAGED, TIE_BROKEN, NO_ACCELERATOR, NOT_COUNTED = 86, 87, 88, 89
@@ -593,7 +595,9 @@ def latency(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
     state [blocks, 3, STATE]: before, during and after; memory [2]: peak and steady resident bytes that loading and
     running the first of `kinds` added, its file not counted; cores: those the process was bound to; governor: theirs.
     Only `ran` for an accelerator in software, whose times say nothing. In the mode COLD the one sample is the time from
-    the file on disk to the end of the first inference; cached: the share of the file that stayed in memory before.
+    the file on disk to the end of the first inference; cached: the share of the file that stayed in memory before. In
+    the mode ENERGY energy_j [blocks]: joules of each, nan if they cannot be read; energy_source: what read them, or why
+    nothing did.
     """
     accelerator = task.get("accelerator", "cpu")
     bound = pin(task["threads"]) if accelerator in CPUS else []
@@ -603,6 +607,9 @@ def latency(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
     arrays |= {"control": np.array(task["control"] or ""), "mode": np.array(task["mode"])}
     contents = {CONTROL: contents.get(task["control"], b""), **contents}
     images = timed_images(inputs)
+    meter = Meter() if task["mode"] == ENERGY else None
+    if meter and not meter.joules:
+        task = {**task, "block_s": 0.01}  # what is not known needs no long blocks
     subjects = {}
     doing = {} if accelerator == "cpu" else {"doing": f"compiling for {accelerator}"}
     for kind in filter(contents.get, task["order"]):
@@ -645,8 +652,10 @@ def latency(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
         if len(order) % len(kinds) == 0:
             gauges.ask()
         order.append(kinds.index(kind))
-        states.append(subjects[kind].block(gauges))
+        states.append(subjects[kind].block(gauges, meter))
     gc.enable()
+    if meter:
+        arrays |= {"energy_j": np.array(meter.blocks), "energy_source": np.array(meter.source)}
     for kind, subject in subjects.items():
         arrays[f"{kind}.samples"] = np.array(subject.blocks)
     return arrays | {"kinds": np.array(kinds), "order": np.array(order), "state": np.array(states)}
@@ -668,11 +677,13 @@ class Subject:
         self.blocks: list[Any] = []
         self.seconds = 0.0
 
-    def block(self, gauges: "Gauges") -> list[list[float]]:
+    def block(self, gauges: "Gauges", meter: "Meter | None" = None) -> list[list[float]]:
         """Measure one more; the machine's state before, during and after it.
 
         The first inferences bring the model back into the caches that the others used, and are not counted.
         """
+        if meter:
+            return self._metered(gauges, meter)
         start, half = len(self.blocks) * self._count, (self._count + 1) // 2
         measure(self._model, self._prepared, start, self._lead_in)
         before = gauges.read()
@@ -682,6 +693,21 @@ class Subject:
         self.blocks.append(np.concatenate([first, second]))
         self.seconds += float(self.blocks[-1].sum())
         return [before, during, gauges.read()]
+
+    def _metered(self, gauges: "Gauges", meter: "Meter") -> list[list[float]]:
+        """The same, with readings of the meter between inferences."""
+        start, done = len(self.blocks) * self._count, 0
+        parts: list[Any] = []
+        measure(self._model, self._prepared, start, self._lead_in)
+        before, begun = gauges.read(), meter.read()
+        while done < self._count:
+            per_part = max(1, round(METER_S / float(np.mean(parts[0])))) if parts else 1
+            parts.append(measure(self._model, self._prepared, start + done, min(per_part, self._count - done)))
+            done += len(parts[-1])
+            meter.read()
+        meter.blocks.append(meter.read() - begun)
+        self.blocks.append(np.concatenate(parts))
+        return [before, gauges.read(), gauges.read()]
 
     def has(self, samples: int, seconds: float) -> bool:
         return len(self.blocks) * self._count >= samples and self.seconds >= seconds
@@ -1040,6 +1066,104 @@ class Gauges:
             self._asked["throttled"] = float(status)
         if not self._battery and (level := search(r"level: *(\d+)", output("dumpsys", "battery"))):
             self._asked["battery_percent"] = float(level)
+
+
+class Meter:
+    """Joules that the device has used, by the first source that can be read; source: its name, or why there is none.
+
+    joules: a counter. watts: the present power, summed up over time. blocks: joules of each. root: for tests.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.blocks: list[float] = []
+        self._total, self._last, self._watts = 0.0, time.perf_counter(), math.nan
+        self.joules: Callable[[], float] | None = None
+        reasons = []
+        for find in (rapl, pmic, battery):
+            self.joules, watts, self.source = find(root)
+            if watts:
+                self._power, self.joules = watts, self._summed
+                self._watts = watts()
+            if self.joules:
+                return
+            reasons.append(self.source)
+        self.source = f"unavailable: {'; '.join(reasons)}"
+
+    def read(self) -> float:
+        return self.joules() if self.joules else math.nan
+
+    def _summed(self) -> float:
+        """Power between two readings counts as their mean."""
+        now, watts = time.perf_counter(), self._power()
+        self._total += (now - self._last) * (self._watts + watts) / 2
+        self._last, self._watts = now, watts
+        return self._total
+
+
+Source = tuple["Callable[[], float] | None", "Callable[[], float] | None", str]  # joules, watts, name or why neither
+
+
+def rapl(root: Path) -> Source:
+    """The counters of a PC's processors: Linux, Documentation/power/powercap/powercap.rst."""
+    zones = [zone for zone in sorted(root.glob("sys/class/powercap/*-rapl:*")) if zone.name.count(":") == 1]
+    names = ", ".join(text(zone / "name") for zone in zones)
+    if not zones:
+        return None, None, "no RAPL counters"
+    if not all(text(zone / "energy_uj") for zone in zones):
+        return None, None, "RAPL counters that only root may read (sudo chmod a+r /sys/class/powercap/*/energy_uj)"
+    wrapped, last = [0.0] * len(zones), [0.0] * len(zones)
+
+    def joules() -> float:
+        for place, zone in enumerate(zones):
+            value = number(text(zone / "energy_uj"))
+            if value < last[place]:
+                wrapped[place] += number(text(zone / "max_energy_range_uj"))
+            last[place] = value
+        return (sum(wrapped) + sum(last)) / 1e6
+
+    return joules, None, f"RAPL {names}"
+
+
+def pmic(root: Path) -> Source:
+    """A Raspberry Pi 5's rails, each a line of amperes and one of volts; EXT5V and BATT have no current."""
+
+    def watts() -> float:
+        printed = output("vcgencmd", "pmic_read_adc")
+        amperes = dict(re.findall(r"(\w+)_A current\(\d+\)=([\d.]+)A", printed))
+        volts = dict(re.findall(r"(\w+)_V volt\(\d+\)=([\d.]+)V", printed))
+        both = amperes.keys() & volts.keys()
+        return sum(float(amperes[rail]) * float(volts[rail]) for rail in both) if both else math.nan
+
+    return (None, watts, "PMIC rails") if watts() > 0 else (None, None, "no PMIC")
+
+
+def battery(root: Path) -> Source:
+    """The battery's power, in microvolts and microamperes of either sign, or Android's charge counter in microampere
+    hours; none while a cable charges it."""
+    cable = "a battery on a cable, which charges it: unplug it, and use adb over Wi-Fi"
+    for supply in sorted(root.glob("sys/class/power_supply/*")):
+        if text(supply / "type") == "Battery" and (text(supply / "power_now") or text(supply / "current_now")):
+            if text(supply / "status") != "Discharging":
+                return None, None, cable
+
+            def watts(supply: Path = supply) -> float:
+                power = number(text(supply / "power_now")) / 1e6
+                flow = number(text(supply / "current_now")) * number(text(supply / "voltage_now")) / 1e12
+                return abs(flow) if math.isnan(power) else abs(power)
+
+            return None, watts, f"battery {supply.name}"
+    printed = output("dumpsys", "battery")
+    if not search(r"Charge counter: *(\d+)", printed):
+        return None, None, "no battery"
+    if re.search(r"powered: true", printed):
+        return None, None, cable
+
+    def joules() -> float:
+        now = output("dumpsys", "battery")
+        charge, millivolts = (number(search(rf"{key}: *(\d+)", now)) for key in ("Charge counter", "voltage"))
+        return -charge * 3.6e-3 * millivolts / 1e3
+
+    return joules, None, "battery's charge counter"
 
 
 def thermometers(root: Path) -> list[Path]:

@@ -51,6 +51,21 @@ class OverTime(Shape):
     throttled_s: float | None
 
 
+class Energy(Shape):
+    """Joules of an inference, all that the source sees of the device while one follows another.
+
+    ratio: to those of `base`, from blocks side by side. source: what was read. None for what was not.
+    """
+
+    joules: float | None
+    interval: Interval | None
+    watts: float | None
+    source: str
+    base: str | None = None
+    ratio: float | None = None
+    ratio_interval: Interval | None = None
+
+
 class Latency(Shape):
     """A cell's seconds per inference in one mode, the input set and the output not yet read.
 
@@ -77,6 +92,7 @@ class Latency(Shape):
     first_interval: Interval | None = None
     memory_interval: Interval | None = None
     over_time: OverTime | None = None
+    energy: Energy | None = None
 
 
 class Ratio(Shape):

@@ -26,8 +26,9 @@ def rules_for(rules: Sequence[LatencyRule], names: Sequence[str]) -> list[Latenc
     return [rule for rule in rules if any(fnmatchcase(name, rule.device) for name in names)]
 
 
-HOW = {"sustained": "--sustain 10m", "paced": "--pace 500ms", "cold": "--cold"}  # to measure a mode
-BYTES = "max_memory_bytes"
+# How a mode is measured.
+HOW = {"sustained": "--sustain 10m", "paced": "--pace 500ms", "cold": "--cold", "energy": "--energy"}
+BYTES, JOULES = "max_memory_bytes", "max_joules"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ INTERVALS = {  # limit: what it limits, and its interval, in a Latency
     "max_load_s": ("load", "load_interval"),
     "max_first_s": ("first", "first_interval"),
     BYTES: ("memory", "memory_interval"),
+    JOULES: ("joules", "interval"),
 }
 
 
@@ -101,13 +103,15 @@ def judge_exact(rules: Sequence[LatencyRule], cells: Mapping[str, Exact]) -> Ite
 
 def _within(prefix: str, limit: str, latency: Latency, allowed: float) -> Verdict:
     what, its_interval = INTERVALS[limit]
-    value, interval = getattr(latency, what), getattr(latency, its_interval)
+    measured = latency.energy if limit == JOULES else latency
+    value, interval = getattr(measured, what, None), getattr(measured, its_interval, None)
     if latency.over_time and latency.over_time.plateau_s is None:
         return _undecided(f"{prefix}{what}: it had not settled at the end")
     if value is None:
         few = f"{prefix}{latency.samples} samples are too few for a {what}"
-        return _undecided(f"{prefix}{what} is unavailable on this device", "") if limit == BYTES else _undecided(few)
-    shown = _mb if limit == BYTES else _ms
+        missing = f"{prefix}{what} unavailable on this device"
+        return _undecided(missing, "") if limit in (BYTES, JOULES) else _undecided(few)
+    shown = {BYTES: _mb, JOULES: _mj}.get(limit, _ms)
     value = value.peak_bytes if limit == BYTES else value
     if interval is None:
         once = "in one process" if limit in ("max_load_s", "max_first_s", BYTES) else "of one block"
@@ -132,6 +136,10 @@ def _undecided(reason: str, remedy: str = "; measure for longer") -> Verdict:
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms"
+
+
+def _mj(joules: float) -> str:
+    return f"{joules * 1e3:.3g} mJ"
 
 
 def _mb(size_bytes: float) -> str:

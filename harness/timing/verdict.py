@@ -16,7 +16,7 @@ from harness.run.devices.base import DeviceRecord, hindrances
 from harness.run.latency_plan import Mode
 from harness.run.latency_run import LatencyRun
 from harness.run.worker import CONTROL
-from harness.timing import bootstrap, limits, machine_state, over_time
+from harness.timing import bootstrap, energy, limits, machine_state, over_time
 from harness.timing.figures import SAMPLES_FOR, AAControl, DisturbedBlock, Latency, Memory, OverTime, Ratio, Timing
 from harness.timing.limits import Exact
 
@@ -53,6 +53,10 @@ def _figures(cell: str, runs: Sequence[LatencyRun], mode: Mode) -> Latency:
     memory = [run.memory for run in began if np.isfinite(run.memory).all()]
     starts = [next(iter(run.times.values())) for run in began]
     starts = starts or [run.times[cell] for run in runs]  # never loaded first: others had warmed the runtime
+    metered = None
+    if mode == "energy":
+        cells = runs[0].cells
+        metered = energy.energy(runs[0], cell, _base(cells))
     load, first = (_of_processes([getattr(times, name) for times in starts]) for name in ("load", "first"))
     return Latency(
         median=median,
@@ -71,6 +75,7 @@ def _figures(cell: str, runs: Sequence[LatencyRun], mode: Mode) -> Latency:
         first_interval=first[1],
         memory_interval=_of_processes([float(peak) for peak, _ in memory])[1] if memory else None,
         over_time=course,
+        energy=metered,
     )
 
 
@@ -202,9 +207,13 @@ def passes(ratio: float, interval: Interval | None) -> bool:
     return interval.low <= 1 <= interval.high or abs(ratio - 1) < CONTROL_TOLERANCE
 
 
+def _base(cells: Sequence[str]) -> str:
+    return BASE if BASE in cells else next(iter(cells), "")
+
+
 def _ratios(runs: Sequence[LatencyRun], cells: Sequence[str]) -> list[Ratio]:
     """Every other cell against float32, or against the first if there is no float32."""
-    base = BASE if BASE in cells else next(iter(cells), "")
+    base = _base(cells)
     ratios = []
     for cell in cells:
         both = [run for run in runs if cell in run.times and base in run.times]

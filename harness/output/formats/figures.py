@@ -74,6 +74,7 @@ def mode_rows(cell: CellRecord) -> list[tuple[str, ...]]:
     return [
         (mode, duration(times.median), duration(times.p90), duration(times.load), duration(times.first))
         for mode, times in cell.latency_modes.items()
+        if mode != "energy"  # whose times are the steady ones
     ]
 
 

@@ -97,6 +97,7 @@ def modes(record: Record) -> Iterator[str]:
     yield from sustained(record)
     for cell in record.cells:
         yield from counted(cell)
+        yield from energy(cell)
         if paced := cell.latency_modes.get("paced"):
             pause = f" {_time(record.plan.pace_s)}" if record.plan else ""
             text = f"{cell.name} paced, one inference after{pause} of rest: {figures.duration(paced.median)}"
@@ -111,6 +112,21 @@ def modes(record: Record) -> Iterator[str]:
                     *cold.remarks,
                 ]
             )
+
+
+def energy(cell: CellRecord) -> Iterator[str]:
+    """A cell's energy, in a sentence; nothing if it was not asked for."""
+    metered = cell.latency_modes["energy"].energy if "energy" in cell.latency_modes else None
+    if metered and metered.joules is None:
+        yield f"{cell.name} energy {metered.source}"
+    elif metered and metered.joules is not None and metered.watts is not None:
+        text = f"{cell.name} energy: {metered.joules * 1e3:.3g} mJ an inference"
+        if metered.interval:
+            text += f" ({metered.interval.low * 1e3:.3g} to {metered.interval.high * 1e3:.3g})"
+        if metered.ratio is not None and metered.ratio_interval:
+            low, high = metered.ratio_interval.low, metered.ratio_interval.high
+            text += f", {metered.ratio:.2f} times {metered.base}'s ({low:.2f} to {high:.2f})"
+        yield f"{text}; {metered.watts:.3g} W in all, by {metered.source}"
 
 
 def counted(cell: CellRecord) -> Iterator[str]:
