@@ -58,7 +58,8 @@ def lint(calibration: Dataset, test: Dataset | None, spec: ModelSpec) -> Finding
     repeated = count - len(np.unique(hashes))
 
     labels = calibration.labels[calibration.labels != UNLABELLED]
-    present = dict(zip(spec.class_names, np.bincount(labels, minlength=len(spec.class_names)), strict=True))
+    expected = spec.class_names if len(labels) else ()
+    present = dict(zip(expected, np.bincount(labels, minlength=len(expected)), strict=True))
     if missing := [name for name, number in present.items() if number == 0]:
         errors.append(f"no image of class {_listed(missing)}; add some of every class, or raise --calibration-size")
     if rare := [name for name, number in present.items() if 0 < number < FEWEST_OF_CLASS]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,21 @@ from converters import (
     mixed,
     op_versions,
     quantize,
+    recovery,
 )
 from converters.keras_process import KerasProcess
 from harness.artifacts import flatbuffer, manifest, reference
-from harness.artifacts.manifest import CALIBRATED, KINDS, KNOWN_KINDS, MIXED, Loaded, Mixed, Quantization, Variant
+from harness.artifacts.manifest import (
+    CALIBRATED,
+    KINDS,
+    KNOWN_KINDS,
+    MIXED,
+    RECOVERED,
+    Loaded,
+    Mixed,
+    Quantization,
+    Variant,
+)
 from harness.core.errors import SetupError
 from harness.core.files import check_writable, sha256, write_atomic_together
 from harness.images import dataset, spec, tensors
@@ -49,12 +61,14 @@ class Images:
     calibration: of the training side, for the ranges. tuning: of the training side, to count flips on for mixed
     precision; the calibration images unless given. test: what neither may contain; none: nothing to compare with.
     calibration_size: None for CALIBRATION_SIZE, or CALIBRATION_OF_CLASS images of each class where these are more.
+    labelled: whether names of folders or files say classes.
     """
 
     calibration: Path | Dataset
     tuning: Path | Dataset | None = None
     test: Path | Dataset | None = None
     calibration_size: int | None = None
+    labelled: bool = True
 
     @property
     def are_tensors(self) -> bool:
@@ -65,10 +79,11 @@ class Images:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The linted images, and what the linter had to say of those that calibrate."""
+    """The linted images, and what the linter had to say of those that calibrate. recovery: None if none are needed."""
 
     calibration: Dataset
     tuning: Dataset
+    recovery: Dataset | None
     warnings: tuple[str, ...]
 
 
@@ -80,6 +95,7 @@ def convert(
     *,
     kinds: Sequence[str] = KINDS,
     max_flips: int | None = None,
+    wish: recovery.Wish | None = None,
     imports: Sequence[str] = (),
     config: Path | None = None,
     batch: int | None = 1,
@@ -89,32 +105,37 @@ def convert(
     """Write the variants of the given kinds and the folder's manifest; the manifest's content.
 
     step: called with each step's name; its context spans the step. Images are read only for kinds that need them.
-    max_flips: of the mixed variant, made too where this is given; imports: modules that register the model's own
-    layers; config: of the model, if not beside it; batch: images that a file takes at once, None for any number;
-    about: what TFLite metadata says of the model, None for files without metadata.
+    max_flips: of the mixed variant, made too where this is given; wish: for a recovered variant;
+    imports: modules that register the model's own layers; config: of the model, if not beside it;
+    batch: images that a file takes at once, None for any number; about: what TFLite metadata says of the model, None
+    for files without metadata.
     integer_only: refuse where an int8 or int16x8 variant keeps float32 operations, mixed ones aside.
     Raises SetupError; then no file is left half-written, and the manifest names only files that are there.
     """
-    kinds = _check_kinds(kinds, max_flips)
+    kinds = _check_kinds(kinds, max_flips, wish)
     source_sha256 = reference.model_sha256(source)
     loaded_config = spec.load_config(source, config)
     if images.calibration_size is not None and images.calibration_size < 1:
         raise SetupError(f"--calibration-size {images.calibration_size}: expected at least 1")
 
     made: dict[str, bytes] = {}
-    choice: mixed.Choice | None = None
+    choice: tuple[mixed.Choice, Dataset] | None = None
+    recovered: recovery.Recovered | None = None
     chosen = None
     # Calibration has a process of its own: its activations and the converter's graph are never in memory together.
     with KerasProcess() as keras, KerasProcess(preload="ai_edge_litert.interpreter") as apart:
         with step(f"reading {source.name}"):
             signature = keras.call(keras_model.signature, source, tuple(imports))
             takes = spec.combine(signature, loaded_config, source, tensors=images.are_tensors)
-        if max_flips is not None and not takes.class_names:
-            raise SetupError(f"--max-flips {max_flips}: {source.name} gives no classes, so that no answer flips")
+        if (max_flips is not None or wish) and not takes.class_names:
+            option = "--recover, --qat" if max_flips is None else f"--max-flips {max_flips}"
+            raise SetupError(f"{option}: {source.name} gives no classes, so that no answer flips")
+        if wish:
+            keras.call(keras_model.check_not_quantized, source, tuple(imports))
         lowered = keras.submit(float32.convert, source, takes, tuple(imports), batch=batch)
         calibrated = [kind for kind in kinds if kind in CALIBRATED]
         if calibrated:
-            chosen = _choose(images, takes, tuning=MIXED in kinds)
+            chosen = _choose(images, takes, wish, tuning=MIXED in kinds)
         check_writable(out)
         with step(f"{source.name} to float32"):
             base = lowered()
@@ -125,14 +146,21 @@ def convert(
         if chosen is not None and measured is not None:
             with step(f"activation ranges of {len(chosen.calibration)} calibration images"):
                 balanced, ranges = measured()
-            for kind in calibrated:
+            if wish and chosen.recovery:
+                sets = chosen.calibration, chosen.recovery
+                recovered = recovery.recover(
+                    keras, apart, source, tuple(imports), balanced, ranges, sets, wish, out, step, max_flips
+                )
+                choice = recovered.choice
+                made[MIXED if choice else RECOVERED] = recovered.content
+            for kind in [kind for kind in calibrated if kind != RECOVERED and kind not in made]:
                 with step(f"float32 to {kind}"):
                     if kind == MIXED and max_flips is not None:
-                        choice = keras.call(mixed.choose, balanced, ranges, chosen.tuning, max_flips)
-                        made[kind] = keras.call(op_versions.declare, choice.content)
+                        choice = keras.call(mixed.choose, balanced, ranges, chosen.tuning, max_flips), chosen.tuning
+                        made[kind] = keras.call(op_versions.declare, choice[0].content)
                     else:
                         made[kind] = keras.call(quantize.make, kind, balanced, ranges)
-        made = {kind: made[kind] for kind in kinds}
+        made = {kind: made[kind] for kind in kinds if kind in made}
         if about is not None:
             made = {
                 kind: metadata.add(content, kind, source_sha256, source.stem, takes, about)
@@ -156,9 +184,11 @@ def convert(
     for kind, note in _left_float(made).items():
         described[kind] = structs.replace(described[kind], notes=(*described[kind].notes, note))
     if choice is not None:
-        assert chosen is not None
         assert max_flips is not None
-        described[MIXED] = _with_choice(described[MIXED], choice, chosen.tuning, max_flips)
+        described[MIXED] = _with_choice(described[MIXED], *choice, max_flips)
+    if recovered is not None:
+        kind = MIXED if recovered.choice else RECOVERED
+        described[kind] = structs.replace(described[kind], recovery=recovered.recovery)
     try:
         described = manifest.read(out) | described
     except SetupError:  # none there yet, or one that this replaces
@@ -176,7 +206,7 @@ def _left_float(made: Mapping[str, bytes]) -> dict[str, str]:
     return {kind: f"{kind}: {text}" for kind, text in left.items() if text}
 
 
-def _check_kinds(kinds: Sequence[str], max_flips: int | None) -> tuple[str, ...]:
+def _check_kinds(kinds: Sequence[str], max_flips: int | None, wish: recovery.Wish | None) -> tuple[str, ...]:
     for kind in kinds:
         if kind not in KNOWN_KINDS:
             raise SetupError(f"variant {kind!r} is not known; known are {', '.join(KNOWN_KINDS)}")
@@ -184,24 +214,31 @@ def _check_kinds(kinds: Sequence[str], max_flips: int | None) -> tuple[str, ...]
         raise SetupError(f"--max-flips {max_flips}: expected 0 or more")
     if max_flips is None and MIXED in kinds:
         raise SetupError(f"{MIXED} needs a budget: add --max-flips N, the flips against float32 that are allowed")
-    return tuple(dict.fromkeys((*kinds, *([] if max_flips is None else [MIXED]))))
+    if wish is None and RECOVERED in kinds:
+        raise SetupError(f"{RECOVERED} needs images of the training side: add --recover DIR")
+    return tuple(dict.fromkeys((*kinds, *([] if max_flips is None else [MIXED]), *([RECOVERED] if wish else []))))
 
 
-def _choose(images: Images, takes: ModelSpec, *, tuning: bool) -> _Chosen:
-    whole = _load(images.calibration, takes)
+def _choose(images: Images, takes: ModelSpec, wish: recovery.Wish | None, *, tuning: bool) -> _Chosen:
+    load = partial(_load, labelled=images.labelled)
+    whole = load(images.calibration, takes)
     size = images.calibration_size or max(CALIBRATION_SIZE, CALIBRATION_OF_CLASS * len(takes.class_names))
     chosen = calibration.choose(whole, size)
-    test = None if images.test is None else _load(images.test, takes, skip_bad=True)
+    test = None if images.test is None else load(images.test, takes, skip_bad=True)
     warnings = calibration_lint.check(chosen, test, takes)
     tuned = chosen
     if tuning:
-        tuned = whole if images.tuning is None else _load(images.tuning, takes)
+        tuned = whole if images.tuning is None else load(images.tuning, takes)
         calibration_lint.check(tuned, test, takes, "tuning set")
-    return _Chosen(chosen, tuned, warnings)
+    recovering = None
+    if wish:
+        recovering = load(wish.images, takes)
+        recovery.check_images(recovering, test, wish.plan)
+    return _Chosen(chosen, tuned, recovering, warnings)
 
 
-def _load(source: Path | Dataset, takes: ModelSpec, *, skip_bad: bool = False) -> Dataset:
-    return source if isinstance(source, Dataset) else dataset.load(source, takes, skip_bad=skip_bad)
+def _load(source: Path | Dataset, takes: ModelSpec, *, skip_bad: bool = False, labelled: bool = True) -> Dataset:
+    return source if isinstance(source, Dataset) else dataset.load(source, takes, skip_bad=skip_bad, labelled=labelled)
 
 
 def _run(made: Mapping[str, bytes], chosen: _Chosen | None, takes: ModelSpec, apart: KerasProcess) -> Loaded:

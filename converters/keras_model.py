@@ -108,6 +108,15 @@ def classifier(path: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Cl
     return Classifier(model, tuple(notes))
 
 
+def check_not_quantized(path: Path, imports: tuple[str, ...] = ()) -> None:
+    """Raise SetupError if layers of the model hold integers already, which cannot be trained."""
+    layers = _opened(path, imports).model._flatten_layers()
+    if quantized := [layer.name for layer in layers if getattr(layer, "quantization_mode", None)]:
+        raise SetupError(
+            f"{path}: layer {quantized[0]} is in int8 already; expected the float model that it was made from"
+        )
+
+
 def _range(spec: ModelSpec) -> str:
     return "{:g} to {:g}".format(*spec.pixel_range)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
@@ -16,22 +16,24 @@ from harness.artifacts.manifest import CALIBRATED
 from harness.core.errors import SetupError
 
 CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "TRANSPOSE_CONV": 0}  # of a convolution's weights, the output's
+Weights = Literal["shared", "channel", "clipped"]
 EVEN = 1 / 8  # channels that have at least so much of the largest weight, 16 steps, share a scale
 
 
-def make(kind: str, float32: bytes, ranges: Ranges | None) -> bytes:
+def make(kind: str, float32: bytes, ranges: Ranges | None, weights: Weights = "shared") -> bytes:
     """A variant that declares the op versions it needs. Runs where TensorFlow is.
 
     ranges: of the activations; only the kinds that calibrate use them. What the quantizer or the runtime cannot do in
-    integers stays float32.
+    integers stays float32. weights: of convolutions in int8; their channels share a scale where that does no harm, or
+    each has its own, and may be clipped by OCTAV (arXiv:2206.06501).
     """
     if kind not in CALIBRATED:
         return op_versions.declare(apply(recipe(kind), float32))
-    content, _ = in_integers(kind, float32, ranges or {})
+    content, _ = in_integers(kind, float32, ranges or {}, weights)
     return op_versions.declare(content)
 
 
-def in_integers(kind: str, float32: bytes, ranges: Ranges) -> tuple[bytes, list[str]]:
+def in_integers(kind: str, float32: bytes, ranges: Ranges, weights: Weights = "shared") -> tuple[bytes, list[str]]:
     """A float32 .tflite quantized, and the output tensors of the operations that had to stay float32.
 
     Raises SetupError where it cannot be quantized whatever stays float32.
@@ -43,11 +45,11 @@ def in_integers(kind: str, float32: bytes, ranges: Ranges) -> tuple[bytes, list[
         for operator in graph.operators
     ]
     names = unmeasured(float32, ranges)
-    if kind.startswith("int8"):
+    if kind.startswith("int8") and weights == "shared":
         ranges = ranges | even_weights(float32)
 
     def attempt(float_layers: Collection[str]) -> bytes | str:
-        return _attempt(recipe(kind, float_layers), float32, ranges)
+        return _attempt(recipe(kind, float_layers, weights), float32, ranges)
 
     seen: set[str] = set()
     while isinstance(result := attempt(names), str):
@@ -80,7 +82,7 @@ def _attempt(recipe: list[dict[str, Any]], float32: bytes, ranges: Ranges) -> by
     return content
 
 
-def recipe(kind: str, float_layers: Collection[str] = ()) -> list[dict[str, Any]]:
+def recipe(kind: str, float_layers: Collection[str] = (), weights: Weights = "shared") -> list[dict[str, Any]]:
     """The litert-quantizer recipe of a kind; later entries take precedence.
 
     Weights have a scale for each channel, a fully connected layer's one for all: there, channels need TensorFlow Lite
@@ -102,6 +104,8 @@ def recipe(kind: str, float_layers: Collection[str] = ()) -> list[dict[str, Any]
         bits = 16 if kind.startswith("int16x8") else 8
         manager.add_static_config(".*", ops.ALL_SUPPORTED, bits, 8)
         manager.add_static_config(".*", ops.FULLY_CONNECTED, bits, 8, QuantGranularity.TENSORWISE)
+        for operation in (ops.CONV_2D, ops.DEPTHWISE_CONV_2D) if weights == "clipped" else ():
+            manager.add_static_config(".*", operation, bits, 8, algorithm_key=AlgorithmName.OCTAV)
     if kind.endswith("_float_io"):
         for end in (ops.INPUT, ops.OUTPUT):
             manager.add_quantization_config(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)

@@ -3,7 +3,7 @@
 A variant's kind names its file, its entry and its row in every table: `ARITHMETIC[_mixed][_float_io]`, where ARITHMETIC
 is float32, float16 (weights; it computes in float32), dynamic_range (int8 weights, activations are quantized at run
 time), int8, or int16x8 (activations x weights). _mixed keeps the layers that quantization hurts most in float32;
-_float_io has float32 inputs and outputs.
+_float_io has float32 inputs and outputs; _recovered was made otherwise than int8, or trained, so that less changes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from msgspec import Meta
 from harness.core import shapes
 from harness.core.errors import SetupError
 from harness.core.files import sha256
+from harness.core.outcome import Outcome
 from harness.core.shapes import Count, FileName, Shape
 from harness.images.spec import ModelSpec
 
@@ -25,7 +26,8 @@ FILE = "manifest.json"
 MAX_VARIANTS = 1000
 KINDS = ("float32", "dynamic_range", "int8")  # converted unless others are asked for
 MIXED = "int8_mixed_float_io"
-KNOWN_KINDS = (*KINDS, "float16", "int8_float_io", "int16x8", "int16x8_float_io", MIXED)
+RECOVERED = "int8_recovered"
+KNOWN_KINDS = (*KINDS, "float16", "int8_float_io", "int16x8", "int16x8_float_io", MIXED, RECOVERED)
 Kind = Annotated[
     str, Meta(pattern=f"^({'|'.join(KNOWN_KINDS)})$(?!\n)", description=f"one of {', '.join(KNOWN_KINDS)}")
 ]
@@ -61,6 +63,41 @@ class Mixed(Shape):
     images_sha256: str
 
 
+class Attempt(Shape):
+    """An int8 file on images of the training side that nothing was made from. flips: against the Keras model."""
+
+    recipe: str
+    outcome: Outcome | None  # of the policy; None if the file could not be made
+    flips: int
+    accuracy: float | None  # None without labels
+    seconds: float
+    problem: str | None
+
+
+class Training(Shape):
+    """How a recovered variant was trained. Losses are means over images held out, in nats; the best state is kept."""
+
+    learned_from: str  # reference: the Keras model's probabilities; or labels
+    images: int
+    images_sha256: str
+    steps: int  # that were taken
+    batch_size: int
+    best_step: int
+    loss_before: float
+    loss: float
+    stopped: str | None  # why before the last step
+
+
+class Recovery(Shape):
+    """What was tried to make an int8 file change less, in order. recipe: that of the variant."""
+
+    recipe: str
+    attempts: tuple[Attempt, ...]
+    images: int  # held out of the training side, on which flips were counted
+    images_sha256: str
+    training: Training | None
+
+
 class Variant(Shape):
     """One .tflite file, named <kind>.tflite, and where it comes from."""
 
@@ -82,6 +119,7 @@ class Variant(Shape):
     op_versions: Mapping[str, int]
     oldest_runtime: str | None  # the first TensorFlow Lite version that has these op versions
     runtimes: tuple[Loaded, ...]  # that were tried when it was converted; the first is the converter's own
+    recovery: Recovery | None = None
 
     def path(self, folder: Path) -> Path:
         return folder / self.file

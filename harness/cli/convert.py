@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.cli import flags
 from harness.core.errors import Exit
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from converters.recovery import Wish
+    from harness.artifacts.outputs import FloatArray
+    from harness.core.outcome import Outcome
+
+    IntArray = npt.NDArray[np.int64]
 
 EXAMPLE = "harness convert models/resnet164.keras --out models/tflite"
 
@@ -31,6 +42,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="images from the training side on which --max-flips counts (default: the calibration images)",
+    )
+    wish = parser.add_mutually_exclusive_group()
+    wish.add_argument(
+        "--recover",
+        type=Path,
+        metavar="DIR",
+        help="also make int8_recovered from images of the training side: what is cheap is tried first, in the end "
+        "quantization-aware training, until the policy is met",
+    )
+    wish.add_argument("--qat", type=Path, metavar="DIR", help="the same by quantization-aware training alone")
+    parser.add_argument(
+        "--learn-from",
+        choices=("reference", "labels"),
+        default="reference",
+        help="what that training learns: the Keras model's answers, or the labels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--training-steps", type=flags.count(), default=600, metavar="N", help="batches of 64 (default: %(default)s)"
     )
     parser.add_argument(
         "--calibration",
@@ -76,7 +105,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="compare each variant on these of this machine's accelerators with the CPU, and name the operation that "
         "differs: gpu, gpu-fp32, npu, cpu-compiled; comma-separated",
     )
-    flags.add(parser, "--model-config", "--runtime", "--import")
+    flags.add(parser, "--model-config", "--runtime", "--import", *flags.LABELS, *flags.POLICY)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -99,10 +128,12 @@ def run(options: argparse.Namespace) -> int:
             test=options.data
             or (flags.DATA if flags.DATA.is_dir() and options.calibration.suffix != tensors.SUFFIX else None),
             calibration_size=options.calibration_size,
+            labelled=not options.unlabelled,
         ),
         terminal.step,
         kinds=options.variants or KINDS,
         max_flips=options.max_flips,
+        wish=_wish(options),
         imports=options.imports,
         config=options.model_config,
         batch=1 if options.batch == "1" else None,
@@ -117,3 +148,24 @@ def run(options: argparse.Namespace) -> int:
     )
     print(terminal.converted(tried, options.out, wrong))
     return Exit.FAIL if wrong else Exit.PASS
+
+
+def _wish(options: argparse.Namespace) -> Wish | None:
+    """What `--recover` or `--qat` asks for, judged by the limits of int8_recovered."""
+    from converters.quantization_training import Plan
+    from converters.recovery import Wish
+    from harness.artifacts.manifest import RECOVERED
+    from harness.core.cell import Cell
+    from harness.judge import policy, predictions
+
+    images = options.recover or options.qat
+    if images is None:
+        return None
+    limits = policy.load(options.policy)
+    cell = Cell(RECOVERED)
+
+    def gate(labels: IntArray, reference: FloatArray, outputs: FloatArray) -> Outcome:
+        answers = predictions.Predictions(labels, reference, None, {cell: outputs})
+        return predictions.judge(cell, answers, limits).verdict.outcome
+
+    return Wish(images, gate, Plan(options.learn_from, options.training_steps), only_training=options.qat is not None)

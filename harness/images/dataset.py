@@ -97,15 +97,16 @@ def load(
     spec: ModelSpec,
     *,
     skip_bad: bool = False,
+    labelled: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dataset:
-    """Every image of a folder or Parquet as a model takes it, in order.
+    """Every image of a folder or Parquet as a model takes it, in order. labelled: whether names say classes.
 
     skip_bad: leave out files that cannot be used, and list them in `skipped`, instead of refusing.
     progress: called with the images read so far and their total.
     Raises SetupError: no folder, no images, a wrong name or class, an unreadable image.
     """
-    source = shards.open_source(folder, spec)
+    source = shards.open_source(folder, spec, labelled=labelled)
     read = _read(source.entries(), source.images, spec, source.bad, source.left_out, progress)
     if read.skipped and not skip_bad:
         raise SetupError(shards.cannot_be_used(folder, list(read.skipped)))

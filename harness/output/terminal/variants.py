@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from harness.artifacts.manifest import Variant
+from harness.artifacts.manifest import Recovery, Variant
 from harness.core.cell import Cell
 from harness.output.formats.figures import size
 from harness.output.terminal.style import fit, grid
@@ -41,7 +41,32 @@ def converted(
                 notes[f"{kind}: {loaded.runtime} gives {loaded.same_top1} of {loaded.images} answers alike"] = None
     notes |= {f"{cell}: {_wrong(cell, finding, out)}": None for cell, finding in wrong.items()}
     takes = dict.fromkeys(f"takes {variant.spec}" for variant in variants.values())
-    return fit("\n".join([*lines, *takes, *notes]))
+    tables = [_recovered(variant.recovery) for variant in variants.values() if variant.recovery]
+    return fit("\n".join([*lines, *takes, *notes, *tables]))
+
+
+def _recovered(recovery: Recovery) -> str:
+    """What was tried, in order, and what it brought; then how the one that was taken was trained."""
+    rows = [
+        (
+            attempt.recipe + (" (taken)" if attempt.recipe == recovery.recipe else ""),
+            attempt.outcome or "not made",
+            str(attempt.flips) if attempt.outcome else "-",
+            "-" if attempt.accuracy is None else f"{attempt.accuracy:.2%}",
+            f"{attempt.seconds:.1f} s",
+        )
+        for attempt in recovery.attempts
+    ]
+    lines = ["", grid(rows, ("int8", "policy", f"flips of {recovery.images}", "top-1 accuracy", "took"), left=2)]
+    lines += [f"{attempt.recipe}: {attempt.problem}" for attempt in recovery.attempts if attempt.problem]
+    if training := recovery.training:
+        lines.append(
+            f"trained {training.steps} steps of {training.batch_size} of {training.images} images on the "
+            f"{'labels' if training.learned_from == 'labels' else 'answers of the Keras model'}; loss "
+            f"{training.loss_before:.3g} to {training.loss:.3g} at step {training.best_step}"
+        )
+        lines += [f"stopped: {training.stopped}"] if training.stopped else []
+    return "\n".join(lines)
 
 
 def _wrong(cell: Cell, finding: Finding | str, out: Path) -> str:

@@ -1,0 +1,216 @@
+"""Training of a simulated int8 file, a few steps at a time, continued after any interruption. Runs where Keras is.
+
+It learns the probabilities of the original float model (distillation), which need no labels, or the labels. What is
+kept is the state with the smallest loss on images that are held out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import structs
+
+from converters import keras_model
+from converters.calibration import Ranges
+from harness.core import npz, shapes
+from harness.core.errors import SetupError
+from harness.core.files import sha256, write_atomic
+from harness.core.shapes import Shape
+from harness.images.dataset import Dataset, take
+from harness.images.spec import UNLABELLED
+
+Source = Literal["reference", "labels"]
+CHECKS = 10  # of the loss on images held out, each with a checkpoint
+LOSS_BATCH = 64
+HELD_IMAGES = 512  # of those held out, on which the loss is computed
+DIVERGED = 3.0  # times the loss before training, and at least so many nats above it
+SMALLEST = 1e-7  # probability whose logarithm is taken
+RATE, FINE_RATE = 2e-3, 1e-4
+HARM = 0.02  # of the loss before training
+SEED = 21
+CORRECTION_IMAGES = 32  # all their activations are in memory at once
+
+Array = npt.NDArray[np.float32]
+
+
+class Plan(Shape):
+    """learn_from: the reference's probabilities, or the labels. rate: of Adam, at its peak; it falls to zero. None for
+    RATE where quantization does harm, and FINE_RATE where it hardly does."""
+
+    learn_from: Source = "reference"
+    steps: int = 600
+    batch_size: int = 64
+    rate: float | None = None
+
+
+class Progress(Shape):
+    """Losses are means over images held out, in nats. stopped: why training ended early, None if it did not."""
+
+    step: int = 0
+    loss_before: float = 0.0
+    best_loss: float = 0.0
+    best_step: int = 0
+    stopped: str | None = None
+
+
+@dataclass
+class _Trainer:
+    plan: Plan
+    simulation: Any
+    model: Any
+    data: Dataset
+    targets: Array
+    held: tuple[Array, Array]
+    progress: Progress
+    best: list[Array]
+    checkpoint: Path
+    run: str
+
+    def advance(self) -> Progress:
+        """Train up to the next check, and write a checkpoint there."""
+        until = min(self.plan.steps, self.progress.step + -(-self.plan.steps // CHECKS))
+        loss = 0.0
+        for step in range(self.progress.step, until):
+            chosen = self._batch(step)
+            images = self.data.spec.to_input(self.data.images[chosen])
+            loss = float(self.model.train_on_batch(images, self.targets[chosen]))
+            if not np.isfinite(loss):
+                return self._stop(f"the loss was {loss} at step {step + 1}")
+        held = _loss(self.model, *self.held)
+        self.progress = structs.replace(self.progress, step=until)
+        limit = max(DIVERGED * self.progress.loss_before, self.progress.loss_before + DIVERGED)
+        if not held <= limit:
+            return self._stop(f"the loss on images held out rose from {self.progress.loss_before:.3g} to {held:.3g}")
+        if held < self.progress.best_loss:
+            self.progress = structs.replace(self.progress, best_loss=held, best_step=until)
+            self.best = [np.array(value) for value in self.model.get_weights()]
+        self._write()
+        return self.progress
+
+    def _stop(self, why: str) -> Progress:
+        self.progress = structs.replace(self.progress, stopped=f"{why}; the best state before is kept")
+        self._write()
+        return self.progress
+
+    def _batch(self, step: int) -> npt.NDArray[np.int64]:
+        """Which images: every one as often, in another order each time, the same ones when continued."""
+        size, total = self.plan.batch_size, len(self.data)
+        positions = np.arange(step * size, (step + 1) * size)
+        epochs = range(step * size // total, ((step + 1) * size - 1) // total + 1)
+        orders = [np.random.default_rng((SEED, epoch)).permutation(total) for epoch in epochs]
+        return np.concatenate(orders)[positions - epochs[0] * total]
+
+    def _variables(self) -> list[Any]:
+        return [*self.model.weights, *self.model.optimizer.variables]
+
+    def _write(self) -> None:
+        arrays = {f"now{number}": variable.numpy() for number, variable in enumerate(self._variables())}
+        arrays |= {f"best{number}": value for number, value in enumerate(self.best)}
+        arrays["progress"] = np.array(shapes.encode(self.progress).decode())
+        arrays["run"] = np.array(self.run)
+        write_atomic(self.checkpoint, npz.encode(arrays, compress=False))
+
+    def resume(self) -> None:
+        """Go on from the checkpoint if it is of this run; one that is damaged or of another run is ignored."""
+        try:
+            stored = npz.read(self.checkpoint.read_bytes(), str(self.checkpoint))
+            if str(stored["run"]) != self.run:
+                return
+            progress = shapes.decode(str(stored["progress"]).encode(), Progress, str(self.checkpoint))
+            values = [stored[f"now{number}"] for number in range(len(self._variables()))]
+            best = [stored[f"best{number}"] for number in range(len(self.best))]
+        except (OSError, SetupError, KeyError):
+            return
+        for variable, value in zip(self._variables(), values, strict=True):
+            variable.assign(value)
+        self.progress, self.best = progress, best
+
+
+_trainers: list[_Trainer] = []  # at most one, of this process
+
+
+def start(
+    float32: bytes, int8: bytes, source: Path, imports: tuple[str, ...], data: Dataset, held: Dataset, plan: Plan,
+    checkpoint: Path,
+) -> Progress:  # fmt: skip
+    """Make ready, or continue from the checkpoint. source: the original model, which is asked unless labels teach.
+
+    Raises SetupError: labels are missing, or an operation cannot be simulated.
+    """
+    import keras
+
+    from converters.simulation import Simulation
+
+    few = np.linspace(0, len(held) - 1, min(HELD_IMAGES, len(held))).astype(int)
+    targets, held_targets = (_targets(source, imports, part, plan.learn_from) for part in (data, take(held, few)))
+    run = sha256(repr((sha256(float32), sha256(int8), data.sha256, held.sha256, shapes.encode(plan))).encode())
+    keras.utils.set_random_seed(SEED)
+    simulation = Simulation(float32, int8)
+    simulation.correct_biases(take(data, np.arange(min(CORRECTION_IMAGES, len(data)))).inputs())
+    images = keras.Input(data.spec.shape)
+    model = keras.Model(images, simulation(images))
+    held_inputs = take(held, few).inputs()
+    before = _loss(model, held_inputs, held_targets)
+    rate = plan.rate or (RATE if before > HARM else FINE_RATE)
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, plan.steps))
+    optimizer.build(model.trainable_variables)
+    compiled = False if keras.backend.backend() == "tensorflow" else "auto"
+    model.compile(optimizer, lambda wanted, given: -keras.ops.sum(wanted * given, axis=-1), jit_compile=compiled)
+    trainer = _Trainer(
+        plan, simulation, model, data, targets, (held_inputs, held_targets),
+        Progress(loss_before=before, best_loss=before), model.get_weights(), checkpoint, run,
+    )  # fmt: skip
+    trainer.resume()
+    _trainers[:] = [trainer]
+    return trainer.progress
+
+
+def advance() -> Progress:
+    return _trainers[0].advance()
+
+
+def finish(ranges: Ranges) -> tuple[bytes, Ranges]:
+    """The trained float32 .tflite, and its ranges among those given."""
+    trainer = _trainers.pop()
+    trainer.model.set_weights(trainer.best)
+    return trainer.simulation.trained(ranges)
+
+
+def correct_biases(float32: bytes, int8: bytes, data: Dataset, ranges: Ranges) -> tuple[bytes, Ranges]:
+    """The float32 .tflite with biases that make up for the weights' rounding. Raises SetupError as `start` does."""
+    from converters.simulation import Simulation
+
+    simulation = Simulation(float32, int8)
+    chosen = np.linspace(0, len(data) - 1, min(CORRECTION_IMAGES, len(data))).astype(int)
+    simulation.correct_biases(take(data, chosen).inputs())
+    return simulation.trained(ranges)
+
+
+def check_labels(data: Dataset) -> None:
+    """Raise SetupError if some images have no label."""
+    if missing := int((data.labels == UNLABELLED).sum()):
+        raise SetupError(
+            f"--learn-from labels: {missing} of {len(data)} images have none; sort them into folders named as the "
+            "classes, or leave it out: the original model's answers teach then"
+        )
+
+
+def _loss(model: Any, images: Array, targets: Array) -> float:
+    """Divergence of the targets from what the model predicts, in nats an image."""
+    import keras
+
+    parts = [model(images[start : start + LOSS_BATCH]) for start in range(0, len(images), LOSS_BATCH)]
+    predicted = np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
+    return float(np.mean(np.sum(targets * (np.log(targets + SMALLEST) - predicted), axis=-1)))
+
+
+def _targets(source: Path, imports: tuple[str, ...], data: Dataset, learn_from: Source) -> Array:
+    """Probabilities [N, classes] to learn."""
+    if learn_from == "labels":
+        check_labels(data)
+        return np.eye(len(data.spec.class_names), dtype=np.float32)[data.labels]
+    return keras_model.predict(source, data, imports)
