@@ -105,6 +105,9 @@ def classifier(path: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Cl
     if not spec.outputs:
         model, more = model_outputs.with_probabilities(model, path, spec)
         notes += more
+    elif spec.label_names:
+        model, more = model_outputs.with_label_probabilities(model)
+        notes += more
     return Classifier(model, tuple(notes))
 
 

@@ -52,6 +52,8 @@ def _kind(layer: Any, shape: tuple[int, ...], loss: str, *, only: bool) -> Outpu
         return "tensor"
     activation = getattr(getattr(layer, "activation", None), "__name__", "")
     if only:
+        if activation in ("sigmoid", "hard_sigmoid") and shape[0] > 1:
+            return "labels"
         other = activation not in ("", "linear", "softmax", "sigmoid", "hard_sigmoid", "log_softmax")
         return "tensor" if other or type(layer).__name__ in _NORMALIZED else "classes"
     softmax = activation == "softmax" or type(layer).__name__ == "Softmax"
@@ -93,6 +95,18 @@ def with_probabilities(model: Any, path: Path, spec: ModelSpec) -> tuple[Any, tu
     return model, (f"the model gives logits: a {kind} was added, in the reference as in the variants",)
 
 
+def with_label_probabilities(model: Any) -> tuple[Any, tuple[str, ...]]:
+    """A model of several labels that gives a probability for each; a sigmoid is added to logits."""
+    import keras
+
+    activation = getattr(_last_layer(model.outputs[0]), "activation", None)
+    if activation is not keras.activations.linear:
+        return model, ()
+    layer = keras.layers.Activation("sigmoid", name="sigmoid_added")
+    model = keras.Model(model.inputs[0], layer(model.outputs[0]), name=model.name)
+    return model, ("the model gives logits: a sigmoid was added, in the reference as in the variants",)
+
+
 def _gives_logits(model: Any, path: Path, spec: ModelSpec, kind: str) -> bool:
     """Logits, or else probabilities by an activation of this kind: by the last layer where that tells, or by what the
     model answers to random images. Raises SetupError where it gives neither."""
@@ -113,6 +127,7 @@ def _gives_logits(model: Any, path: Path, spec: ModelSpec, kind: str) -> bool:
     if not are_logits(outputs):
         raise SetupError(
             f"{path}: gives 0 to 1 for each class, together {outputs.sum(axis=1).max():.2f}; expected one class an "
-            'image: a softmax at the end, or logits; output = "tensor" in its config compares the numbers'
+            'image: a softmax at the end, or logits; output = "labels" in its config judges several labels an image, '
+            '"tensor" the numbers'
         )
     return True

@@ -22,7 +22,7 @@ from harness.core.files import check_writable, slug, write_atomic
 from harness.core.outcome import Outcome, Verdict, overall
 from harness.core.progress import Bars, Step
 from harness.core.shapes import Shape
-from harness.images import shards, slices
+from harness.images import labels, shards, slices
 from harness.judge import policy
 from harness.records import record
 from harness.records.record import Record
@@ -215,4 +215,14 @@ def _check(fleet: Fleet, member: Member) -> Check:
     what = subject.load(fleet.models, fleet.reference, limits, kinds, plan)
     source = shards.open_source(fleet.data, what.spec, labelled=not fleet.unlabelled)
     divided = slices.divide(source, fleet.slice_by, fleet.table) if fleet.slice_by else None
-    return Check(what, source, (member.uri,), member.path, skip_bad=fleet.skip_bad, keep_evidence=True, slices=divided)
+    known = what.spec.label_names and not fleet.unlabelled
+    return Check(
+        what,
+        source,
+        (member.uri,),
+        member.path,
+        skip_bad=fleet.skip_bad,
+        keep_evidence=True,
+        slices=divided,
+        labels=labels.read(source, what.spec.label_names, fleet.table) if known else None,
+    )

@@ -26,6 +26,7 @@ from harness.core.files import sha256
 from harness.core.outcome import Outcome, Verdict, overall
 from harness.core.progress import Bars
 from harness.images import dataset, shards
+from harness.images.labels import Labels
 from harness.images.shards import Source
 from harness.images.slices import Slices
 from harness.records import arrays, sharded_arrays
@@ -43,6 +44,7 @@ class Check:
 
     shard_size: images in a shard; None: as usual. keep_evidence: of a single shard, too, so that a second run does
     only what is missing. parallel: threads of each device, 0 for all cores. slices: judged each on its own.
+    labels: of a model that gives several.
     """
 
     subject: Subject
@@ -54,6 +56,7 @@ class Check:
     keep_evidence: bool = False
     parallel: int = job.ALL_CORES
     slices: Slices | None = None
+    labels: Labels | None = None
 
     @property
     def size(self) -> int:
@@ -199,7 +202,7 @@ class _Run:
 
     def record(self, interrupted: bool) -> Record:
         """Judge the evidence. Raises SetupError if no image was answered."""
-        check, total = self._check, Total(self._check.subject, self._check.slices)
+        check, total = self._check, Total(self._check.subject, self._check.slices, self._check.labels)
         names = [evidence.part_name(number) for number in sorted(self._done)]
         images = {name: count for name in names if (count := total.add(self._evidence.read(name)))}
         why = "; ".join(dict.fromkeys(lost.why for lost in self._lost.values()))
@@ -212,7 +215,7 @@ class _Run:
             incomplete = f"{missing} of {check.shards} shards were not answered: {why}"
             if interrupted:
                 incomplete = f"interrupted after {self.images} of {check.source.images} images"
-        own = arrays.class_arrays(check.subject.spec.class_names) | total.slice_arrays
+        own = arrays.class_arrays(check.subject.spec.class_names) | total.arrays
         if (check.subject.plan or check.subject.count) and self._first in self._done:
             own |= self._evidence.read(LATENCY)
         together = self._evidence.together(own, images)

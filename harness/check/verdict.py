@@ -19,11 +19,12 @@ from harness.core.errors import SetupError
 from harness.core.npz import Array
 from harness.core.outcome import Outcome, Verdict
 from harness.images import dataset
+from harness.images.labels import Labels
 from harness.images.shards import Source
 from harness.images.slices import Slices
 from harness.judge import agreement, diagnosis, predictions
 from harness.judge.predictions import Counted, Judged
-from harness.records.arrays import RecordArrays, slice_arrays
+from harness.records.arrays import RecordArrays, label_arrays, slice_arrays
 from harness.records.record import CellRecord, Data, Failure, Model, Record
 from harness.records.rejudge import judge_latency, latency_of
 from harness.records.sharded_arrays import DIGESTS, GREY, HASHES, SKIPPED, SOURCE
@@ -37,8 +38,8 @@ from harness.timing.figures import Latency, Ratio
 class Total:
     """All shards' evidence added up, in order. answered: the devices that answered, alike ones once."""
 
-    def __init__(self, subject: Subject, slices: Slices | None = None) -> None:
-        self.subject, self.slices = subject, slices
+    def __init__(self, subject: Subject, slices: Slices | None = None, labels: Labels | None = None) -> None:
+        self.subject, self.slices, self.labels = subject, slices, labels
         self.images = 0
         self.answered: list[Answered] = []
         self._counted: dict[Cell, Counted] = {}
@@ -48,6 +49,7 @@ class Total:
         self._grey = 0
         self._skipped: list[str] = []
         self._sliced: list[npt.NDArray[np.str_]] = []
+        self._truths: list[npt.NDArray[np.int64]] = []
 
     def add(self, part: Mapping[str, Array]) -> int:
         """One shard's evidence. The number of its images."""
@@ -64,6 +66,11 @@ class Total:
         if self.slices:
             self._sliced.append(self.slices.of_names(part["names"].tolist()))
             answers = replace(answers, slices=self._sliced[-1])
+        if output := answers.labels_output:
+            truths = self.labels.of_names(part["names"].tolist()) if self.labels else output.truths
+            self._truths.append(truths)
+            named = replace(output, names=self.subject.spec.label_names, truths=truths)
+            answers = replace(answers, labels_output=named)
         for cell in answers.cells:
             try:
                 counted = predictions.count(cell, answers, self.subject.limits, self.images)
@@ -74,9 +81,12 @@ class Total:
         return len(answers.labels)
 
     @property
-    def slice_arrays(self) -> dict[str, Array]:
-        """Of the record; empty if the images are not divided."""
-        return slice_arrays(np.concatenate(self._sliced)) if self._sliced else {}
+    def arrays(self) -> dict[str, Array]:
+        """Of the record: the images' slices and labels, where there are any."""
+        sliced = slice_arrays(np.concatenate(self._sliced)) if self._sliced else {}
+        if not self._truths:
+            return sliced
+        return sliced | label_arrays(self.subject.spec.label_names, np.concatenate(self._truths))
 
     def judge(
         self, arrays: RecordArrays, source: Source, started: str, failures: Sequence[Failure], incomplete: str

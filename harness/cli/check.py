@@ -82,8 +82,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--table",
         type=Path,
         metavar="FILE",
-        help="CSV or Parquet table that has the column, and a column file_name (default: metadata.csv beside the "
-        "images, or their only CSV file)",
+        help="CSV or Parquet table that has the column, or the labels of a model that gives several, and a column "
+        "file_name (default: metadata.csv beside the images, or their only CSV file)",
     )
     parser.add_argument(
         "--shards",
@@ -211,13 +211,15 @@ def _checks(options: argparse.Namespace, subject: Subject, source: Source, engin
     from harness.check.pipeline import Check
     from harness.cluster import client
     from harness.core.files import slug
-    from harness.images import slices
+    from harness.images import labels, slices
 
     groups: list[tuple[str, ...]] = [(device,) for device in engine.devices()]
     if options.scheduler:
         groups = [tuple(client.choose(engine.devices(), options.device or (), options.scheduler))]
-    if options.table and not options.slice_by:
+    names = subject.spec.label_names
+    if options.table and not (options.slice_by or names):
         raise SetupError(f"--table {options.table}: names the table of --slice-by, which is missing")
+    known = labels.read(source, names, options.table) if names and not options.unlabelled else None
     divided = slices.divide(source, options.slice_by, options.table) if options.slice_by else None
     size = -(-source.images // options.shards) if options.shards else None
     skip_bad = options.skip_bad or bool(options.packed)  # a pack says what was left out of it
@@ -230,6 +232,7 @@ def _checks(options: argparse.Namespace, subject: Subject, source: Source, engin
             size,
             skip_bad,
             slices=divided,
+            labels=known,
         )
         for devices in groups
     ]

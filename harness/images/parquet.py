@@ -117,7 +117,11 @@ def texts(file: Path, wanted: tuple[str, ...]) -> Iterator[list[str]]:
     """Some columns of each row as texts; empty where there is nothing. Raises SetupError."""
     for table in _batches(file, wanted):
         for row in table.to_pylist():
-            yield ["" if row[name] is None else str(row[name]) for name in wanted]
+            yield [_text(row[name]) for name in wanted]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else "|".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def column(files: list[Path], name: str | None = None) -> Iterator[tuple[str, str]]:

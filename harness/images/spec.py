@@ -28,7 +28,7 @@ UNKNOWN = "?"  # the name of such a class
 COLOURS = {1: "grey", 3: "RGB"}  # by the number of channels
 
 
-OutputKind = Literal["classes", "tensor"]
+OutputKind = Literal["classes", "labels", "tensor"]
 InputKind = Literal["images", "tensor"]
 
 
@@ -42,7 +42,8 @@ class Input(Shape):
 class Output(Shape):
     """One output of a model that gives other things than one class an image. shape: without the batch.
 
-    kind: classes, of which there is one output at most, or any tensor, whose numbers are compared.
+    kind: classes, of which there is one output at most; independent labels, each a probability; or any tensor, whose
+    numbers are compared.
     """
 
     name: str
@@ -104,6 +105,7 @@ class ModelSignature:
     @property
     def _gives(self) -> list[str]:
         classes = [f"{self.classes} classes"] * bool(self.classes)
+        classes += [f"{output.size} labels" for output in self.outputs if output.kind == "labels"]
         return classes + [f"{output.name} {list(output.shape)}" for output in self.outputs if output.kind == "tensor"]
 
 
@@ -119,6 +121,7 @@ class ModelSpec(Shape, dict=True):
     std: tuple[float, ...] = ()
     outputs: tuple[Output, ...] = ()  # empty if its only output is classes
     input: Input | None = None
+    label_names: tuple[str, ...] = ()  # of its output that is labels
 
     def __post_init__(self) -> None:
         _check(self)
@@ -159,6 +162,7 @@ class ModelSpec(Shape, dict=True):
         ]
         low, high = self.pixel_range
         gives = [listed(self.class_names)] * bool(self.class_names)
+        gives += [f"labels {listed(self.label_names)}"] * bool(self.label_names)
         gives += [f"{output.name} {list(output.shape)}" for output in self.outputs if output.kind == "tensor"]
         if self.input:
             return f"{self.images}; {'; '.join(gives)}"
@@ -266,17 +270,22 @@ def combine(signature: ModelSignature, loaded: LoadedConfig | None, model: Path,
     classes, outputs = signature.classes, signature.outputs
     if [output.kind for output in outputs] == ["classes"]:
         outputs = ()
-    names = config.class_names or numbers(classes)
-    if len(names) != classes:
+    labels = next((output.size for output in outputs if output.kind == "labels"), 0)
+    names = config.class_names or numbers(classes or labels)
+    if len(names) != (classes or labels):
+        gives = f"{classes} classes" if classes or not labels else f"{labels} labels"
         raise SetupError(
-            f"{where}: class_names has {len(names)} names, the model gives {classes} classes; "
+            f"{where}: class_names has {len(names)} names, the model gives {gives}; "
             "expected one for each, in the order of its outputs"
         )
     proposed = None if config.mean or config.std else signature.pixel_range
     pixel_range = config.pixel_range or proposed or (0.0, 1.0)
     try:
         takes = signature.input if tensors else None
-        return ModelSpec(size, signature.channels, names, pixel_range, config.mean, config.std, outputs, takes)
+        named = (names, ()) if classes or not labels else ((), names)
+        return ModelSpec(
+            size, signature.channels, named[0], pixel_range, config.mean, config.std, outputs, takes, named[1]
+        )
     except ValueError as error:
         raise SetupError(f"{where}: {error}") from error
 
@@ -316,8 +325,9 @@ def _check(spec: ModelSpec) -> None:
         raise ValueError(f"channels = {spec.channels}: expected 1 (grey) or 3 (RGB)")
     if len(spec.class_names) < 2 and not (spec.outputs and not spec.class_names):
         raise ValueError(f"{len(spec.class_names)} classes: expected at least 2")
-    if not all(name.strip() for name in spec.class_names) or len(set(spec.class_names)) < len(spec.class_names):
-        repeated = next(name for name in spec.class_names if spec.class_names.count(name) > 1 or not name.strip())
+    names = spec.class_names or spec.label_names
+    if not all(name.strip() for name in names) or len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1 or not name.strip())
         raise ValueError(f"class_names has {repeated!r} twice, or empty; expected different names")
     low, high = spec.pixel_range
     if low == high:

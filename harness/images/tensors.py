@@ -65,6 +65,15 @@ class Tensors:
             "" if text is None else str(text) for text in self._arrays[name].reshape(self.images, -1)[:, 0].tolist()
         ]
 
+    def array(self, name: str, shape: tuple[int, ...]) -> Array:
+        """An array of numbers of this shape for each example. Raises SetupError."""
+        array = self._arrays.get(name)
+        expected = f"expected {name} of [{self.images}, {', '.join(map(str, shape))}]"
+        if array is None or array.dtype.kind not in "fiub" or array.shape[1:] != shape:
+            is_ = "there is none" if array is None else f"it is {array.dtype} {list(array.shape)}"
+            raise SetupError(f"{self.path}: {expected}, {is_}")
+        return array
+
     @property
     def columns(self) -> list[str]:
         """Those that are neither the inputs nor their names."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.artifacts.outputs import FloatArray
+from harness.core.outcome import SEVERITY, Interval, Outcome
 from harness.core.shapes import Shape
 from harness.images.spec import numbers
 from harness.judge import tally
@@ -93,6 +94,33 @@ class Parity(Shape):
     capped_log_loss_rise: Mean | None
     changes: Changes
     classes: tuple[ClassParity, ...]
+
+
+class PartParity(Shape):
+    """A slice of the images, or one of several labels; intervals that its rules are judged by.
+
+    accuracy, drop: None without truths or classes. flips: None without classes; of a slice of images with several
+    labels, those on which any flips. off: of the output that has most such images, as in TensorParity; None if there
+    are no tensors.
+    """
+
+    name: str
+    images: int
+    outcome: Outcome
+    accuracy: float | None = None
+    reference_accuracy: float | None = None
+    drop: float | None = None
+    drop_interval: Interval | None = None
+    flips: int | None = None
+    flip_share: Interval | None = None
+    off: int | None = None
+    off_share: Interval | None = None
+
+
+def worst_first(parity: PartParity) -> tuple[float | int | str, ...]:
+    """What parts are sorted by."""
+    changed = max(parity.flips or 0, parity.off or 0) / parity.images
+    return -SEVERITY.index(parity.outcome), -(parity.drop or 0), -changed, parity.images, parity.name
 
 
 def compare(

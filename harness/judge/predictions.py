@@ -13,12 +13,13 @@ from harness.artifacts.outputs import FloatArray
 from harness.core.cell import Cell
 from harness.core.outcome import Outcome, Verdict, overall
 from harness.images.spec import UNLABELLED
-from harness.judge import agreement, diagnosis, parity, rules, slices, stages, tally, tensors
+from harness.judge import agreement, diagnosis, labels, parity, rules, slices, stages, tally, tensors
 from harness.judge.agreement import Agreement
-from harness.judge.parity import Parity
+from harness.judge.labels import LabelsOutput
+from harness.judge.parity import Parity, PartParity
 from harness.judge.policy import Limits, Policy
 from harness.judge.rules import Check, Statistics
-from harness.judge.slices import SliceParity, SliceTally, by_slice
+from harness.judge.slices import SliceTally, by_slice
 from harness.judge.stages import Chain, StageDiff
 from harness.judge.tally import Extreme, Mergeable, Tally, by_key, total
 from harness.judge.tensors import TensorOutput, TensorParity, TensorTally
@@ -38,7 +39,8 @@ class Judged:
     statistics: Statistics | None = None
     stages: tuple[StageDiff, ...] = ()
     tensors: tuple[TensorParity, ...] = ()
-    slices: tuple[SliceParity, ...] = ()
+    slices: tuple[PartParity, ...] = ()
+    labels: tuple[PartParity, ...] = ()
     checks: tuple[Check, ...] = ()
     host: Agreement | None = None
 
@@ -63,6 +65,7 @@ class Predictions:
     class_names: tuple[str, ...] = ()
     tensors: tuple[TensorOutput, ...] = ()
     slices: npt.NDArray[np.str_] | None = None
+    labels_output: LabelsOutput | None = None
 
     @property
     def truths(self) -> npt.NDArray[np.int64]:
@@ -97,6 +100,7 @@ class Counted(Mergeable):
     chain: Chain
     host: Annotated[Agreement | None, _of_both]  # None if this machine's outputs are not known, or do not pair
     slices: Annotated[Mapping[str, SliceTally], by_slice] = field(default_factory=dict)  # by name
+    labels: Annotated[Mapping[str, Tally], by_key] = field(default_factory=dict)  # by name
 
 
 def count(cell: Cell, predictions: Predictions, policy: Policy, start: int = 0) -> Counted:
@@ -106,7 +110,9 @@ def count(cell: Cell, predictions: Predictions, policy: Policy, start: int = 0) 
     others = {output.name: tensors.count(output.cells[cell], output.reference) for output in predictions.tensors}
     parts = _slices(cell, predictions)
     if not predictions.reference.shape[1]:
-        return Counted(len(predictions.labels), wrong, None, others, Chain((), {}), None, parts)
+        output = predictions.labels_output
+        by_label = labels.count(output, cell, start, cap) if output else {}
+        return Counted(len(predictions.labels), wrong, None, others, Chain((), {}), None, parts, by_label)
     answers = tally.count(predictions.cells[cell], predictions.reference, predictions.labels, start, cap)
     chain = stages.chain(_stages(cell, predictions), predictions.truths)
     return Counted(len(predictions.labels), wrong, answers, others, chain, _host(cell, predictions), parts)
@@ -128,13 +134,18 @@ def conclude(cell: Cell, counted: Counted, policy: Policy, class_names: Sequence
         _check_inputs(counted)
         figures = parity.figures(counted.answers, class_names) if counted.answers else None
         others = tuple(tensors.figures(name, part, limits) for name, part in counted.tensors.items())
+        of_labels = labels.figures(counted.labels)
     except ValueError as error:
         return Judged(Verdict(Outcome.FAIL, (str(error),)))
     judgements = [tensors.judge(others, limits, policy.alpha)] if others else []
     if counted.answers and figures:
         judgement = rules.judge(cell, figures, policy)
         judgements.insert(0, replace(judgement, verdict=_diagnosed(judgement.verdict, counted.answers, figures)))
-    sliced: tuple[SliceParity, ...] = ()
+    sliced: tuple[PartParity, ...] = ()
+    labelled_parts: tuple[PartParity, ...] = ()
+    if of_labels:
+        judgement, labelled_parts = labels.judge(of_labels, limits, policy.alpha)
+        judgements.append(judgement)
     if counted.slices:
         labelled = bool(counted.answers and counted.answers.labelled)
         spreads = {output.name: output.spread for output in others}
@@ -149,6 +160,7 @@ def conclude(cell: Cell, counted: Counted, policy: Policy, class_names: Sequence
         counted.chain.diffs,
         others,
         sliced,
+        labelled_parts,
         tuple(check for judgement in judgements for check in judgement.checks),
         counted.host,
     )
@@ -197,7 +209,8 @@ def _slices(cell: Cell, predictions: Predictions) -> dict[str, SliceTally]:
         return {}
     others = {output.name: (output.cells[cell], output.reference) for output in predictions.tensors}
     outputs = predictions.cells[cell], predictions.reference
-    return slices.count(predictions.slices, predictions.truths, *outputs, others)
+    changed = predictions.labels_output.changed(cell) if predictions.labels_output else None
+    return slices.count(predictions.slices, predictions.truths, *outputs, others, changed)
 
 
 def _host(cell: Cell, predictions: Predictions) -> Agreement | None:

@@ -78,7 +78,7 @@ def judge(cell: Cell, parity: Parity, policy: Policy) -> Judgement:
     if outcome is not Outcome.PASS and parity.ties:
         reasons.append(_ties(parity))
     if outcome is Outcome.INCONCLUSIVE:
-        needed = [_images_needed(check.rule, parity, limits, policy.alpha) for check in worst]
+        needed = [images_needed(check.rule, parity, limits, policy.alpha) for check in worst]
         reasons.append(advice(needed, parity.images))
     return Judgement(Verdict(outcome, tuple(reasons)), statistics, checks)
 
@@ -92,7 +92,7 @@ def _checks(parity: Parity, limits: Limits, alpha: float) -> Iterator[Check]:
             yield Check(rule, outcome, tuple(reasons))
 
 
-def _images_needed(rule: str, parity: Parity, limits: Limits, alpha: float) -> int | None:
+def images_needed(rule: str, parity: Parity, limits: Limits, alpha: float) -> int | None:
     """About how many images would decide what a rule leaves open. None if no number would."""
 
     def decided(factor: float) -> bool:

@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from harness.artifacts.outputs import FloatArray
 from harness.core.outcome import SEVERITY, Interval, Outcome, Verdict, within
-from harness.core.shapes import Shape
 from harness.judge import intervals, paired_tests, tally, tensors
-from harness.judge.parity import Changes
+from harness.judge.parity import Changes, PartParity, worst_first
 from harness.judge.policy import Limits
 from harness.judge.rules import MAX_NAMED, NO_SCIPY, Check, Judgement, advice, first, percent, points
 from harness.judge.tally import CHANGES, Mergeable, by_key
@@ -37,35 +36,17 @@ def by_slice(left: Mapping[str, SliceTally], right: Mapping[str, SliceTally]) ->
     return {**left, **right, **{name: left[name] + right[name] for name in left.keys() & right.keys()}}
 
 
-class SliceParity(Shape):
-    """One slice of the images, and the intervals that its rules are judged by.
-
-    accuracy, drop: None without labels or classes. flips: None without classes. off: of the output that has most such
-    images, as in TensorParity; None if all outputs are classes.
-    """
-
-    name: str
-    images: int
-    outcome: Outcome
-    accuracy: float | None = None
-    reference_accuracy: float | None = None
-    drop: float | None = None
-    drop_interval: Interval | None = None
-    flips: int | None = None
-    flip_share: Interval | None = None
-    off: int | None = None
-    off_share: Interval | None = None
-
-
 def count(
     slices: npt.NDArray[np.str_],
     truths: npt.NDArray[np.int64],
     outputs: FloatArray,
     reference: FloatArray,
     others: Mapping[str, tuple[FloatArray, FloatArray]],
+    changed: npt.NDArray[np.bool_] | None = None,
 ) -> dict[str, SliceTally]:
     """Tally each slice of images [N]: outputs [N, classes] beside the reference's, and by name the numbers of outputs
-    that are no classes, beside the reference's. Raises ValueError if they do not pair."""
+    that are no classes, beside the reference's. changed: images on which a label flips. Raises ValueError if they do
+    not pair."""
     if not len(slices) == len(outputs) == len(reference):
         raise ValueError(f"{len(slices)} images in slices, {len(outputs)} outputs, {len(reference)} of the reference")
     names, places = np.unique(slices, return_inverse=True)
@@ -74,6 +55,10 @@ def count(
         cases = tally.cases(outputs, reference, truths)
         cases["flips"] = outputs.argmax(axis=1) != reference.argmax(axis=1)
         counts = {case: np.bincount(places[cases[case]], minlength=len(names)).tolist() for case in COUNTED}
+    if changed is not None:
+        flips = np.bincount(places[changed], minlength=len(names)).tolist()
+        none = [0] * len(names)
+        counts = {case: flips if case.startswith("flips") else none for case in COUNTED}
     return {
         str(name): SliceTally(
             images=int((places == place).sum()),
@@ -109,7 +94,7 @@ class Slice:
 
 def judge(
     counted: Mapping[str, SliceTally], labelled: bool, spreads: Mapping[str, float], limits: Limits, alpha: float
-) -> tuple[Judgement, tuple[SliceParity, ...]]:
+) -> tuple[Judgement, tuple[PartParity, ...]]:
     """The verdict on all slices, and each of them, the worst first. For failing, alpha is shared out over the slices;
     to pass, all must hold. spreads: of all images, by name of an output."""
     slices = [_slice(name, part, labelled, spreads, limits) for name, part in counted.items()]
@@ -118,7 +103,7 @@ def judge(
         parities = [_parity(part, outcomes, alpha, len(slices)) for part, outcomes in judged]
     except ModuleNotFoundError:
         return Judgement(Verdict(Outcome.INCONCLUSIVE, (NO_SCIPY,)), None), ()
-    parities.sort(key=_worst_first)
+    parities.sort(key=worst_first)
     by_name = {part.name: outcomes for part, outcomes in judged}
     checks = tuple(_check(rule, getattr(limits, rule), parities, by_name) for rule in judged[0][1])
     outcome = max((check.outcome for check in checks), key=SEVERITY.index, default=Outcome.PASS)
@@ -157,10 +142,10 @@ def _outcomes(part: Slice, limits: Limits, alpha: float, slices: int) -> dict[st
     return outcomes
 
 
-def _parity(part: Slice, outcomes: Mapping[str, Outcome], alpha: float, slices: int) -> SliceParity:
+def _parity(part: Slice, outcomes: Mapping[str, Outcome], alpha: float, slices: int) -> PartParity:
     shown, images, counts = dict(_intervals(part, alpha, slices)), part.tally.images, part.tally.counts
     labelled = bool(counts) and part.labelled
-    return SliceParity(
+    return PartParity(
         name=part.name,
         images=images,
         outcome=max(outcomes.values(), key=SEVERITY.index, default=Outcome.PASS),
@@ -175,12 +160,7 @@ def _parity(part: Slice, outcomes: Mapping[str, Outcome], alpha: float, slices: 
     )
 
 
-def _worst_first(parity: SliceParity) -> tuple[float | int | str, ...]:
-    changed = max(parity.flips or 0, parity.off or 0) / parity.images
-    return -SEVERITY.index(parity.outcome), -(parity.drop or 0), -changed, parity.images, parity.name
-
-
-def _text(rule: str, part: SliceParity) -> str:
+def _text(rule: str, part: PartParity) -> str:
     if rule == "max_slice_drop":
         drop = f"{points(part.drop or 0)} points below the reference's {percent(part.reference_accuracy or 0)}"
         return f"{part.name}: accuracy {percent(part.accuracy or 0)} of {part.images} images, {drop}"
@@ -188,9 +168,7 @@ def _text(rule: str, part: SliceParity) -> str:
     return f"{part.name}: of {part.images} images {changed}"
 
 
-def _check(
-    rule: str, limit: float, parities: list[SliceParity], outcomes: Mapping[str, Mapping[str, Outcome]]
-) -> Check:
+def _check(rule: str, limit: float, parities: list[PartParity], outcomes: Mapping[str, Mapping[str, Outcome]]) -> Check:
     """The slices that fail; if none does, those that have too few images. parities: the worst first."""
 
     def texts(outcome: Outcome) -> list[str]:

@@ -1,13 +1,13 @@
 """A record's arrays: what they are called and what they must be. Nothing else builds or takes apart their names.
 
-names, labels, slices, class_names, model_outputs, reference, folded, input_means; <cell>.<name> of each cell;
-flipped.index, flipped.images; latency.<process>.<name> of each process, or latency.<process>.<cell>.<name>.
+names, labels, slices, label_names, truths, class_names, model_outputs, reference, folded, input_means; <cell>.<name> of
+each cell; flipped.index, flipped.images; latency.<process>.<name> of each process, or latency.<process>.<cell>.<name>.
 docs/formats.md says what each holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from harness.core import shapes
 from harness.core.cell import Cell
 from harness.core.errors import SetupError
 from harness.core.npz import Array
-from harness.images.spec import Output
+from harness.images.spec import UNLABELLED, Output, OutputKind
+from harness.judge.labels import LabelsOutput
 from harness.judge.predictions import Predictions
 from harness.judge.tensors import TensorOutput
 from harness.run.latency_run import LatencyRun, latency_run
@@ -33,6 +34,8 @@ _OF_IMAGES = {
     "names": ("U", 1),
     "labels": ("iu", 1),
     "slices": ("U", 1),
+    "label_names": ("U", 1),
+    "truths": ("iu", 2),
     "class_names": ("U", 1),
     "model_outputs": ("U", 0),
     "reference": ("f", 2),
@@ -62,6 +65,11 @@ def image_arrays(names: Sequence[str], labels: Any, input_means: FloatArray) -> 
 def slice_arrays(slices: npt.NDArray[np.str_]) -> dict[str, Array]:
     """The slice of each image [N]."""
     return {"slices": slices}
+
+
+def label_arrays(names: Sequence[str], truths: npt.NDArray[np.int64]) -> dict[str, Array]:
+    """truths: whether each image has each of several labels [N, labels]; UNLABELLED if that is not known."""
+    return {"label_names": np.array(names, np.str_), "truths": truths}
 
 
 def class_arrays(class_names: Sequence[str]) -> dict[str, Array]:
@@ -201,7 +209,7 @@ class RecordArrays:
             cells={cell: self._of_classes(numbers) for cell, numbers in real.items()},
             tensors=tuple(
                 TensorOutput(name, reference[:, part], {cell: numbers[:, part] for cell, numbers in real.items()})
-                for name, part in self._tensors()
+                for name, part in self._parts("tensor").items()
             ),
             input_means=self._get("input_means") if "input_means" in self.stored else None,
             given_means={cell: self._given_means(cell) for cell in cells if f"{cell}.input_means" in self.stored},
@@ -212,7 +220,20 @@ class RecordArrays:
             },
             class_names=self.class_names,
             slices=self.slices,
+            labels_output=self._labels_output(reference, real),
         )
+
+    def _labels_output(self, reference: FloatArray, real: Mapping[Cell, FloatArray]) -> LabelsOutput | None:
+        """None if the model gives no labels."""
+        for part in self._parts("labels").values():
+            expected = reference[:, part]
+            names = self._get("label_names").tolist() if "label_names" in self.stored else range(expected.shape[1])
+            unknown = np.full(expected.shape, UNLABELLED)
+            truths = self._get("truths") if "truths" in self.stored else unknown
+            return LabelsOutput(
+                tuple(map(str, names)), truths, expected, {cell: numbers[:, part] for cell, numbers in real.items()}
+            )
+        return None
 
     def _real(self, cell: Cell, name: str) -> FloatArray:
         scale, zero_point = float(self._get(f"{cell}.scale")), int(self._get(f"{cell}.zero_point"))
@@ -221,23 +242,19 @@ class RecordArrays:
     @property
     def _classes(self) -> slice:
         """Which numbers of an image are classes; none if the model gives none."""
-        start = 0
-        for output in self.outputs:
-            if output.kind == "classes":
-                return slice(start, start + output.size)
-            start += output.size
-        return slice(0, 0) if self.outputs else slice(None)
+        return next(iter(self._parts("classes").values()), slice(0, 0)) if self.outputs else slice(None)
 
     def _of_classes(self, numbers: FloatArray) -> FloatArray:
         return as_classes(numbers[:, self._classes])
 
-    def _tensors(self) -> Iterator[tuple[str, slice]]:
-        """Which numbers of an image are those of the other outputs, by name."""
-        start = 0
+    def _parts(self, kind: OutputKind) -> dict[str, slice]:
+        """Which numbers of an image are those of the outputs of a kind, by name."""
+        parts, start = {}, 0
         for output in self.outputs:
-            if output.kind == "tensor":
-                yield output.name, slice(start, start + output.size)
+            if output.kind == kind:
+                parts[output.name] = slice(start, start + output.size)
             start += output.size
+        return parts
 
     def _given_means(self, cell: Cell) -> tuple[FloatArray, float]:
         scale, zero_point = float(self._get(f"{cell}.input_scale")), int(self._get(f"{cell}.input_zero_point"))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from harness.artifacts.outputs import FloatArray
 from harness.core.cell import Cell
 from harness.core.errors import SetupError
 from harness.core.outcome import Outcome, Verdict, overall
@@ -51,6 +54,10 @@ def compare(before: Path, after: Path, *, anyway: bool = False) -> Comparison:
     return Comparison(earlier, later, _judge(earlier, later), tuple(differences))
 
 
+def _labels_of(answers: Predictions, cell: Cell) -> FloatArray:
+    return answers.labels_output.cells[cell] if answers.labels_output else np.empty((0, 0))
+
+
 def _judge(earlier: Record, later: Record) -> dict[Cell, Judged]:
     before, after = earlier.arrays.predictions(), later.arrays.predictions()
     judged = {}
@@ -67,6 +74,7 @@ def _judge(earlier: Record, later: Record) -> dict[Cell, Judged]:
                 {cell: after.cells[cell]},
                 class_names=after.class_names,
                 slices=after.slices,
+                labels_output=after.labels_output and replace(after.labels_output, reference=_labels_of(before, cell)),
                 tensors=tuple(
                     replace(output, reference=earlier_output.cells[cell])
                     for output, earlier_output in zip(after.tensors, before.tensors, strict=True)

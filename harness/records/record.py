@@ -17,10 +17,9 @@ from harness.core.outcome import Outcome, Verdict
 from harness.core.shapes import Count, FileName, Shape
 from harness.images.spec import ModelSpec
 from harness.judge.agreement import Agreement
-from harness.judge.parity import Parity
+from harness.judge.parity import Parity, PartParity
 from harness.judge.policy import Policy
 from harness.judge.rules import Check, Statistics
-from harness.judge.slices import SliceParity
 from harness.judge.stages import StageDiff
 from harness.judge.tensors import TensorParity
 from harness.records.arrays import RecordArrays
@@ -80,7 +79,8 @@ class CellRecord(Shape, kw_only=True):
     statistics: Statistics | None = None
     stages: tuple[StageDiff, ...] = ()  # from the Keras model to this cell
     tensors: tuple[TensorParity, ...] = ()  # of each output that is no classes
-    slices: tuple[SliceParity, ...] = ()  # the worst first; empty if the images are not divided
+    slices: tuple[PartParity, ...] = ()  # the worst first; empty if the images are not divided
+    labels: tuple[PartParity, ...] = ()  # of a model of several labels, the worst first
     checks: tuple[Check, ...] = ()  # by rule; empty for outputs that could not be compared
     host: Agreement | None = None  # None if the device was this machine
     latency: Latency | None = None  # in seconds; steady

@@ -200,7 +200,7 @@ def test_logits_are_given_a_softmax(tmp_path: Path) -> None:
     [
         ((12, 16, 3), layers.Dense(3, activation="sigmoid"), "gives 0 to 1 for each class"),
         ((12, 16, 3), layers.Dense(1, activation="sigmoid"), "another model than the one converted?"),
-        ((12, 16, 4), layers.Dense(3, activation="softmax"), "takes [N, 12, 16, 4]; expected [N, height, width"),
+        ((12, 16, 4), layers.Dense(3, activation="softmax"), "[12, 16, 4], 3 classes; expected 16x12 RGB images"),
         ((12, 16, 3), layers.Reshape((2, 2)), "is for 16x12 RGB images, output_0 [2, 2]; expected"),
         ((16, 16, 3), layers.Dense(3, activation="softmax"), "another model than the one converted?"),
     ],

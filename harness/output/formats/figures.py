@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.core.outcome import Interval
-from harness.judge.parity import Parity
+from harness.judge.parity import Parity, PartParity
 from harness.judge.rules import number, points
 from harness.records.record import CellRecord, Record
 
@@ -95,11 +95,24 @@ def tensor_rows(cell: CellRecord) -> list[tuple[str, ...]]:
     ]
 
 
-SLICES = ("slice", "verdict", "images", "accuracy", "drop", "interval", "flips", "off")
+PARTS = ("verdict", "images", "accuracy", "drop", "interval", "flips", "off")
 
 
-def slice_rows(cell: CellRecord, shown: int) -> list[tuple[str, ...]]:
-    """A row for each slice, the worst first, as many as are shown; the last says how many more there are."""
+def part_headers(what: str) -> tuple[str, ...]:
+    """Of a table of slices or labels."""
+    return what, *PARTS
+
+
+def parts_of(record: Record) -> tuple[tuple[str, str, Callable[[CellRecord], tuple[PartParity, ...]]], ...]:
+    """What a record's cells are judged by part: its name, the title of its table, and each cell's parts."""
+    return (
+        ("label", "labels, the worst first", lambda cell: cell.labels),
+        ("slice", f"slices by {record.data.slice_by}, the worst first", lambda cell: cell.slices),
+    )
+
+
+def part_rows(parts: Sequence[PartParity], shown: int) -> list[tuple[str, ...]]:
+    """A row for each slice or label, the worst first, as many as are shown; the last says how many more there are."""
     rows: list[tuple[str, ...]] = [
         (
             part.name,
@@ -111,12 +124,12 @@ def slice_rows(cell: CellRecord, shown: int) -> list[tuple[str, ...]]:
             _share(part.flips, part.flip_share),
             _share(part.off, part.off_share),
         )
-        for part in cell.slices[:shown]
+        for part in parts[:shown]
     ]
-    if rest := cell.slices[shown:]:
+    if rest := parts[shown:]:
         outcomes = Counter(part.outcome for part in rest)
         counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
-        rows.append((f"and {len(rest)} more", counted, *[NONE] * (len(SLICES) - 2)))
+        rows.append((f"and {len(rest)} more", counted, *[NONE] * (len(PARTS) - 1)))
     return rows
 
 

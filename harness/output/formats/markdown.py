@@ -11,7 +11,7 @@ from harness.output.formats import figures, words
 from harness.output.formats.runs import Runs, overview
 from harness.records.record import CellRecord
 
-MAX_SLICES = 8  # of a cell
+MAX_PARTS = 8  # of a cell
 HEADERS = ("variant", "device", "", "accuracy", "drop (interval)", "flips", "size", "median", "speed-up")
 
 
@@ -44,7 +44,7 @@ def render(runs: Runs) -> str:
         _table(rows, headers),
         "",
         *_tensors(runs),
-        *_slices(runs),
+        *_parts(runs),
     ]
     lines += [
         f"- {words.MARKS[row.verdict.outcome]} **{row.name}**{f' on {_text(device)}' if several else ''}: "
@@ -82,16 +82,19 @@ def _tensors(runs: Runs) -> list[str]:
     return [_table(rows, ("variant", "device", *figures.TENSORS)), ""] if rows else []
 
 
-def _slices(runs: Runs) -> list[str]:
-    """A row for each slice of the images, the worst first."""
-    rows = [
-        (f"**{cell.name}**", _text(device), *map(_text, row))
-        for device, _, cell in runs.rows()
-        for row in figures.slice_rows(cell, MAX_SLICES)
-    ]
-    by = _text(runs.records[0].data.slice_by)
-    headers, *rows = figures.without_dashes(("variant", "device", *figures.SLICES), rows)
-    return [f"Slices by {by}, the worst first:", "", _table(rows, headers), ""] if rows else []
+def _parts(runs: Runs) -> list[str]:
+    """A table of labels and one of slices, if there are any, the worst first."""
+    lines: list[str] = []
+    for what, title, parts in figures.parts_of(runs.records[0]):
+        rows = [
+            (f"**{cell.name}**", _text(device), *map(_text, row))
+            for device, _, cell in runs.rows()
+            for row in figures.part_rows(parts(cell), MAX_PARTS)
+        ]
+        if rows:
+            headers, *rows = figures.without_dashes(("variant", "device", *figures.part_headers(what)), rows)
+            lines += [f"{_text(title.capitalize())}:", "", _table(rows, headers), ""]
+    return lines
 
 
 def _overview(runs: Runs) -> list[str]:

@@ -26,7 +26,7 @@ TILES = 160  # in all; each is about a kilobyte, or three of a large photograph
 TRANSITIONS_SHOWN = 12
 FOLDED_FROM = 4  # cells; of more, the reasons of those that pass are folded away
 DRAWN_FROM = 5  # changed predictions; fewer are read faster in the table
-SLICES_SHOWN = 50  # of a cell
+PARTS_SHOWN = 50  # of a cell
 FIGURES_SHOWN = 6  # of devices over time, and of changed confusion matrices
 
 
@@ -74,9 +74,9 @@ def render(runs: Runs) -> str:
         changed=_changed(runs, class_names),
         tensors=[(device, cell.name, row) for device, _, cell in runs.rows() for row in figures.tensor_rows(cell)],
         tensor_headers=figures.TENSORS,
-        slices=_slices(runs),
+        part_tables=_parts(runs),
         outcomes=set(Outcome),
-        has_classes=any(cell.parity for _, _, cell in runs.rows()),
+        has_classes=any(cell.parity or cell.labels for _, _, cell in runs.rows()),
         galleries=_galleries(runs),
         chain=_chain(runs),
         worst={(device, cell.name): stages.lost_most(cell.stages) for device, _, cell in runs.rows()},
@@ -103,15 +103,20 @@ def _row(device: str, record: Record, cell: CellRecord) -> dict[str, Any]:
     }
 
 
-def _slices(runs: Runs) -> list[tuple[str, ...]]:
-    """Header and rows of the table of slices; empty if there are none."""
+def _parts(runs: Runs) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Tables of labels and of slices, if there are any: title, header and rows."""
     several = len(runs.devices) > 1
-    rows = [
-        (cell.name, *[device] * several, *row)
-        for device, _, cell in runs.rows()
-        for row in figures.slice_rows(cell, SLICES_SHOWN)
-    ]
-    return figures.without_dashes(("variant", *["device"] * several, *figures.SLICES), rows) if rows else []
+    tables = []
+    for what, title, parts in figures.parts_of(runs.records[0]):
+        rows = [
+            (cell.name, *[device] * several, *row)
+            for device, _, cell in runs.rows()
+            for row in figures.part_rows(parts(cell), PARTS_SHOWN)
+        ]
+        headers = "variant", *["device"] * several, *figures.part_headers(what)
+        if rows:
+            tables.append((title.capitalize(), figures.without_dashes(headers, rows)))
+    return tables
 
 
 def _drops(runs: Runs) -> Any:

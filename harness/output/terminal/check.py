@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ANSWERS = ("variant", "verdict", "accuracy", "drop", "interval", "flips", "max |dp|")
 SPEED = ("variant", "size", "median", "p90", "speed-up", "interval", "memory")
-MAX_SLICES = 5  # of a cell; the page shows more
+MAX_PARTS = 5  # of a cell; the page shows more
 MAX_PASSES_EXPLAINED = 4  # cells; of more, the reasons of those that pass are left to the page
 
 
@@ -37,9 +37,9 @@ def table(record: Record) -> str:
         lines += [_answers(record, cells), ""]
         if rows := [(cell.variant, *row) for cell in cells for row in figures.tensor_rows(cell)]:
             lines += [grid(rows, ("variant", *figures.TENSORS), left=2), ""]
-        if sliced := [(c.variant, *row) for c in cells for row in figures.slice_rows(c, MAX_SLICES)]:
-            lines += [f"slices by {record.data.slice_by}, the worst first:"]
-            lines += [grid(sliced, ("variant", *figures.SLICES), left=3), ""]
+        for what, title, parts in figures.parts_of(record):
+            if rows := [(cell.variant, *row) for cell in cells for row in figures.part_rows(parts(cell), MAX_PARTS)]:
+                lines += [f"{title}:", grid(rows, ("variant", *figures.part_headers(what)), left=3), ""]
         if accelerator == accelerators[0] or any(cell.latency for cell in cells):
             lines += [_speed(record, cells), ""]
     for cell in record.cells:
