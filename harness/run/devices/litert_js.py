@@ -34,6 +34,7 @@ PACKAGES = {
         {"dist/index.js": "wasm-utils.js"},
     ),
 }
+NAMES = {name for _, names in PACKAGES.values() for name in names.values()}
 # Its tensors are float32, int32 or uint8; the runtime below them has int8, too, which is added to the list.
 _TYPES_END = b"elementType: ElementType.UINT8\n  }\n]"
 _WITH_INT8 = (
