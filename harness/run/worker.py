@@ -44,6 +44,7 @@ RUNTIMES = (("ai_edge_litert.interpreter", "ai-edge-litert"), ("tflite_runtime.i
 COMPILED = "cpu-compiled"
 CPUS = ("cpu", COMPILED)  # the accelerators that are this machine's processor
 REPORT_EVERY = 32  # images
+REPORT_S = 10.0  # of a model that takes longer for them: a worker that is silent too long is stopped
 CONTROL = "control"  # a second instance of a variant's file
 COLD, ENERGY = "cold", "energy"  # modes: harness.run.latency_plan.Mode
 METER_S = 0.25  # between readings of power
@@ -546,11 +547,15 @@ def answers(contents: dict[str, bytes], inputs: Any, task: dict[str, Any]) -> di
         for part in iter(lambda: next(runs, None), None):
             prepared = model.quantize(inputs[part])
             input_means[part] = prepared.reshape(len(prepared), -1).mean(axis=1, dtype=np.float64)
+            reported, said = part.start, time.monotonic()
             for position, image in enumerate(prepared, start=part.start):
                 model.set(image)
                 model.invoke()
                 outputs[position] = model.numbers()
-            yield len(prepared)
+                if time.monotonic() - said > REPORT_S:
+                    yield position + 1 - reported
+                    reported, said = position + 1, time.monotonic()
+            yield part.start + len(prepared) - reported
 
     done = 0
 

@@ -71,9 +71,7 @@ def compare(
 
 
 def _inputs(images: Path, takes: ModelSpec) -> Inputs:
-    pixels = np.random.default_rng(0).integers(0, 256, (MAX_IMAGES, *takes.shape), np.uint8)
-    if images.exists():
-        pixels = dataset.load(images, takes).images
+    pixels = dataset.load(images, takes, labelled=False).images if images.exists() else takes.random(MAX_IMAGES)
     return takes.to_input(pixels[:: -(-len(pixels) // MAX_IMAGES)])
 
 

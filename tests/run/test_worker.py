@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -19,6 +20,21 @@ def test_at_most_256_images_are_timed(images: int, timed: int) -> None:
     assert len(set(chosen.tolist())) == timed
     assert chosen[0] == 0
     assert images - chosen[-1] <= math.ceil(images / timed)
+
+
+def test_a_slow_model_is_heard_of(
+    tiny_variants: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes 20 s an image says so image by image, not after 32 of them, when it would have been stopped."""
+    content, images = (tiny_variants / "int8.tflite").read_bytes(), np.zeros((70, 28, 28, 1), np.float32)
+
+    def reports(every_s: float) -> list[int]:
+        monkeypatch.setattr(worker, "REPORT_S", every_s)
+        worker.answers({"int8": content}, images, {"name": "int8", "parallel": 1})
+        return [json.loads(line)["done"] for line in capsys.readouterr().out.splitlines()]
+
+    assert reports(60) == [32, 64, 70]
+    assert sorted(set(reports(-1))) == list(range(1, 71))
 
 
 def stat(folder: Path, busy: dict[int, float], cores: int = 64) -> Path:
