@@ -15,7 +15,7 @@ from harness.images.spec import UNKNOWN
 from harness.judge import stages
 from harness.output.formats import figures, words
 from harness.output.formats.runs import Runs, overview
-from harness.output.report import charts, flips, plots
+from harness.output.report import charts, choice, flips, plots
 from harness.output.report.pages import fill, picture
 from harness.records.record import CellRecord, Record
 from harness.run.job import UNAVAILABLE
@@ -51,6 +51,11 @@ def render(runs: Runs) -> str:
         open_rows=[row for row in by_outcome if len(by_outcome) <= FOLDED_FROM or not row["passed"]],
         folded_rows=[row for row in by_outcome if len(by_outcome) > FOLDED_FROM and row["passed"]],
         drops=_drops(runs),
+        choices=[
+            (device, picture(partial(choice.draw, points), points.alt))
+            for device, record in list(runs.each())[:FIGURES_SHOWN]
+            if (points := choice.choose(runs, device, record))
+        ],
         latency=_latency(runs),
         over_time=[
             (device, picture(partial(charts.over_time, record), f"Block after block on {device}: {_spread(record)}."))
