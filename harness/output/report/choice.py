@@ -119,7 +119,7 @@ def draw(choice: Choice) -> Figure:
         axes.annotate(
             point.name + " \N{LEFTWARDS ARROW} ship" * point.recommended,
             (point.cost, point.lost),
-            (8, -9 if below else 6),
+            (8, -14 if below else 8),
             textcoords="offset points",
             color=quiet if point.dominated else ink,
             weight="bold" if point.recommended else "normal",
