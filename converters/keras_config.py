@@ -54,7 +54,7 @@ def repair(config: dict[str, Any], *, is_keras_2: bool) -> tuple[dict[str, Any],
     for layer in _layers(repaired):
         settings = layer["config"]
         if layer["class_name"] == "InputLayer" and WHOLE_NUMBERS.match(str(settings.get("dtype"))):
-            notes[f"takes {settings['dtype']} pixels: the same numbers as float32 here"] = None
+            notes[f"takes {settings['dtype']} numbers: the same as float32 here"] = None
             settings["dtype"] = "float32"
         if settings.get("stateful") is True:
             notes[f"{settings.get('name')} keeps its state from call to call; here each image starts anew"] = None

@@ -97,6 +97,10 @@ def classifier(path: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Cl
         model = model_input.of_images(model, spec)
     if spec.input:
         notes.append(f"takes tensors of {spec.images} as they are; --data and --calibration name .npz files of them")
+        if "int" in (opened.input_dtype or ""):
+            notes.append(
+                "takes whole numbers, which int8 and int16x8 round to their steps: for indices use int8_float_io"
+            )
     elif own.pixel_range == spec.pixel_range:
         notes.append(f"pixels become {_range(spec)}, by {own.pixel_reason}; pixel_range in its .toml may say otherwise")
     elif own.pixel_range is not None and not spec.mean and not spec.std:

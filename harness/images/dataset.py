@@ -208,9 +208,8 @@ def notes(contents: npt.NDArray[np.uint64], grey: int, left_out: Sequence[str]) 
         lines.append(f"{repeated} of {len(contents)} images repeat another's pixels")
     if left_out:
         more = f" and {len(left_out) - LEFT_OUT_SHOWN} more names" if len(left_out) > LEFT_OUT_SHOWN else ""
-        lines.append(
-            f"hidden files, system files and tables were left out: {', '.join(left_out[:LEFT_OUT_SHOWN])}{more}"
-        )
+        shown = f"{', '.join(left_out[:LEFT_OUT_SHOWN])}{more}"
+        lines.append(f"hidden files, system files and tables are not among the images: {shown}")
     return tuple(lines)
 
 

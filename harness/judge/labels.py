@@ -19,6 +19,7 @@ from harness.judge.tally import Constant, Tally
 
 CLASSES = ("absent", "present")
 HARMLESS = 0.01  # a difference of a probability; of a rare label int8 gives one number to all images
+MAX_ASKED = 12  # rules of labels, for how many images would decide them
 Outcomes = Mapping[str, tuple[Outcome, list[str]]]  # by rule
 
 
@@ -81,7 +82,7 @@ def judge(parities: Mapping[str, Parity], limits: Limits, alpha: float) -> tuple
     reasons = [reason for check in checks if check.outcome is outcome for reason in check.reasons]
     if outcome is Outcome.INCONCLUSIVE:
         open_ones = [(rule, name) for name in names for rule, (o, _) in outcomes[name].items() if o is outcome]
-        needed = [rules.images_needed(rule, parities[name], limits, alpha) for rule, name in open_ones[:MAX_NAMED]]
+        needed = [rules.images_needed(rule, parities[name], limits, alpha) for rule, name in open_ones[:MAX_ASKED]]
         reasons.append(advice(needed, parts[0].images))
     return Judgement(Verdict(outcome, tuple(reasons)), None, checks), tuple(parts)
 

@@ -52,7 +52,7 @@ def test_hidden_files_and_litter_are_left_out_and_named(nested: bool, tmp_path: 
     data = dataset.load(tmp_path, DIGITS)
     assert data.names == (("0/0_1.png", "1/1_1.png") if nested else ("0_1.png", "1_1.png"))
     (note,) = data.notes
-    assert note.startswith("hidden files, system files and tables were left out: ")
+    assert note.startswith("hidden files, system files and tables are not among the images: ")
     assert note.endswith(" and 1 more names")
     assert ".ipynb_checkpoints/ (2 times)" in data.left_out if nested else ".ipynb_checkpoints/" in data.left_out
     assert len(data.left_out) == 6

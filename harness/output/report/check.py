@@ -81,7 +81,7 @@ def render(runs: Runs) -> str:
         tensor_headers=figures.TENSORS,
         part_tables=_parts(runs),
         outcomes=set(Outcome),
-        has_classes=any(cell.parity or cell.labels for _, _, cell in runs.rows()),
+        nothing_changed=_nothing_changed(runs),
         galleries=_galleries(runs),
         chain=_chain(runs),
         worst={(device, cell.name): stages.lost_most(cell.stages) for device, _, cell in runs.rows()},
@@ -106,6 +106,16 @@ def _row(device: str, record: Record, cell: CellRecord) -> dict[str, Any]:
         "figures": figures.cell_figures(cell, record),
         "passed": cell.verdict.outcome is Outcome.PASS,
     }
+
+
+def _nothing_changed(runs: Runs) -> str:
+    """What stands in place of changed predictions of one class an image, where there are none."""
+    cells = [cell for _, _, cell in runs.rows()]
+    if any(cell.parity for cell in cells):
+        return "No variant changed a prediction."
+    if any(cell.labels for cell in cells):
+        return "The model gives several labels; how many of each changed is in the table of labels."
+    return "The model gives no classes, so that no prediction can change."
 
 
 def _parts(runs: Runs) -> list[tuple[str, list[tuple[str, ...]]]]:
