@@ -1,1 +1,1 @@
-"""Where jobs run: local, ssh://[user@]host[:port], adb://[serial]."""
+"""Where jobs run: local, ssh://[user@]host[:port], adb://[serial], web://[address][:port]."""
