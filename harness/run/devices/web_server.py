@@ -37,6 +37,7 @@ MAX_CONNECTIONS = 32
 MAX_RELOADS = 3  # of the page while one task runs
 IDLE_S = 60.0
 NO_PAGE = "there is no such page: the address is incomplete, or of an earlier run; use the one that the harness prints"
+OVER = "this job, or this task of it, is not asked for any more; ask for the next one"
 
 
 class RefusedError(Exception):
@@ -114,13 +115,15 @@ class Session:
                 self.closed = True
             elif self.offer and said.nonce == self.offer.nonce and self.last.ended is None:
                 self.last = said
+            else:
+                raise RefusedError(410, OVER)
             self.changed.notify_all()
 
     def result(self, header: Header, arrays: dict[str, Array], size: int) -> None:
         with self.changed:
             self.hear(header.page)
             if not self.offer or (header.nonce, header.task in self.offer.waiting) != (self.offer.nonce, True):
-                raise RefusedError(409, f"a result of {header.task[:80]!r} of another job: not asked for")
+                raise RefusedError(410, OVER)
             self.offer.store(header, arrays)
             self.offer.waiting.discard(header.task)
             self.offer.traffic.pulled_bytes += size

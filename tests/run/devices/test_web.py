@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -227,7 +228,7 @@ def test_results_that_are_none_are_refused(device: Web, written: Job) -> None:
     with beside(act):
         outputs = ran(device, written)
     for what, (status, content) in seen.items():
-        assert status in (409, 413, 422), (what, status, content)
+        assert status in (410, 413, 422), (what, status, content)
         assert b"\n" not in content.strip(), what
         assert 10 < len(content) < 400, what
     assert not outputs.failures
@@ -353,6 +354,29 @@ def test_a_page_that_goes_away(bye: bool, device: Web, tmp_path: Path, images: P
     assert "keep the page in front" in why.reasons[0]
 
 
+def test_a_page_that_wakes_too_late_is_told_so(device: Web, written: Job) -> None:
+    """Its job is over: what it says and sends of it is refused, and it may ask for the next."""
+    page = Page(url(device))
+    plans: list[dict[str, Any]] = []
+
+    def act() -> None:
+        page.hello()
+        plans.append(page.job())
+        page.say(plans[0], task="float32@wasm", done=1, total=55)
+
+    with beside(act):
+        device.probe()
+        assert execute.run(written, silent, device, silence_limit_s=1).failures
+    assert page.say(plans[0], task="float32@wasm", done=2, total=55)[0] == 410
+    assert page.result(plans[0], zeros(plans[0]))[0] == 410
+
+    def act_again() -> None:
+        page.answer(page.job())
+
+    with beside(act_again):
+        assert not ran(device, written).failures
+
+
 def test_a_sleeping_page_that_wakes_goes_on(device: Web, written: Job) -> None:
     """Silent for less than the limit, or closed and opened again in time."""
     page = Page(url(device))
@@ -452,6 +476,28 @@ def test_a_port_in_use() -> None:
             uri.device(where).__enter__()
     with pytest.raises(SetupError, match=r"cannot listen on 192\.0\.2\.1:0"):
         uri.device("web://192.0.2.1").__enter__()
+
+
+def test_https_for_a_phone_of_the_network(tmp_path: Path, written: Job) -> None:
+    """A certificate of the user's own, which makes WebGPU possible there; without one, one line."""
+    needs("npm")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    options = ["-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-subj", "/CN=localhost"]
+    subprocess.run(["openssl", "req", "-x509", "-days", "2", *map(str, options)], check=True, capture_output=True)
+    address = f"web://127.0.0.1?certificate={certificate}&key="
+    with pytest.raises(SetupError, match=f"no certificate in {certificate} with a key in {certificate}"):
+        uri.device(f"{address}{certificate}").__enter__()
+    with uri.device(f"{address}{key}") as opened:
+        assert isinstance(opened, Web)
+        page = Page(url(opened))
+        assert page.url.startswith("https://")
+
+        def act() -> None:
+            page.hello()
+            page.answer(page.job())
+
+        with beside(act):
+            assert not ran(opened, written).failures
 
 
 def test_a_lan_address_has_a_qr_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ try {
 } catch { /* stored nowhere: a reloaded page counts as another browser */ }
 
 class EndError extends Error {} // there is nothing more to do here; the message says why
+class OverError extends Error {} // this job is over; there may be another
 
 function show(status, bad = false) {
   $("status").textContent = status;
@@ -26,9 +27,9 @@ async function ask(path, options = {}, allowed = []) {
     try {
       const answer = await fetch(path, { cache: "no-store", ...options });
       if (answer.ok || allowed.includes(answer.status)) return answer;
-      throw new EndError((await answer.text()).slice(0, 300));
+      throw new (answer.status === 410 ? OverError : EndError)((await answer.text()).slice(0, 300));
     } catch (error) {
-      if (error instanceof EndError) throw error;
+      if (error instanceof EndError || error instanceof OverError) throw error;
       if (performance.now() - begin > LOST_AFTER_S * 1000) throw new EndError("The run has ended. You may close this page.");
       await new Promise(resolve => setTimeout(resolve, RETRY_S * 1000));
     }
@@ -50,7 +51,7 @@ function say(nonce, message, now = false) {
   pending = post("say", { nonce, task, done, total, variant, doing }).catch(error => { refused ??= error; }).finally(() => { pending = null; });
 }
 
-let refused = null; // why the harness no longer wants this page
+let refused = null; // why the harness no longer wants this page, or its job
 
 async function file(path, digest) {
   for (let attempt = 0; attempt < 3; attempt++) {
@@ -111,6 +112,7 @@ async function visible() {
 async function run(plan, facts) {
   const files = await fetched(plan);
   let at = null;
+  refused = null;
   try {
     for (const task of plan.tasks) {
       at = task.name;
@@ -142,6 +144,7 @@ async function run(plan, facts) {
     await post("say", { nonce: plan.nonce, task: at, ended: 0 });
   } catch (error) {
     if (error instanceof EndError) throw error;
+    if (error instanceof OverError) return $("tasks").lastChild?.classList.remove("now");
     await post("say", { nonce: plan.nonce, task: at, ended: 1, tail: String(error?.message ?? error).slice(0, 300) });
   }
 }
