@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from harness.records.record import Record
 
 MARKER = (
-    'harness(device="local", accelerator="cpu", latency=False, skip_bad=False, absent="fail", models=..., '
-    "reference=..., data=..., policy=..., records=...): what harness_check checks, where, and whether a test fails or "
-    "is skipped whose device or accelerator is absent"
+    'harness(device="local", accelerator="cpu", latency=False, skip_bad=False, unlabelled=False, slice_by="", '
+    'absent="fail", models=..., reference=..., data=..., policy=..., records=...): what harness_check checks, where, '
+    "and whether a test fails or is skipped whose device or accelerator is absent"
 )
 PATHS = {
     "models": ("models/tflite", "folder of variants that harness convert wrote"),
@@ -47,6 +47,8 @@ class Settings:
     accelerator: str = "cpu"
     latency: bool = False
     skip_bad: bool = False
+    unlabelled: bool = False
+    slice_by: str = ""
     absent: str = "fail"
 
 
@@ -121,7 +123,7 @@ class HarnessCheck:
         from harness.core.cell import accelerators
         from harness.core.errors import SetupError
         from harness.core.progress import NO_BARS
-        from harness.images import shards
+        from harness.images import labels, shards, slices
         from harness.judge import policy
         from harness.records import record
         from harness.run.latency_plan import LatencyPlan
@@ -130,8 +132,17 @@ class HarnessCheck:
         plan = LatencyPlan() if settings.latency else None
         checked = subject.load(settings.models, settings.reference, policy.load(settings.policy), variants, plan)
         checked = dataclasses.replace(checked, accelerators=accelerators([settings.accelerator]))
-        source = shards.open_source(settings.data, checked.spec)
-        check = pipeline.Check(checked, source, (settings.device,), self.path, skip_bad=settings.skip_bad)
+        source = shards.open_source(settings.data, checked.spec, labelled=not settings.unlabelled)
+        names = () if settings.unlabelled else checked.spec.label_names
+        check = pipeline.Check(
+            checked,
+            source,
+            (settings.device,),
+            self.path,
+            skip_bad=settings.skip_bad,
+            slices=slices.divide(source, settings.slice_by) if settings.slice_by else None,
+            labels=labels.read(source, names) if names else None,
+        )
         references = KerasReferences(settings.reference, settings.models, lambda _: nullcontext())
         with references, LocalEngine([settings.device]) as engine:
             (result,) = pipeline.run_all([check], engine, references, NO_BARS)

@@ -70,6 +70,11 @@ def test_no_such_variant(harness_check):
     harness_check("int4")
 
 
+@pytest.mark.harness(slice_by="(?P<digit>[0-9]+)_")
+def test_slices(harness_check):
+    harness_check("int8")
+
+
 def test_time(harness_check, benchmark):
     benchmark.pedantic(harness_check.inference("int8"), rounds=2)
 """
@@ -147,6 +152,7 @@ def test_a_variant_that_passes(outcomes: dict[str, tuple[str, str]]) -> None:
         ("test_wrong_value", "error", "marker harness: absent='ignore'; expected 'fail' or 'skip'"),
         ("test_unknown_keyword", "error", "marker harness: 'devise'; expected keywords: absent, accelerator"),
         ("test_no_such_variant", "failure", "has no variant 'int4'; it has dynamic_range, float32, int8"),
+        ("test_slices", "failure", "11 of 11 slices with too few images for max_slice_drop"),
         ("test_time", "passed", ""),
     ],
 )

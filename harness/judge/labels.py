@@ -80,6 +80,8 @@ def judge(parities: Mapping[str, Parity], limits: Limits, alpha: float) -> tuple
     checks = tuple(_check(rule, names, outcomes) for rule in rules.RULES if rule in by_rule)
     outcome = max((check.outcome for check in checks), key=SEVERITY.index)
     reasons = [reason for check in checks if check.outcome is outcome for reason in check.reasons]
+    if not all(part.labelled for part in parities.values()):
+        reasons.append("without the images' labels accuracy is not judged")
     if outcome is Outcome.INCONCLUSIVE:
         open_ones = [(rule, name) for name in names for rule, (o, _) in outcomes[name].items() if o is outcome]
         needed = [rules.images_needed(rule, parities[name], limits, alpha) for rule, name in open_ones[:MAX_ASKED]]
