@@ -30,7 +30,7 @@ def narrow(shape: tuple[int, ...], classes: int) -> keras.Model:
     x = layers.Rescaling(1 / 127.5, -1)(x)
     x = _norm(layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(x))
     for width, strides in ((24, 1), (32, 2), (48, 1), (64, 2), (96, 1)):
-        scales = 10 ** np.linspace(-SPREAD, SPREAD, x.shape[-1])
+        scales = (10 ** np.linspace(-SPREAD, SPREAD, x.shape[-1])).astype(np.float32)
         x = _norm(layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(x), scales)
         x = _norm(layers.Conv2D(width, 1, use_bias=False)(x))
     x = layers.GlobalAveragePooling2D()(x)

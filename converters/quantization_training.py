@@ -29,7 +29,7 @@ LOSS_BATCH = 64
 HELD_IMAGES = 512  # of those held out, on which the loss is computed
 DIVERGED = 3.0  # times the loss before training, and at least so many nats above it
 SMALLEST = 1e-7  # probability whose logarithm is taken
-RATE, FINE_RATE = 2e-3, 1e-4
+RATE, FINE_RATE = 3e-3, 1e-4
 HARM = 0.02  # of the loss before training
 SEED = 21
 CORRECTION_IMAGES = 32  # all their activations are in memory at once
@@ -134,8 +134,8 @@ _trainers: list[_Trainer] = []  # at most one, of this process
 
 
 def start(
-    float32: bytes, int8: bytes, source: Path, imports: tuple[str, ...], data: Dataset, held: Dataset, plan: Plan,
-    checkpoint: Path,
+    float32: bytes, int8: bytes, ranges: Ranges, source: Path, imports: tuple[str, ...], data: Dataset, held: Dataset,
+    plan: Plan, checkpoint: Path,
 ) -> Progress:  # fmt: skip
     """Make ready, or continue from the checkpoint. source: the original model, which is asked unless labels teach.
 
@@ -149,7 +149,7 @@ def start(
     targets, held_targets = (_targets(source, imports, part, plan.learn_from) for part in (data, take(held, few)))
     run = sha256(repr((sha256(float32), sha256(int8), data.sha256, held.sha256, shapes.encode(plan))).encode())
     keras.utils.set_random_seed(SEED)
-    simulation = Simulation(float32, int8)
+    simulation = Simulation(float32, int8, ranges)
     simulation.correct_biases(take(data, np.arange(min(CORRECTION_IMAGES, len(data)))).inputs())
     images = keras.Input(data.spec.shape)
     model = keras.Model(images, simulation(images))
@@ -184,7 +184,7 @@ def correct_biases(float32: bytes, int8: bytes, data: Dataset, ranges: Ranges) -
     """The float32 .tflite with biases that make up for the weights' rounding. Raises SetupError as `start` does."""
     from converters.simulation import Simulation
 
-    simulation = Simulation(float32, int8)
+    simulation = Simulation(float32, int8, ranges)
     chosen = np.linspace(0, len(data) - 1, min(CORRECTION_IMAGES, len(data))).astype(int)
     simulation.correct_biases(take(data, chosen).inputs())
     return simulation.trained(ranges)

@@ -105,7 +105,16 @@ class _Search:
         plan, checkpoint = self.wish.plan, self.out / CHECKPOINT
         float32, int8 = self.balanced, self._make(self.balanced, self.ranges)
         progress = self.keras.call(
-            training.start, float32, int8, self.source, self.imports, self.images, self.held, plan, checkpoint
+            training.start,
+            float32,
+            int8,
+            self.ranges,
+            self.source,
+            self.imports,
+            self.images,
+            self.held,
+            plan,
+            checkpoint,
         )
         while progress.step < plan.steps and not progress.stopped:
             with self.step(f"training, {progress.step} of {plan.steps} steps, loss {progress.best_loss:.3g}"):

@@ -4,7 +4,7 @@ The graph is that of the float32 .tflite that the quantizer reads, its batch nor
 tensor is quantized where the int8 file has it, which that file tells: weights at a step of their channel or of their
 tensor, activations at one range. Rounding passes gradients on as if it were not there (straight-through estimator), and
 so weights, biases and ranges learn. Adam moves every number alike, so each is held as a share of what it may be:
-weights of their channel's largest, biases of their output's range, the ends of a range as a factor's logarithm.
+weights of their channel's largest, biases of their channel's range, the ends of a range as a factor's logarithm.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ FIXED = ("SOFTMAX", "LOGISTIC", "TANH")  # whose output's range the quantizer se
 FACTOR_RATE = 4.0  # how much faster the sizes of channels and ranges learn than shares
 LARGEST_BIAS = 2**30  # a stored one; see converters.bias
 LEVELS, LOWEST, HIGHEST = 255, -128, 127
+MIN_SPAN = 1e-3  # of a channel's range, as a share of the largest one's
 MIN_SCALE = 1e-9 / HIGHEST
 
 Array = npt.NDArray[np.float32]
@@ -61,8 +62,8 @@ class _Step:
 class Simulation(keras.layers.Layer):
     """From images [N, H, W, C] as floats to the logarithms of probabilities [N, classes]."""
 
-    def __init__(self, float32: bytes, int8: bytes) -> None:
-        """Raises SetupError where an operation cannot be simulated."""
+    def __init__(self, float32: bytes, int8: bytes, ranges: Ranges) -> None:
+        """ranges: measured, by channel. Raises SetupError where an operation cannot be simulated."""
         super().__init__(name="simulation")
         self._model, quantized = flatbuffer.read(float32), flatbuffer.read(int8)
         graph = self._model.subgraphs[0]
@@ -78,9 +79,9 @@ class Simulation(keras.layers.Layer):
             if index >= 0 and flatbuffer.constant(self._model, index)
         }
         self._weights: dict[int, tuple[Any, Any, Array]] = {}  # by tensor: shares, factors, and of what
-        self._biases: dict[int, tuple[Any, float]] = {}  # by step, as several may share a tensor of zeros
+        self._biases: dict[int, tuple[Any, Array]] = {}  # by step, as several may share a tensor of zeros
         for number, step in enumerate(self._steps):
-            self._add_weights(number, step)
+            self._add_weights(number, step, ranges)
         stored = _stored_constants(quantized)
         self._quantized_constants = {
             index: stored[store.name]
@@ -90,7 +91,7 @@ class Simulation(keras.layers.Layer):
         }
         self.built = True
 
-    def _add_weights(self, number: int, step: _Step) -> None:
+    def _add_weights(self, number: int, step: _Step, ranges: Ranges) -> None:
         if step.operation.kind not in CHANNEL_AXIS or step.inputs[1] not in self._constants:
             return
         weights = self._constants[step.inputs[1]]
@@ -103,8 +104,9 @@ class Simulation(keras.layers.Layer):
             self._weights[step.inputs[1]] = shares, factors, largest
         if len(step.inputs) > 2 and step.inputs[2] in self._constants:
             bias = self._constants[step.inputs[2]]
-            store = step.stored_outputs[0]
-            span = float(store.scales[0]) * LEVELS if store else float(np.abs(bias).max() + 1)
+            ends = [np.abs(end) for end in ranges.get(step.operation.name, (bias, bias))]
+            span = np.maximum(*ends).astype(np.float32)
+            span = np.maximum(span, MIN_SPAN * span.max() or 1)
             self._biases[number] = self.add_weight(bias.shape, "zeros", name="bias"), span
 
     def call(self, images: Any) -> Any:

@@ -12,6 +12,7 @@ import pytest
 
 from converters import equalize, keras_model, quantize
 from converters import quantization_training as training
+from converters.calibration import Ranges
 from converters.float32 import convert as to_float32
 from converters.interpreter import predict
 from converters.quantization_training import Plan
@@ -22,6 +23,8 @@ from harness.images import dataset, spec
 from harness.images.dataset import Dataset
 from tests.conftest import refusal
 from tests.converters import fragile
+
+Parts = tuple[bytes, bytes, Ranges, Path, Dataset]
 
 
 @pytest.fixture(scope="module")
@@ -88,21 +91,21 @@ def test_a_model_in_int8_already_is_refused(folder: Path, tmp_path: Path, capsys
 
 
 @pytest.fixture(scope="module")
-def parts(folder: Path) -> tuple[bytes, bytes, Path, Dataset]:
+def parts(folder: Path) -> Parts:
     """A float32 file, the int8 file made of it, the model and images."""
     path = folder / "model.keras"
     takes = spec.combine(keras_model.signature(path), spec.load_config(path), path)
     data = dataset.load(folder / "calibration", takes)
     content, ranges = equalize.calibrate(to_float32(path, takes).content, data)
-    return content, quantize.make("int8", content, ranges, "channel"), path, data
+    return content, quantize.make("int8", content, ranges, "channel"), ranges, path, data
 
 
-def start(parts: tuple[bytes, bytes, Path, Dataset], checkpoint: Path, plan: Plan) -> training.Progress:
-    float32, int8, path, data = parts
-    return training.start(float32, int8, path, (), data, data, plan, checkpoint)
+def start(parts: Parts, checkpoint: Path, plan: Plan) -> training.Progress:
+    float32, int8, ranges, path, data = parts
+    return training.start(float32, int8, ranges, path, (), data, data, plan, checkpoint)
 
 
-def test_training_goes_on_where_it_was_killed(parts: tuple[bytes, bytes, Path, Dataset], tmp_path: Path) -> None:
+def test_training_goes_on_where_it_was_killed(parts: Parts, tmp_path: Path) -> None:
     """From the last checkpoint, with the same state; from the start if that is damaged."""
     plan, checkpoint = Plan("labels", steps=10, batch_size=8), tmp_path / "checkpoint.npz"
     start(parts, checkpoint, plan)
@@ -117,7 +120,7 @@ def test_training_goes_on_where_it_was_killed(parts: tuple[bytes, bytes, Path, D
     assert start(parts, checkpoint, plan).step == 0
 
 
-def test_a_loss_that_diverges_stops_training(parts: tuple[bytes, bytes, Path, Dataset], tmp_path: Path) -> None:
+def test_a_loss_that_diverges_stops_training(parts: Parts, tmp_path: Path) -> None:
     """The best state before is kept, and makes a file that answers."""
     progress = start(parts, tmp_path / "checkpoint.npz", Plan("labels", steps=20, batch_size=8, rate=1e4))
     while not progress.stopped:

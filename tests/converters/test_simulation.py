@@ -111,8 +111,8 @@ def mobile_files(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 def test_every_tensor_is_that_of_the_int8_file(data: Dataset, mobile_files: tuple[bytes, Ranges, bytes]) -> None:
     """Within a few steps of int8 throughout, and without quantization that of the float32 file."""
-    content, _, int8 = mobile_files
-    simulation = Simulation(content, int8)
+    content, ranges, int8 = mobile_files
+    simulation = Simulation(content, int8, ranges)
     assert_alike(simulation, int8, data)
     _, logarithms = simulation.trace(data.inputs(), quantized=False)
     np.testing.assert_allclose(np.exp(ops.convert_to_numpy(logarithms)), predict(content, data), atol=1e-5)
@@ -121,8 +121,8 @@ def test_every_tensor_is_that_of_the_int8_file(data: Dataset, mobile_files: tupl
 @pytest.mark.slow
 def test_so_it_is_in_transformers(data: Dataset, tmp_path: Path) -> None:
     """Attention, layer norms, GELU, pooling, concatenation, padding, upsampling."""
-    content, _, int8 = files(attentive, data, tmp_path / "model.keras")
-    assert_alike(Simulation(content, int8), int8, data)
+    content, ranges, int8 = files(attentive, data, tmp_path / "model.keras")
+    assert_alike(Simulation(content, int8, ranges), int8, data)
 
 
 def test_the_file_made_of_what_was_trained_is_what_was_simulated(
@@ -131,7 +131,7 @@ def test_the_file_made_of_what_was_trained_is_what_was_simulated(
     """Weights, biases and ranges learn; the int8 file has them, no larger than before."""
     content, ranges, int8 = mobile_files
     plan = Plan(steps=10, batch_size=8, rate=0.01, learn_from="labels")
-    training.start(content, int8, tmp_path / "none.keras", (), data, data, plan, tmp_path / "checkpoint")
+    training.start(content, int8, ranges, tmp_path / "none.keras", (), data, data, plan, tmp_path / "checkpoint")
     while training.advance().step < plan.steps:
         pass
     simulation = training._trainers[0].simulation
@@ -149,6 +149,6 @@ def test_what_cannot_be_simulated_is_named(
 ) -> None:
     """An operation that training does not know, and its layer."""
     monkeypatch.delitem(simulated_operations.FUNCTIONS, "HARD_SWISH")
-    content, _, int8 = mobile_files
+    content, ranges, int8 = mobile_files
     with pytest.raises(SetupError, match=r"HARD_SWISH \(.*\) cannot be simulated"):
-        Simulation(content, int8)
+        Simulation(content, int8, ranges)
