@@ -24,6 +24,7 @@ from harness.images.spec import UNLABELLED, ModelSpec
 SHARD_BYTES = 24_000_000  # of its images as float input
 MAX_IMAGES = 8192  # in a shard
 EXPECTED = f"expected images named <class>_<n>.jpg or <class>/<name>.jpg, or {parquet.SUFFIX} files"
+_NO_CLASS = "name is not <class>_<n>.<ext>"
 _FLAT_NAME = re.compile(r"(.+)_(\d+)\.[A-Za-z0-9]+")
 # Besides hidden files; by Windows, macOS, Synology and Linux.
 _LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "__macosx", "icon\r", "@eadir", "lost+found"}
@@ -85,7 +86,8 @@ def cannot_be_used(path: Path, bad: list[str]) -> str:
     shown = ", ".join(bad[:3])
     more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
     count = f"{len(bad)} file{'s' if len(bad) > 1 else ''}"
-    return f"{path}: {count}: {shown}{more} cannot be used; mend or remove them, or pass --skip-bad"
+    unnamed = "; if nobody knows their classes, --unlabelled" if all(_NO_CLASS in reason for reason in bad) else ""
+    return f"{path}: {count}: {shown}{more} cannot be used; mend or remove them, or pass --skip-bad{unnamed}"
 
 
 class Folder:
@@ -167,7 +169,7 @@ def _label(name: str, is_folder: bool, spec: ModelSpec) -> int | str:
     """The class that a folder's or a file's name says, or in a few words why it says none."""
     match = None if is_folder else _FLAT_NAME.fullmatch(name)
     if not is_folder and not match:
-        return "name is not <class>_<n>.<ext>"
+        return _NO_CLASS
     text = match[1] if match else name
     label = spec.label(text)
     return f"{'folder ' * is_folder}name says class {text}; {spec.nearest(text)}" if label is None else label

@@ -54,6 +54,14 @@ def test_a_folder_in_shards_is_the_same_set(size: int, few_images: Path, tmp_pat
     assert shards.open_source(folder, DIGITS).bad == ["3-/ (0 files, folder name says class 3-; did you mean 3?)"]
 
 
+def test_names_without_classes_are_told_what_to_do(few_images: Path, tmp_path: Path) -> None:
+    """If no file's name says a class, perhaps nobody knows them."""
+    for number in range(3):
+        shutil.copy(few_images / "3_1.jpg", tmp_path / f"IMG{number}.jpg")
+    with pytest.raises(SetupError, match=r"pass --skip-bad; if nobody knows their classes, --unlabelled"):
+        dataset.load(tmp_path, DIGITS)
+
+
 def test_parquet_is_the_same_set(few_images: Path, tmp_path: Path) -> None:
     """One file, a folder of several, images as bytes or in a struct: the hash of the folder they were made of."""
     whole = dataset.load(few_images, DIGITS).sha256
