@@ -2,7 +2,7 @@
 
 import { loadLiteRt, unloadLiteRt, loadAndCompile, getWebGpuDevice, Tensor } from "@litertjs/core";
 
-const MAX_TIMED_IMAGES = 256, REPORT_EVERY = 32, SETTLED = 1.02, CONTROL = "control";
+const MAX_TIMED_IMAGES = 256, REPORT_EVERY = 32, REPORT_MS = 10_000, SETTLED = 1.02, CONTROL = "control";
 const TICKS_PER_SAMPLE = 20; // a sample is as many inferences as take so many ticks of the clock
 const ARRAYS = { float32: Float32Array, int8: Int8Array, uint8: Uint8Array, int32: Int32Array };
 
@@ -182,6 +182,7 @@ async function answers(task, plan, files, images, facts, say) {
   try {
     let outputs, width;
     const means = new Float64Array(images.count);
+    let reported = performance.now();
     for (let first = 0; first < images.count; first += REPORT_EVERY) {
       const prepared = model.quantize(images, first, Math.min(REPORT_EVERY, images.count - first));
       for (const [i, image] of prepared.entries()) {
@@ -192,6 +193,11 @@ async function answers(task, plan, files, images, facts, say) {
         width ??= row.length;
         outputs ??= new row.constructor(images.count * width);
         outputs.set(row, (first + i) * width);
+        if (performance.now() - reported > REPORT_MS) {  // of a slow model: a page that is silent too long is given up
+          say({ task: task.name, done: first + i + 1, total: images.count });
+          await breathe();
+          reported = performance.now();
+        }
       }
       say({ task: task.name, done: first + prepared.length, total: images.count });
       await breathe();
