@@ -59,6 +59,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run-flag", action="append", default=[], metavar="FLAG", help="passed to run_model; may be repeated"
     )
+    parser.add_argument(
+        "--run-file",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="a library that run_model needs beside it, such as libLiteRt.so; may be repeated",
+    )
     flags.add(parser, "--images", default=None, help="judge N images, at even distances (default: all)")
     parser.add_argument(
         "--packed", type=Path, metavar="FILE", help="a check that harness device pack put into one file"
@@ -188,7 +196,13 @@ def _engine(options: argparse.Namespace, bars: terminal.Bars) -> Engine:
         return Cluster(options.scheduler, flags.tls(options))
     devices = options.device or [local.URI]
     if options.run_model:
-        words = urlencode({"run_model": options.run_model, "run_flags": shlex.join(options.run_flag)})
+        words = urlencode(
+            {
+                "run_model": options.run_model,
+                "run_flags": shlex.join(options.run_flag),
+                "run_files": shlex.join(map(str, options.run_file)),
+            }
+        )
         devices = [f"{device}{'&' if '?' in device else '?'}{words}" for device in devices]
     if options.runtime:
         if local.URI not in devices:

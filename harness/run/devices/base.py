@@ -19,6 +19,7 @@ from harness.run.job import Job
 SILENCE_LIMIT_S = 300.0
 RESULT = "{result}"  # in a program's arguments: a file for it to write
 INPUTS = "{inputs}"  # a folder of files for it to read
+LIBRARY_PATHS = ("LD_LIBRARY_PATH", "ADSP_LIBRARY_PATH")  # the linker's, and Qualcomm's for its NPU
 MAX_RESULT_FILE_BYTES = 100_000
 
 
@@ -175,5 +176,5 @@ class Device(Protocol):
         """Run a program of this machine there, after push.
 
         In the arguments {files} stands for the folder of the job's files, {result} for a file whose content comes back,
-        and {inputs} for a folder of the inputs, by name.
+        and {inputs} for a folder of the inputs, by name, where the program's libraries may be, too.
         """

@@ -28,6 +28,7 @@ from harness.run import job as jobs
 from harness.run.devices import probing, shell, worker_process
 from harness.run.devices.base import (
     INPUTS,
+    LIBRARY_PATHS,
     MAX_RESULT_FILE_BYTES,
     RESULT,
     SILENCE_LIMIT_S,
@@ -185,7 +186,8 @@ class Remote:
         result = f"{self._folder}/{self._job}/program.result"
         places = {"{files}": f"{self._folder}/files", RESULT: result, INPUTS: folder}
         words = [placed(word, places) for word in arguments]
-        script = f"rm -f {quoted(result)}; chmod 755 {quoted(program)} && {quoted(program, *words)}"
+        libraries = " ".join(f"{name}={quoted(folder)}" for name in LIBRARY_PATHS) if inputs else ""
+        script = f"rm -f {quoted(result)}; chmod 755 {quoted(program)} && {libraries} {quoted(program, *words)}"
         done = shell.execute(self._shell, script, timeout_s)
         wanted = any(RESULT in word for word in arguments)
         return replace(done, result=shell.fetch(self._shell, result, MAX_RESULT_FILE_BYTES)) if wanted else done

@@ -40,12 +40,16 @@ _PREFIX = re.compile(r"^[IWEF]\d{4} \S+\s+\d+ [^\]\s]+:\d+\] ")
 
 
 class RunModel:
-    """A device whose tasks run_model does. Raises SetupError: no such binary."""
+    """A device whose tasks run_model does. libraries: files that lie beside the inputs. Raises SetupError: no such
+    binary, or library."""
 
-    def __init__(self, device: Device, binary: Path, flags: Sequence[str] = ()) -> None:
-        if not binary.is_file():
-            raise SetupError(f"{binary}: expected LiteRT's run_model for the device; there is none")
+    def __init__(self, device: Device, binary: Path, flags: Sequence[str] = (), libraries: Sequence[Path] = ()) -> None:
+        for path in (binary, *libraries):
+            if not path.is_file():
+                what = "LiteRT's run_model" if path == binary else "a library of run_model"
+                raise SetupError(f"{path}: expected {what} for the device; there is none")
         self._device, self._binary, self._flags = device, binary, flags
+        self._libraries = {path.name: path.read_bytes() for path in libraries}
         self.traffic = device.traffic
 
     @property
@@ -136,7 +140,7 @@ class RunModel:
             *self._flags,
         ]
         raw = {f"{model.inputs[0].name}.raw": tensor.tobytes()}
-        return self._device.program(self._binary, arguments, job, limit_s, raw)
+        return self._device.program(self._binary, arguments, job, limit_s, {**self._libraries, **raw})
 
     def _row(self, printed: str, model: ModelTensors) -> npt.NDArray[Any]:
         try:
@@ -213,9 +217,9 @@ def _reason(done: Executed) -> str:
     return shell.plain(_PREFIX.sub("", errors[-1])) if errors else f"exit code {done.code}"
 
 
-def flags(text: str) -> tuple[str, ...]:
-    """Of `run_flags` of an address. Raises SetupError."""
+def words(text: str) -> tuple[str, ...]:
+    """Of `run_flags` or `run_files` of an address. Raises SetupError."""
     try:
         return tuple(shlex.split(text))
     except ValueError as error:
-        raise SetupError(f"run_flags {text!r}: {error}") from error
+        raise SetupError(f"run_flags or run_files {text!r}: {error}") from error

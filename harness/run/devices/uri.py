@@ -3,7 +3,7 @@
     local[?python=PATH]
     ssh://[user@]host[:port][?python=PATH&folder=PATH&config=FILE]
     adb://[serial][?folder=PATH]
-    any of these with run_model=FILE[&run_flags=FLAGS]
+    any of these with run_model=FILE[&run_flags=FLAGS&run_files=FILES]
     web://[address][:port][?adb=SERIAL | certificate=FILE&key=FILE]
 
 python: a Python there that has NumPy and a runtime; folder: where to write there; config: an ssh configuration
@@ -40,10 +40,11 @@ def device(uri: str, *, keep: bool = False, progress: Progress = lambda task, do
     place, _, query = uri.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     if "run_model" in options and not uri.startswith("web:"):
-        binary, flags = Path(options.pop("run_model")), run_model.flags(options.pop("run_flags", ""))
+        binary, flags = Path(options.pop("run_model")), run_model.words(options.pop("run_flags", ""))
+        libraries = [Path(file) for file in run_model.words(options.pop("run_files", ""))]
         rest = f"{place}?{urlencode(options)}" if options else place
         inner = Local() if rest == URI else remote(rest, keep=keep, choose=lambda *_: bundle.installed("none"))
-        return RunModel(inner, binary, flags)
+        return RunModel(inner, binary, flags, libraries)
     if place == URI:
         return Local(**_options(uri, query, ("python",)))
     if uri.startswith("web://"):

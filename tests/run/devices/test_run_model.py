@@ -18,7 +18,7 @@ from harness.core.outcome import Outcome
 from harness.images import dataset
 from harness.records import record
 from harness.run import execute, job, worker
-from harness.run.devices import run_model, uri
+from harness.run.devices import listing, run_model, uri
 from harness.run.devices.virtual import Virtual
 from harness.run.execute import Outputs
 from harness.run.job import Job
@@ -128,10 +128,17 @@ def test_on_a_phone_over_adb_it_is_a_cell_like_any(
     content = (tiny_variants / "float32.tflite").read_bytes()
     data = dataset.take(dataset.load(few_images, DIGITS), np.arange(5) * 22)
     binary = stand_in(tmp_path / "run_model", native(content, data.inputs()), accelerator="gpu", shell="/system/bin/sh")
+    library = tmp_path / "libLiteRt.so"
+    library.write_text("a library")
+    binary.write_text(
+        binary.read_text().replace(
+            "\ndigest=", '\n[ "$(cat $LD_LIBRARY_PATH/libLiteRt.so)" = "a library" ] || exit 1\ndigest='
+        )
+    )
     path = tmp_path / "check.json"
     command = ["check", "--device", phone.start(), "--models", tiny_variants, "--reference", tiny_model]
     command += ["--data", few_images, "--images", 5, "--variants", "float32", "--policy", FEW_IMAGES_POLICY]
-    command += ["--run-model", binary, "--accelerator", "gpu", "--json", path]
+    command += ["--run-model", binary, "--run-file", library, "--accelerator", "gpu", "--json", path]
     assert main([*map(str, command)]) in (Exit.PASS, Exit.INCONCLUSIVE)
     stored = record.read(path)
     (cell,) = stored.cells
@@ -217,5 +224,8 @@ def test_what_cannot_be_is_one_line(written: Job, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="--accelerator webgpu: "):
         execute.check_accelerators("adb://x?run_model=y", ("webgpu",))
     execute.check_accelerators("adb://x?run_model=y", ("cpu", "gpu", "npu"))
+    with pytest.raises(SetupError, match="/none: expected a library of run_model"):
+        uri.device(f"local?run_model={binary}&run_files=/none")
+    assert "litert/tools:run_model" in listing.text([])
     with pytest.raises(SetupError, match="run_flags"):
         uri.device(f"local?run_model={binary}&run_flags='")

@@ -32,7 +32,7 @@ from harness.run.latency_plan import LatencyPlan
 from models.config import DIGITS
 from tests.conftest import FEW_IMAGES_POLICY, ROOT
 from tests.needs import needs
-from tests.run.devices.pages import NO_GPU, SOFTWARE_GPU, Page, beside, chromium, zeros
+from tests.run.devices.pages import NO_GPU, SOFTWARE_GPU, Page, beside, chromium
 from tests.run.devices.rig import PLAN, silent
 
 SHIPPED = ROOT / "models" / "tflite"
@@ -207,7 +207,7 @@ def test_results_that_are_none_are_refused(device: Web, written: Job) -> None:
     def act() -> None:
         page.hello()
         plan = page.job()
-        arrays = zeros(plan)
+        arrays = page.zeros(plan)
         seen["another job"] = page.result(plan, arrays, nonce="0" * 16)
         seen["another task"] = page.result(plan, arrays, task="int8@wasm")
         seen["another accelerator"] = page.result(plan, arrays, ran={"accelerator": "webgpu", "runtime": "x"})
@@ -238,11 +238,12 @@ def test_results_that_are_none_are_refused(device: Web, written: Job) -> None:
     ("name", "array", "reason"),
     [
         ("outputs", np.zeros((54, 11), np.float32), "[54, 11] outputs"),
+        ("outputs", np.full((110, 11), np.nan, np.float32), "NaN or infinite outputs on 110 of 110"),
         ("outputs", np.zeros(110, np.float32), "expected outputs of"),
         ("other", np.zeros(1), "did not ask for"),
         ("input_means", np.ones(110), "input"),
     ],
-    ids=("images", "shape", "name", "input"),
+    ids=("images", "nan", "shape", "name", "input"),
 )
 def test_a_result_is_judged_as_any_devices(
     name: str,
@@ -254,13 +255,13 @@ def test_a_result_is_judged_as_any_devices(
     tiny_variants: Path,
     tiny_model: Path,
 ) -> None:
-    """Too few outputs, other shapes and names, other inputs than the images: never a PASS."""
+    """Too few outputs, NaN, other shapes and names, other inputs than the images: never a PASS."""
     page = Page(url(device))
 
     def act() -> None:
         page.hello()
         plan = page.job()
-        assert page.result(plan, {**zeros(plan), name: array})[0] == 204
+        assert page.result(plan, {**page.zeros(plan), name: array})[0] == 204
         page.say(plan, task="float32@wasm", ended=0)
 
     path = tmp_path / "check.json"
@@ -281,7 +282,7 @@ def test_two_browsers_at_once(device: Web, written: Job) -> None:
         plan = first.job()
         assert second.hello() == (409, b"Another browser runs this check: Test 1. This page does nothing.")
         assert second.ask(f"job?page={second.id}")[0] == 409
-        assert second.result(plan, zeros(plan))[0] == 409
+        assert second.result(plan, first.zeros(plan))[0] == 409
         assert second.say(plan, ended=1)[0] == 409
         first.answer(plan)
 
@@ -368,7 +369,7 @@ def test_a_page_that_wakes_too_late_is_told_so(device: Web, written: Job) -> Non
         device.probe()
         assert execute.run(written, silent, device, silence_limit_s=1).failures
     assert page.say(plans[0], task="float32@wasm", done=2, total=55)[0] == 410
-    assert page.result(plans[0], zeros(plans[0]))[0] == 410
+    assert page.result(plans[0], {})[0] == 410
 
     def act_again() -> None:
         page.answer(page.job())
