@@ -19,6 +19,8 @@ from harness.core.progress import Progress
 from harness.core.shapes import Count, Shape, Share
 from harness.images import dataset
 from harness.images.dataset import Dataset
+from harness.images.spec import UNLABELLED
+from harness.images.tensors import LABELS
 from harness.tools import classifier, metrics
 from harness.tools.classifier import KERAS, TFLITE
 from harness.tools.metrics import Scores
@@ -158,6 +160,10 @@ def evaluate(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     opened = classifier.open_model(model, store, config=config, imports=imports)
     data = dataset.load(folder, opened.spec, skip_bad=skip_bad, progress=partial(progress, f"reading {folder}"))
+    if (data.labels == UNLABELLED).any():
+        raise SetupError(
+            f"{folder}: has no labels to evaluate by; expected {LABELS}, or harness check, which needs none"
+        )
     if opened.is_keras:
         outputs: npt.NDArray[np.floating] = references.obtain(model, data, store, step, imports).outputs
         runtime = "Keras"

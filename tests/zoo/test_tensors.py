@@ -96,6 +96,9 @@ def test_from_arrays_to_a_verdict(build: Any, tmp_path: Path, capsys: pytest.Cap
     page = ["--html", str(tmp_path / "e.html")]
     assert main(["evaluate", str(tmp_path / "v" / "int8.tflite"), "--data", sets[-1], *page]) == 0
     capsys.readouterr()
+    np.savez(tmp_path / "unlabelled.npz", inputs=np.load(sets[-1])["inputs"])
+    code = main(["evaluate", str(tmp_path / "v" / "int8.tflite"), "--data", str(tmp_path / "unlabelled.npz")])
+    assert "has no labels to evaluate by" in refusal(capsys, code)
     golden = ["app", "golden", "int8", *shared, "--out", str(tmp_path / "g")]
     assert "expected one of images, as golden bundles are" in refusal(capsys, main(golden))
 
