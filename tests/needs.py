@@ -98,6 +98,10 @@ def _valgrind() -> str:
     return _program("valgrind", "valgrind")
 
 
+def _openssl() -> str:
+    return _program("openssl", "openssl")
+
+
 NEEDS: Mapping[str, Callable[[], str]] = {
     "browser": _browser,
     "devices": _devices,
@@ -108,6 +112,7 @@ NEEDS: Mapping[str, Callable[[], str]] = {
     "accelerators": _accelerators,
     "npu": _npu,
     "npm": _npm,
+    "openssl": _openssl,
     "valgrind": _valgrind,
 }
 

@@ -480,7 +480,7 @@ def test_a_port_in_use() -> None:
 
 def test_https_for_a_phone_of_the_network(tmp_path: Path, written: Job) -> None:
     """A certificate of the user's own, which makes WebGPU possible there; without one, one line."""
-    needs("npm")
+    needs("npm", "openssl")
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     options = ["-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-subj", "/CN=localhost"]
     subprocess.run(["openssl", "req", "-x509", "-days", "2", *map(str, options)], check=True, capture_output=True)
