@@ -31,8 +31,8 @@ KIND = "int8"  # the fastest: whatever is wrong shows most
 PLANTED = 1.05
 REPETITIONS, AT_LEAST = 40, 36
 
-LOADING = 'model = load(content, task["threads"], accelerator)'
-SLOWER = """
+LOADED = "        prepared = model.quantize(images)\n"
+SLOWER = """\
         if kind == "slower":
             def slower(invoke=model.invoke, clock=time.perf_counter):
                 begin = clock()
@@ -64,8 +64,8 @@ def measure(
 ) -> Timing:
     written = job.write_latency(folder, manifest.contents(VARIANTS, subjects), data, plan)
     source = (folder / "worker.py").read_text()
-    assert LOADING in source
-    (folder / "worker.py").write_text(source.replace(LOADING, LOADING + SLOWER.format(planted=PLANTED)))
+    assert LOADED in source
+    (folder / "worker.py").write_text(source.replace(LOADED, LOADED + SLOWER.format(planted=PLANTED)))
     outputs = execute.run(written, progress or (lambda *_: None))  # type: ignore[arg-type]
     assert not outputs.failures
     runs = [latency_run(result.arrays, task) for task, result in outputs.results.items()]
