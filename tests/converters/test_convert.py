@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from converters import calibration
+from converters import calibration, keras_model
 from harness.artifacts import manifest
 from harness.cli import main
 from harness.images import dataset
@@ -227,3 +227,26 @@ def test_a_killed_conversion_leaves_nothing_half_written(tiny_model: Path, tiny_
     for path in tmp_path.glob("*.tflite"):
         assert path.read_bytes() == (tiny_variants / path.name).read_bytes()
     assert not (tmp_path / "manifest.json").exists() or json.loads((tmp_path / "manifest.json").read_text())
+
+
+def test_a_references_batch_norms_are_the_models_own(tmp_path: Path) -> None:
+    """Of maps, which run as one kernel, without scale, of vectors, and of another axis: as Keras gives them."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    layers = keras.layers
+    entry = keras.Input((28, 28, 1))
+    maps = layers.BatchNormalization(epsilon=1e-6)(layers.Conv2D(4, 3, activation="relu")(entry))
+    maps = layers.BatchNormalization(axis=1)(layers.BatchNormalization(scale=False)(maps))
+    vectors = layers.BatchNormalization()(layers.GlobalAveragePooling2D()(maps))
+    model = keras.Model(entry, layers.Dense(11, activation="softmax")(vectors))
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 2, weights.shape) for weights in layer.get_weights()])
+    model.save(tmp_path / "model.keras")
+    data = dataset.build(rng.integers(0, 256, (5, 28, 28, 1), np.uint8), [0] * 5, list("abcde"), DIGITS)
+    composed = keras.layers.BatchNormalization.call
+    outputs = keras_model.predict(tmp_path / "model.keras", data)
+    np.testing.assert_allclose(outputs, model(data.inputs(), training=False), atol=1e-6)
+    assert keras.layers.BatchNormalization.call is composed
