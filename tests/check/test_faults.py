@@ -39,7 +39,7 @@ def first(written: Job, statement: str, before: str) -> None:
 def signals_itself(written: Job, kind: str, number: signal.Signals) -> None:
     """Have the job's worker meet a signal before it answers with this variant."""
     meets = f'task["variants"].get("{kind}") and task["do"] == "answers" and os.kill(os.getpid(), {int(number)})'
-    first(written, meets, 'arrays = {"answers": answers')
+    first(written, meets, "arrays = DO[")
 
 
 def test_a_killed_worker_leaves_one_variant_inconclusive(tiny_job: Job) -> None:
@@ -79,7 +79,7 @@ def test_every_process_that_measures_latency_is_a_fresh_one(tiny_job: Job) -> No
 def test_a_variant_that_crashes_while_timed_is_left_out(tiny_job: Job) -> None:
     """Every variant's answers are there, and the other variants' latency, from every process."""
     crash = 'kind == "dynamic_range" and os.kill(os.getpid(), 11)'
-    first(tiny_job, crash, 'model = load(contents[kind], task["threads"], accelerator)')
+    first(tiny_job, crash, 'model = load(content, task["threads"], accelerator)')
     outputs = execute.run(tiny_job, lambda *_: None)
     assert set(outputs.results) == {"float32", "dynamic_range", "int8", *TIMED}
     ((task, failure),) = outputs.failures.items()
