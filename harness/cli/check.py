@@ -67,7 +67,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a library that run_model needs beside it, such as libLiteRt.so; may be repeated",
     )
-    flags.add(parser, "--images", default=None, help="judge N images, at even distances (default: all)")
+    parser.add_argument(
+        "--subset", type=flags.count(), metavar="N", help="judge N of the images, at even distances (default: all)"
+    )
     parser.add_argument(
         "--packed", type=Path, metavar="FILE", help="a check that harness device pack put into one file"
     )
@@ -156,8 +158,8 @@ def _inputs(options: argparse.Namespace, stack: ExitStack) -> tuple[Subject, Sou
     from harness.records.baseline import load_baseline
 
     if options.packed:
-        if options.images:
-            raise SetupError("--images: a packed check has its images; leave it out")
+        if options.subset:
+            raise SetupError("--subset: a packed check has its images; leave it out")
         if options.shards:
             raise SetupError("--shards: a packed check is divided already; leave it out")
         packed = Pack(options.packed, options.variants)
@@ -171,7 +173,7 @@ def _inputs(options: argparse.Namespace, stack: ExitStack) -> tuple[Subject, Sou
     subject = flags.subject(options, limits, plan, baseline)
     references = stack.enter_context(KerasReferences(options.reference, options.models, terminal.step))
     source = shards.open_source(options.data, subject.spec, labelled=not options.unlabelled)
-    return subject, shards.Subset(source, options.images) if options.images else source, references
+    return subject, shards.Subset(source, options.subset) if options.subset else source, references
 
 
 def _plan(options: argparse.Namespace, limits: Policy) -> LatencyPlan | None:

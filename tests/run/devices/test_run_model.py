@@ -137,7 +137,7 @@ def test_on_a_phone_over_adb_it_is_a_cell_like_any(
     )
     path = tmp_path / "check.json"
     command = ["check", "--device", phone.start(), "--models", tiny_variants, "--reference", tiny_model]
-    command += ["--data", few_images, "--images", 5, "--variants", "float32", "--policy", FEW_IMAGES_POLICY]
+    command += ["--data", few_images, "--subset", 5, "--variants", "float32", "--policy", FEW_IMAGES_POLICY]
     command += ["--run-model", binary, "--run-file", library, "--accelerator", "gpu", "--json", path]
     assert main([*map(str, command)]) in (Exit.PASS, Exit.INCONCLUSIVE)
     stored = record.read(path)
