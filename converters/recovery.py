@@ -1,6 +1,6 @@
 """Int8 files of one model in order of cost, until one passes the policy on images that none was made from.
 
-As always; biases corrected; weights clipped by litert-quantizer's OCTAV; mixed
+As always; ranges averaged over images; biases corrected; weights clipped by litert-quantizer's OCTAV; mixed
 precision, if a budget of flips allows float32; and trained.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from converters import calibration_lint, interpreter, keras_model, mixed, op_versions, quantize
+from converters import calibration, calibration_lint, interpreter, keras_model, mixed, op_versions, quantize
 from converters import quantization_training as training
 from converters.calibration import Ranges
 from converters.keras_process import KerasProcess
@@ -28,6 +28,7 @@ from harness.images.dataset import Dataset, take
 from harness.images.spec import UNLABELLED
 
 AS_ALWAYS = "as always"
+AVERAGED = "ranges averaged"
 CORRECTED = "biases corrected"
 OCTAV = "weights clipped (OCTAV)"
 MIXED = "mixed precision"
@@ -77,14 +78,19 @@ class _Search:
     max_flips: int | None
     out: Path
     step: Step
+    averaged: Ranges | None = None
     choice: mixed.Choice | None = None
     training: Training | None = None
 
+    def __post_init__(self) -> None:
+        self.best = self.ranges  # until averaged ones flip less
+
     def recipes(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         yield AS_ALWAYS, lambda: self.keras.call(quantize.make, "int8", self.balanced, self.ranges)
+        yield AVERAGED, self._averaged
         if not self.wish.only_training:
             yield CORRECTED, self._corrected
-            yield OCTAV, lambda: self._make(self.balanced, self.ranges, "clipped")
+            yield OCTAV, lambda: self._make(self.balanced, self.best, "clipped")
             if self.max_flips is not None:
                 yield MIXED, self._mixed
         yield TRAINED, self._trained
@@ -92,18 +98,22 @@ class _Search:
     def _make(self, float32: bytes, ranges: Ranges, weights: Weights = "channel") -> bytes:
         return self.keras.call(quantize.make, "int8", float32, ranges, weights)
 
+    def _averaged(self) -> bytes:
+        self.averaged = self.apart.call(calibration.average, self.balanced, self.calibration)
+        return self._make(self.balanced, self.averaged)
+
     def _corrected(self) -> bytes:
-        made = self._make(self.balanced, self.ranges)
-        return self._make(*self.keras.call(training.correct_biases, self.balanced, made, self.calibration, self.ranges))
+        made = self._make(self.balanced, self.best)
+        return self._make(*self.keras.call(training.correct_biases, self.balanced, made, self.calibration, self.best))
 
     def _mixed(self) -> bytes:
         assert self.max_flips is not None
-        self.choice = self.keras.call(mixed.choose, self.balanced, self.ranges, self.held, self.max_flips)
+        self.choice = self.keras.call(mixed.choose, self.balanced, self.best, self.held, self.max_flips)
         return self.keras.call(op_versions.declare, self.choice.content)
 
     def _trained(self) -> bytes:
         plan, checkpoint = self.wish.plan, self.out / CHECKPOINT
-        float32, int8 = self.balanced, self._make(self.balanced, self.ranges)
+        float32, int8 = self.balanced, self._make(self.balanced, self.best)
         progress = self.keras.call(
             training.start,
             float32,
@@ -120,7 +130,7 @@ class _Search:
             with self.step(f"training, {progress.step} of {plan.steps} steps, loss {progress.best_loss:.3g}"):
                 progress = self.keras.call(training.advance)
         self.training = _training(plan, progress, self.images)
-        made = self._make(*self.keras.call(training.finish, self.ranges))
+        made = self._make(*self.keras.call(training.finish, self.best))
         checkpoint.unlink(missing_ok=True)
         return made
 
@@ -143,10 +153,12 @@ class _Search:
             attempt = self._attempt(recipe, reference, outputs, round(time.monotonic() - begin, 1))
             attempts.append(attempt)
             assert attempt.outcome is not None
+            if recipe == AVERAGED and self.averaged and attempt.flips < attempts[0].flips:
+                self.best = self.averaged
             rank = SEVERITY.index(attempt.outcome), attempt.flips
             if best is None or rank < best[0]:
                 best = rank, len(attempts) - 1, content
-            if attempt.outcome is Outcome.PASS and not (self.wish.only_training and recipe == AS_ALWAYS):
+            if attempt.outcome is Outcome.PASS and not (self.wish.only_training and recipe != TRAINED):
                 break
         assert best is not None
         _, place, content = best

@@ -33,7 +33,8 @@ import sys, numpy as np
 from litert_quantizer import quantizer, recipe
 model, images, out = sys.argv[1:]
 made = quantizer.Quantizer(model, recipe.static_wi8_ai8())
-data = {"serving_default": [{sys.stdin.readline().strip(): image[None]} for image in np.load(images)]}
+name = sys.stdin.readline().strip()
+data = {"serving_default": [{name: image[None]} for image in np.load(images)]}
 made.quantize(made.calibrate(data)).export_model(out)
 """
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +31,7 @@ from harness.images.spec import ModelSpec
 Layer = Callable[[Any], Any]
 
 SPEC = ModelSpec((8, 8), 3, tuple("abcd"))
-STEPS = 10  # of int8, by which a tensor of the file may differ from the simulated one
+STEPS, MAX_STEPS = 6, 20  # of int8, by which 98 %, and all, of a tensor may differ from what is simulated
 
 
 def mobile(x: Any) -> Any:
@@ -100,8 +104,9 @@ def assert_alike(simulation: Simulation, content: bytes, data: Dataset) -> None:
     for name in compared:
         real, step = computed[name]
         off = np.abs(ops.convert_to_numpy(simulated[name]).reshape(real.shape) - real) / step
-        assert off.max() <= STEPS + 1e-3, name
-        assert off.mean() <= 1, name
+        assert np.quantile(off, 0.98) <= STEPS + 1e-3, name
+        assert off.max() <= MAX_STEPS + 1e-3, name
+        assert off.mean() <= 1.5, name
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +157,34 @@ def test_what_cannot_be_simulated_is_named(
     content, ranges, int8 = mobile_files
     with pytest.raises(SetupError, match=r"HARD_SWISH \(.*\) cannot be simulated"):
         Simulation(content, int8, ranges)
+
+
+ELSEWHERE = """
+import pickle, sys
+from pathlib import Path
+from converters import quantization_training as training
+folder = Path(sys.argv[1])
+content, ranges, int8, data = pickle.loads((folder / "parts").read_bytes())
+plan = training.Plan("labels", steps=10, batch_size=8, rate=0.01)
+progress = training.start(content, int8, ranges, folder / "none", (), data, data, plan, folder / "checkpoint")
+while progress.step < plan.steps:
+    progress = training.advance()
+import keras
+assert keras.backend.backend() == "jax"
+(folder / "progress").write_bytes(pickle.dumps((progress, training.finish(ranges))))
+"""
+
+
+@pytest.mark.slow
+def test_any_backend_trains_it(data: Dataset, mobile_files: tuple[bytes, Ranges, bytes], tmp_path: Path) -> None:
+    """On JAX, the loss begins as here and falls, and what was trained becomes an int8 file."""
+    content, ranges, int8 = mobile_files
+    (tmp_path / "parts").write_bytes(pickle.dumps((content, ranges, int8, data)))
+    env = {**os.environ, "KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", ELSEWHERE, str(tmp_path)], env=env, check=True)
+    progress, (trained, learned) = pickle.loads((tmp_path / "progress").read_bytes())
+    plan = Plan("labels", steps=10, batch_size=8, rate=0.01)
+    here = training.start(content, int8, ranges, tmp_path / "none", (), data, data, plan, tmp_path / "other")
+    assert progress.loss_before == pytest.approx(here.loss_before, rel=0.05)
+    assert progress.best_loss < progress.loss_before
+    assert np.isfinite(predict(quantize.make("int8", trained, learned, "channel"), data)).all()
