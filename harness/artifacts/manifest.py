@@ -97,6 +97,11 @@ class Recovery(Shape):
     images_sha256: str
     training: Training | None
 
+    @property
+    def outcome(self) -> Outcome:
+        """The policy's, of the file that was taken."""
+        return next(attempt.outcome for attempt in self.attempts if attempt.recipe == self.recipe and attempt.outcome)
+
 
 class Variant(Shape):
     """One .tflite file, named <kind>.tflite, and where it comes from."""

@@ -111,7 +111,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from converters.convert import Images, convert
     from converters.metadata import About
-    from harness.artifacts.manifest import KINDS
+    from harness.artifacts.manifest import KINDS, RECOVERED
+    from harness.core.outcome import EXIT_CODES as OUTCOME_CODES
     from harness.images import tensors
     from harness.output import terminal
     from harness.run import runtimes
@@ -140,14 +141,16 @@ def run(options: argparse.Namespace) -> int:
         about=About(options.author, options.licence) if options.metadata or options.author or options.licence else None,
         integer_only=options.integer_only,
     )
+    recovery = variants[RECOVERED].recovery if options.recover or options.qat else None
+    code = OUTCOME_CODES[recovery.outcome] if recovery else Exit.PASS
     if not (options.runtime or options.accelerator):
         print(terminal.converted(variants, options.out))
-        return Exit.PASS
+        return code
     tried, wrong = trials.compare(
         options.out, variants, options.calibration, options.runtime, options.accelerator, terminal.step
     )
     print(terminal.converted(tried, options.out, wrong))
-    return Exit.FAIL if wrong else Exit.PASS
+    return Exit.FAIL if wrong else code
 
 
 def _wish(options: argparse.Namespace) -> Wish | None:

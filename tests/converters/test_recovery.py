@@ -19,6 +19,8 @@ from converters.quantization_training import Plan
 from harness.artifacts import manifest
 from harness.artifacts.manifest import RECOVERED
 from harness.cli import main
+from harness.core.outcome import EXIT_CODES as OUTCOME_CODES
+from harness.core.outcome import Outcome
 from harness.images import dataset, spec
 from harness.images.dataset import Dataset
 from tests.conftest import refusal
@@ -46,9 +48,10 @@ def test_recipes_are_tried_in_order_of_cost_and_the_best_is_taken(
     for number, file in enumerate(sorted((folder / "training").rglob("*.png"))):
         shutil.copy(file, flat / f"photo {number}.png")
     options = ("--recover", str(flat), "--unlabelled", "--training-steps", "150")
-    assert main(command(folder, tmp_path / "out", *options)) == 0
+    code = main(command(folder, tmp_path / "out", *options))
     recovery = manifest.read(tmp_path / "out")[RECOVERED].recovery
     assert recovery is not None
+    assert code == OUTCOME_CODES[recovery.attempts[-1].outcome or Outcome.FAIL]
     recipes = [attempt.recipe for attempt in recovery.attempts]
     assert recipes[0] == "as always"
     assert recipes[-1] == recovery.recipe == "quantization-aware training"
