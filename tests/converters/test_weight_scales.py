@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from harness.images import dataset
 from tests.conftest import CALIBRATION, DIGITS
 
 
+@cache
 def network(folder: Path, ratio: float) -> bytes:
     """A float32 .tflite of a depthwise convolution whose filters differ in size by `ratio`."""
     import keras
@@ -29,9 +31,14 @@ def network(folder: Path, ratio: float) -> bytes:
     kernel, bias = depthwise.get_weights()
     spread = kernel / np.abs(kernel).max(axis=(0, 1, 3), keepdims=True) * sizes[:, np.newaxis]
     depthwise.set_weights([spread, bias])
-    model.save(folder / "model.keras")
-    convert(folder / "model.keras", folder / "out", Images(CALIBRATION), kinds=("float32",))
-    return (folder / "out" / "float32.tflite").read_bytes()
+    model.save(folder / f"{ratio}.keras")
+    convert(folder / f"{ratio}.keras", folder / f"{ratio}", Images(CALIBRATION), kinds=("float32",))
+    return (folder / f"{ratio}" / "float32.tflite").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scales")
 
 
 def scales(content: bytes) -> list[int]:
@@ -46,17 +53,17 @@ def scales(content: bytes) -> list[int]:
 @pytest.mark.parametrize(
     ("kind", "ratio", "expected"), [("int8", 1000, 8), ("int8", 4, 1), ("int16x8", 1000, 8), ("int16x8", 4, 8)]
 )
-def test_uneven_filters_have_their_own_scales(kind: str, ratio: float, expected: int, tmp_path: Path) -> None:
+def test_uneven_filters_have_their_own_scales(kind: str, ratio: float, expected: int, folder: Path) -> None:
     """With 1:1000, one scale for all would leave the smallest filters nothing but zeros."""
     images = dataset.take(dataset.load(CALIBRATION, DIGITS), np.arange(0, 220, 5))
-    float32 = network(tmp_path, ratio)
+    float32 = network(folder, ratio)
     made = quantize.make(kind, float32, calibration.measure(float32, images))
     assert scales(made)[-1] == expected
     error = np.abs(predict(made, images) - predict(float32, images)).max()
     assert error < {"int8": 0.15, "int16x8": 0.02}[kind]
 
 
-def test_dynamic_range_has_a_scale_for_each_filter(tmp_path: Path) -> None:
+def test_dynamic_range_has_a_scale_for_each_filter(folder: Path) -> None:
     """However even they are: a hybrid depthwise convolution does not run otherwise."""
-    made = quantize.make("dynamic_range", network(tmp_path, 4), None)
+    made = quantize.make("dynamic_range", network(folder, 4), None)
     assert scales(made)[-1] == 8
