@@ -115,6 +115,7 @@ def test_a_latency_limit_counts(tiny_model: Path, tiny_variants: Path, few_image
     assert check(tiny_variants, tiny_model, few_images, record, *only) == 0
 
 
+@pytest.mark.slow
 def test_mlperfs_single_stream(tiny_model: Path, tiny_variants: Path, few_images: Path, tmp_path: Path) -> None:
     """Each variant alone in its process: no control and no ratios. (Its 60 s are cut down here.)"""
     record = tmp_path / "c.json"

@@ -109,6 +109,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
         found.down()
 
 
+@pytest.mark.slow
 def test_a_cut_link_leaves_its_devices_inconclusive_until_it_is_mended(
     hosts: Hosts, check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def render(name: str, out: Path, idx_folder: Path, *more: str) -> dict[str, byte
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*.jpg")}
 
 
+@pytest.mark.slow
 def test_a_seed_decides_every_image(idx_folder: Path, tmp_path: Path) -> None:
     """The same seed gives the same bytes, whatever the workers or the amount; another seed gives others."""
     three = render("raw", tmp_path / "a", idx_folder, "--per-class", "3", "--workers", "1")

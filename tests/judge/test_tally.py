@@ -52,7 +52,7 @@ def in_shards(seed: int, cuts: list[int], order: Random) -> Counted:
     return parts[0]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 5), st.lists(st.integers(1, IMAGES - 1), max_size=20), st.randoms(use_true_random=False))
 def test_any_shards_in_any_order_give_the_same_verdict(seed: int, cuts: list[int], order: Random) -> None:
     """Every figure, interval, stage and reason is equal, not nearly equal."""

@@ -260,6 +260,7 @@ def test_a_killed_run_continues(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert record["training"]["images"] + len(held) == 220
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Other settings or other images and the same --out: refused in one line, nothing overwritten."""
     out, raw = tmp_path / "model.keras", tmp_path / "raw"
@@ -328,6 +329,7 @@ def test_hard_images_are_drawn_more_often() -> None:
     np.testing.assert_array_equal(plain[0][0][20:], Batches(data, settings, 4, 0, hard)[0][0][20:])
 
 
+@pytest.mark.slow
 def test_each_epoch_is_fed_its_own_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbered from 0 to the last, in a run that goes on, too."""
     asked = set()
@@ -353,6 +355,7 @@ def test_sure_and_mislabelled_images_are_not_hard() -> None:
     assert unsure(outputs, data).tolist() == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_model_picks_the_hard_images(
     tmp_path: Path, tiny_variants: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,6 +432,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, capsys: pytes
     assert not (tmp_path / "again.checkpoint.keras").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where a checkpoint cannot be written, exit code 2, one line, and the one before is whole; then it continues."""
     arguments = [*SMALL, "--out", str(tmp_path / "model.keras"), "--no-tensorboard", "--epochs"]
@@ -471,6 +475,7 @@ def test_the_best_epoch_is_what_is_saved(tmp_path: Path) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_every_epoch_is_saved_where_asked(tmp_path: Path) -> None:
     """One plain model an epoch, beside the last."""
     out = tmp_path / "model.keras"
@@ -493,6 +498,7 @@ def test_the_rate_falls_where_the_loss_does_not(tmp_path: Path) -> None:
     assert float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)) == pytest.approx(0.2)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """On JAX, a step of two processes on loopback is the single process's, and what is saved is a plain model.
 

@@ -144,6 +144,7 @@ def test_the_page_needs_nothing_else_and_every_picture_has_a_text() -> None:
     assert all(source.startswith("data:image/") for source in sources)
 
 
+@pytest.mark.slow
 def test_a_page_of_noise_stays_small() -> None:
     """Large coloured flips that compress badly, on four devices: under 2 MB, and what is left out is said."""
     run = a_run(broken=500)

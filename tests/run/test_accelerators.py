@@ -183,6 +183,7 @@ def test_a_type_without_buffers_fails_alone(data: Dataset, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("swiftshader")
+@pytest.mark.slow
 def test_a_hang_while_compiling_is_stopped_and_named(data: Dataset, tmp_path: Path) -> None:
     """The silence limit passes in the accelerator's compiler: FAIL, as no other process is to blame."""
     outputs = ran(tmp_path, {"float32": tflite("plain", deep=60)}, data, ("gpu",), silence_limit_s=1.0)

@@ -87,12 +87,13 @@ def assert_as_here(here: Record, there: Record, limits: Policy) -> None:
     assert not there.arrays.latency_runs()
 
 
+@pytest.mark.parametrize("kinds", [("int8",), pytest.param(("float32", "dynamic_range"), marks=pytest.mark.slow)])
 def test_every_output_of_the_arm_kernels(
-    arm_pi: Virtual, tiny_model: Path, tiny_variants: Path, few: Path, tmp_path: Path
+    kinds: tuple[str, ...], arm_pi: Virtual, tiny_model: Path, tiny_variants: Path, few: Path, tmp_path: Path
 ) -> None:
-    """A Pi, three variants: PASS, as here."""
+    """A Pi: PASS, as here."""
     (tmp_path / "policy.toml").write_text(POLICY)
-    rig = Rig(tiny_variants, tiny_model, few, limits=policy.load(tmp_path / "policy.toml"))
+    rig = Rig(tiny_variants, tiny_model, few, kinds=kinds, limits=policy.load(tmp_path / "policy.toml"))
     here, there = rig.check_all("local", arm_pi.start())
     assert here.run
     assert there.run, there.problem

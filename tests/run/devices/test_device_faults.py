@@ -177,6 +177,7 @@ def test_another_architecture(
 # --- the cable --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gone_while_files_are_sent(
     rig: Rig, phone: Virtual, cable: Cable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,6 +241,7 @@ def test_a_cut_adb_shell_exits_with_0(phone: Virtual, cable: Cable) -> None:
     assert process.wait() in (0, 1, 255)  # 0 up to 34; never the script's own 3
 
 
+@pytest.mark.slow
 def test_gone_while_results_are_fetched(rig: Rig, phone: Virtual, cable: Cable) -> None:
     """Unplugged after the worker has ended: INCONCLUSIVE; the next run fetches its results without running it again."""
     started: list[str] = []

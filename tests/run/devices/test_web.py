@@ -30,12 +30,10 @@ from harness.run.execute import Outputs
 from harness.run.job import Job
 from harness.run.latency_plan import LatencyPlan
 from models.config import DIGITS
-from tests.conftest import FEW_IMAGES_POLICY, ROOT
+from tests.conftest import FEW_IMAGES_POLICY
 from tests.needs import needs
 from tests.run.devices.pages import NO_GPU, SOFTWARE_GPU, Page, beside, chromium
 from tests.run.devices.rig import PLAN, silent
-
-SHIPPED = ROOT / "models" / "tflite"
 
 
 @pytest.fixture
@@ -80,7 +78,7 @@ def ran(device: Web, written: Job) -> Outputs:
 
 
 def test_a_browser_answers_as_this_machine_does(
-    device: Web, tmp_path: Path, few_images: Path, tiny_variants: Path, tiny_model: Path
+    device: Web, tmp_path: Path, few_images: Path, tiny_variants: Path, tiny_model: Path, shipped_variants: Path
 ) -> None:
     """The shipped files on WASM: int8 to the bit, float32 near. A GPU in software is recognised, answers alike, and
     is not timed. Then a whole check on WASM: judged, timed and compared with this machine as any device's."""
@@ -93,9 +91,9 @@ def test_a_browser_answers_as_this_machine_does(
     command = ["check", "--device", "web://", "--models", tiny_variants, "--reference", tiny_model, "--json", path]
     command += ["--data", few_images, "--policy", FEW_IMAGES_POLICY, "--quick", "--processes", 1]
     command += ["--accelerator", "wasm", "--variants", "int8"]
-    native = {kind: _native(SHIPPED, kind, few) for kind in ("float32", "int8")}
+    native = {kind: _native(shipped_variants, kind, few) for kind in ("float32", "int8")}
     with chromium(url(device), *SOFTWARE_GPU):
-        shipped = ran(device, write(tmp_path / "shipped", SHIPPED, few, ("float32", "int8"), ("wasm",)))
+        shipped = ran(device, write(tmp_path / "shipped", shipped_variants, few, ("float32", "int8"), ("wasm",)))
         for image in sorted(few.iterdir())[2:]:
             image.unlink()
         gpu = ran(device, write(tmp_path / "gpu", tiny_variants, few, ("float32",), ("webgpu",), PLAN))
