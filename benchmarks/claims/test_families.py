@@ -45,13 +45,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 HEADING = f"""# Families of keras.applications
 
-Small classifiers of {SIZE}x{SIZE} colour images and {CLASSES} classes of made-up images (hue and coarseness), trained
-for {STEPS} steps from random weights; converted, and their logits judged
+Small classifiers of {SIZE}x{SIZE} made-up colour images of {CLASSES} classes (hue and coarseness), trained for
+{STEPS} steps from random weights; converted, and their logits judged
 [by tensors](verdict.md#outputs-that-are-no-classes) on {TESTED} further images, by `tox -e claims -- -k families`.
 
 A cell has the verdict by the default policy, the mean error of an image in units of the reference's spread, and how
-many images' largest logit is another class than Keras's. INCONCLUSIVE: so few images do not prove float32's or float16's
-narrow limits. A training loss above 1: the training failed, the network amplifies whatever rounding there is.
+many images' largest logit is another class than Keras's. INCONCLUSIVE: so few images do not prove the narrow limits of
+float32 or float16. A training loss of 1 or more: training failed, and the network amplifies whatever rounding there is.
 
 | family | training loss | {" | ".join(KINDS)} | float32's largest difference, of the spread | in int8 |
 |---|{"---|" * (len(KINDS) + 3)}
