@@ -14,7 +14,7 @@ from harness.core.outcome import SEVERITY, Outcome, Verdict
 from harness.judge import intervals, parity, rules, tally
 from harness.judge.parity import Parity, PartParity, worst_first
 from harness.judge.policy import Limits
-from harness.judge.rules import MAX_NAMED, NO_SCIPY, Check, Judgement, advice, first
+from harness.judge.rules import NO_SCIPY, Check, Judgement, advice
 from harness.judge.tally import Constant, Tally
 
 CLASSES = ("absent", "present")
@@ -119,16 +119,7 @@ def _part(name: str, part: Parity, outcomes: Outcomes, alpha: float, labels: int
 
 
 def _check(rule: str, names: list[str], outcomes: Mapping[str, Outcomes]) -> Check:
-    """The labels that fail; if none does, those that have too few images. names: the worst first."""
-
-    def those(outcome: Outcome) -> list[str]:
-        return [name for name in names if outcomes[name][rule][0] is outcome]
-
-    of = f"of {len(names)} labels"
-    if failing := those(Outcome.FAIL):
-        more = [f"and {len(failing) - MAX_NAMED} more labels"] * (len(failing) > MAX_NAMED)
-        texts = [f"label {name}: {outcomes[name][rule][1][0]}" for name in failing[:MAX_NAMED]]
-        return Check(rule, Outcome.FAIL, (*texts, *more))
-    if few := those(Outcome.INCONCLUSIVE):
-        return Check(rule, Outcome.INCONCLUSIVE, (f"{len(few)} {of} with too few images for {rule}: {first(few)}",))
-    return Check(rule, Outcome.PASS, (f"{rule} holds for each {of}",))
+    """names: the worst first."""
+    of_rule = ((name, *outcomes[name][rule]) for name in names)
+    parts = [(outcome, f"label {name}: {reasons[0]}", name) for name, outcome, reasons in of_rule]
+    return rules.check_parts(rule, "labels", parts)

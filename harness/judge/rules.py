@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.core.cell import Cell
@@ -242,6 +242,20 @@ def _of_classes(
         names = [f"{part.name} (recall {percent(part.recall or 0)} of {part.images} images)" for part in few]
         reasons.append(f"{len(few)} {of} with too few images for {rule}: {first(names)}")
     return (Outcome.INCONCLUSIVE, ["; ".join(reasons)]) if reasons else (Outcome.PASS, [f"holds for each {of}"])
+
+
+def check_parts(rule: str, kind: str, parts: Sequence[tuple[Outcome, str, str]]) -> Check:
+    """A rule on slices or labels (kind): those that fail; if none does, those that have too few images.
+
+    parts: the worst first; of each its outcome, and what is said where it fails, and where it has too few images.
+    """
+    of = f"of {len(parts)} {kind}"
+    if failing := [text for outcome, text, _ in parts if outcome is Outcome.FAIL]:
+        more = [f"and {len(failing) - MAX_NAMED} more {kind}"] * (len(failing) > MAX_NAMED)
+        return Check(rule, Outcome.FAIL, (*failing[:MAX_NAMED], *more))
+    if few := [text for outcome, _, text in parts if outcome is Outcome.INCONCLUSIVE]:
+        return Check(rule, Outcome.INCONCLUSIVE, (f"{len(few)} {of} with too few images for {rule}: {first(few)}",))
+    return Check(rule, Outcome.PASS, (f"{rule} holds for each {of}",))
 
 
 def first(names: list[str]) -> str:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from harness.artifacts.outputs import FloatArray
 from harness.core.outcome import SEVERITY, Interval, Outcome, Verdict, within
-from harness.judge import intervals, paired_tests, tally, tensors
+from harness.judge import intervals, paired_tests, rules, tally, tensors
 from harness.judge.parity import Changes, PartParity, worst_first
 from harness.judge.policy import Limits
-from harness.judge.rules import MAX_NAMED, NO_SCIPY, Check, Judgement, advice, first, percent, points
+from harness.judge.rules import MAX_NAMED, NO_SCIPY, Check, Judgement, advice, percent, points
 from harness.judge.tally import CHANGES, Mergeable, by_key
 from harness.judge.tensors import TensorTally
 
@@ -169,20 +169,10 @@ def _text(rule: str, part: PartParity) -> str:
 
 
 def _check(rule: str, limit: float, parities: list[PartParity], outcomes: Mapping[str, Mapping[str, Outcome]]) -> Check:
-    """The slices that fail; if none does, those that have too few images. parities: the worst first."""
-
-    def texts(outcome: Outcome) -> list[str]:
-        return [_text(rule, parity) for parity in parities if outcomes[parity.name][rule] is outcome]
-
-    of = f"of {len(parities)} slices"
-    if failing := texts(Outcome.FAIL):
-        more = [f"and {len(failing) - MAX_NAMED} more slices"] * (len(failing) > MAX_NAMED)
-        return Check(
-            rule, Outcome.FAIL, (*(f"slice {text}, {percent(limit)} allowed" for text in failing[:MAX_NAMED]), *more)
-        )
-    if few := texts(Outcome.INCONCLUSIVE):
-        return Check(rule, Outcome.INCONCLUSIVE, (f"{len(few)} {of} with too few images for {rule}: {first(few)}",))
-    return Check(rule, Outcome.PASS, (f"{rule} holds for each {of}",))
+    """parities: the worst first."""
+    texts = ((outcomes[parity.name][rule], _text(rule, parity)) for parity in parities)
+    parts = [(outcome, f"slice {text}, {percent(limit)} allowed", text) for outcome, text in texts]
+    return rules.check_parts(rule, "slices", parts)
 
 
 def _images_needed(part: Slice, images: int, limits: Limits, alpha: float, slices: int) -> int | None:
