@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import tee
 from typing import Any
 
 import numpy as np
@@ -39,19 +40,11 @@ def measure(float32: bytes, data: Dataset) -> Ranges:
     core has an interpreter. The input's range is that of all pixels there can be, whichever these images have; a
     tensor's is that of these.
     """
-    kept = _all_kept(float32)
-    shared = iter(list(data.images))
-    ends = (float(data.images.min()), float(data.images.max())) if data.spec.input else data.spec.input_range
+    kept, shared = _all_kept(float32), iter(list(data.images))
     workers = cores.usable()
     with ThreadPoolExecutor(workers) as pool:
-        measured = [
-            future.result() for future in [pool.submit(_measure, kept, data.spec, ends, shared) for _ in range(workers)]
-        ]
-    ranges = measured[0]
-    for other in measured[1:]:
-        for name, (low, high) in other.items():
-            _widen(ranges, name, low, high)
-    return ranges
+        parts = [pool.submit(lambda: _widest(_of_images(kept, data.spec, shared))) for _ in range(workers)]
+        return _widest(part.result() for part in parts)
 
 
 def average(float32: bytes, data: Dataset) -> Ranges:
@@ -60,15 +53,13 @@ def average(float32: bytes, data: Dataset) -> Ranges:
     Of at most AVERAGED images.
     """
     chosen = np.linspace(0, len(data) - 1, min(AVERAGED, len(data))).astype(int)
-    each = [measure(float32, take(data, chosen[place : place + 1])) for place in range(len(chosen))]
-    lows, highs = ({name: [part[name][end] for part in each] for name in each[0]} for end in (0, 1))
-    return {
-        name: (
-            np.mean([low.min(keepdims=True) for low in lows[name]], axis=0),
-            np.mean([high.max(keepdims=True) for high in highs[name]], axis=0),
-        )
-        for name in each[0]
-    }
+    lows: dict[str, list[npt.NDArray[np.float32]]] = {}
+    highs: dict[str, list[npt.NDArray[np.float32]]] = {}
+    for ranges in _of_images(_all_kept(float32), data.spec, iter(take(data, chosen).images)):
+        for name, (low, high) in ranges.items():
+            lows.setdefault(name, []).append(low.min(keepdims=True))
+            highs.setdefault(name, []).append(high.max(keepdims=True))
+    return {name: (np.mean(lows[name], axis=0), np.mean(highs[name], axis=0)) for name in lows}
 
 
 def _all_kept(float32: bytes) -> bytes:
@@ -86,26 +77,34 @@ def _all_kept(float32: bytes) -> bytes:
     return flatbuffer.pack(model)
 
 
-def _measure(kept: bytes, spec: ModelSpec, ends: tuple[float, float], images: Iterator[npt.NDArray[Any]]) -> Ranges:
+def _of_images(kept: bytes, spec: ModelSpec, images: Iterator[npt.NDArray[Any]]) -> Iterator[Ranges]:
+    """The ranges on each image. The input's is that of all pixels there can be; a tensor's is its own."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=kept, num_threads=1)
     entry, outputs = interpreter.get_input_details()[0], interpreter.get_output_details()
-    ranges: Ranges = {}
-    for _ in invoked(interpreter, spec, images):
+    images, fed = tee(images)
+    for image, _ in zip(images, invoked(interpreter, spec, fed), strict=True):
+        ranges: Ranges = {}
         for tensor in outputs:
             values = interpreter.tensor(tensor["index"])()
             if values.size:
                 channels = values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1)
-                _widen(ranges, tensor["name"], channels.min(axis=0), channels.max(axis=0))
+                ranges[tensor["name"]] = channels.min(axis=0), channels.max(axis=0)
                 del channels
             del values  # a view into the interpreter must be gone before it runs again
-    low, high = (np.full(entry["shape"][-1], end, np.float32) for end in ends)
-    ranges[entry["name"]] = low, high
-    return ranges
+        ends = (float(image.min()), float(image.max())) if spec.input else spec.input_range
+        low, high = (np.full(entry["shape"][-1], end, np.float32) for end in ends)
+        ranges[entry["name"]] = low, high
+        yield ranges
 
 
-def _widen(ranges: Ranges, name: str, low: npt.NDArray[np.float32], high: npt.NDArray[np.float32]) -> None:
-    if name in ranges:
-        low, high = np.minimum(low, ranges[name][0]), np.maximum(high, ranges[name][1])
-    ranges[name] = low, high
+def _widest(parts: Iterable[Ranges]) -> Ranges:
+    """The smallest range that holds all of them."""
+    widest: Ranges = {}
+    for part in parts:
+        for name, (low, high) in part.items():
+            if name in widest:
+                low, high = np.minimum(low, widest[name][0]), np.maximum(high, widest[name][1])
+            widest[name] = low, high
+    return widest

@@ -15,7 +15,7 @@ from harness.artifacts import flatbuffer
 from harness.artifacts.manifest import CALIBRATED
 from harness.core.errors import SetupError
 
-CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "TRANSPOSE_CONV": 0}  # of a convolution's weights, the output's
+CONVOLUTIONS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "TRANSPOSE_CONV": 0}  # of a convolution's weights, the output's
 Weights = Literal["shared", "channel", "clipped"]
 EVEN = 1 / 8  # channels that have at least so much of the largest weight, 16 steps, share a scale
 
@@ -165,7 +165,7 @@ def even_weights(float32: bytes) -> Ranges:
     ranges: Ranges = {}
     for graph in model.subgraphs:
         for operator in graph.operators:
-            if (axis := CHANNEL_AXIS.get(flatbuffer.operation(model, operator))) is None:
+            if (axis := CONVOLUTIONS.get(flatbuffer.operation(model, operator))) is None:
                 continue
             tensor = graph.tensors[operator.inputs[1]]
             if (data := model.buffers[tensor.buffer].data) is None:

@@ -20,11 +20,11 @@ import numpy.typing as npt
 from keras import ops
 
 from converters.calibration import Ranges
+from converters.equalize import CHANNEL_AXIS
 from converters.simulated_operations import FUNCTIONS, Operation, log_probabilities
 from harness.artifacts import flatbuffer
 from harness.core.errors import SetupError
 
-CHANNEL_AXIS = {"CONV_2D": 0, "FULLY_CONNECTED": 0, "DEPTHWISE_CONV_2D": 3}  # of the weights, the output's
 FIXED = ("SOFTMAX", "LOGISTIC", "TANH")  # whose output's range the quantizer sets
 FACTOR_RATE = 4.0  # how much faster the sizes of channels and ranges learn than shares
 LARGEST_BIAS = 2**30  # a stored one; see converters.bias
