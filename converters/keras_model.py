@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -138,6 +138,17 @@ def predict(path: Path, data: Dataset, imports: tuple[str, ...] = ()) -> Outputs
     return outputs
 
 
+def answers(path: Path, spec: ModelSpec, imports: tuple[str, ...] = ()) -> Callable[[npt.NDArray[np.float32]], Outputs]:
+    """The model as a function: a batch of inputs to outputs [N, numbers]; see Reference. Raises SetupError."""
+    graph = classifier(path, spec, imports).graph
+
+    def ask(inputs: npt.NDArray[np.float32]) -> Outputs:
+        with _fused_batch_norms():
+            return _together(graph.predict_on_batch(inputs), spec)
+
+    return ask
+
+
 def predict_folded_too(path: Path, data: Dataset, imports: tuple[str, ...] = ()) -> tuple[Outputs, Outputs]:
     """The model's outputs [N, numbers], and those with its batch norms folded. Raises SetupError as `predict` does."""
     graphs = _with_folded(path, data.spec, imports)
@@ -179,8 +190,12 @@ def _predict(graph: Any, data: Dataset, *, whole_batches: bool = False) -> Outpu
 
 def _ask(graph: Any, inputs: Any, spec: ModelSpec) -> Outputs:
     with _fused_batch_norms():
-        outputs = graph.predict(inputs, batch_size=PREDICT_BATCH, verbose=0)
-    flat = [output.reshape(len(inputs), -1) for output in (outputs if isinstance(outputs, list) else [outputs])]
+        return _together(graph.predict(inputs, batch_size=PREDICT_BATCH, verbose=0), spec)
+
+
+def _together(outputs: Any, spec: ModelSpec) -> Outputs:
+    """A graph's outputs as one array [N, numbers]."""
+    flat = [output.reshape(len(output), -1) for output in (outputs if isinstance(outputs, list) else [outputs])]
     together = np.concatenate(flat, axis=1)
     return np.asarray(together if spec.outputs else as_classes(together), np.float32)
 

@@ -1,11 +1,14 @@
 """Training of a simulated int8 file, a few steps at a time, continued after any interruption. Runs where Keras is.
 
-It learns the probabilities of the original float model (distillation), which need no labels, or the labels. What is
-kept is the state with the smallest loss on images that are held out.
+It learns the probabilities of the original float model (distillation), which need no labels, or the labels. The
+original is asked anew for each batch, half of it mixtures of two images, as a patient teacher is (Beyer and others,
+arXiv:2106.05237): some thousand images would otherwise be learned by heart. What is kept is the state with the smallest
+loss on images that are held out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,7 +66,7 @@ class _Trainer:
     simulation: Any
     model: Any
     data: Dataset
-    targets: Array
+    ask: Callable[[Array], Array] | None  # the original model; None where labels teach
     held: tuple[Array, Array]
     progress: Progress
     best: list[Array]
@@ -75,9 +78,7 @@ class _Trainer:
         until = min(self.plan.steps, self.progress.step + -(-self.plan.steps // CHECKS))
         loss = 0.0
         for step in range(self.progress.step, until):
-            chosen = self._batch(step)
-            images = self.data.spec.to_input(self.data.images[chosen])
-            loss = float(self.model.train_on_batch(images, self.targets[chosen]))
+            loss = float(self.model.train_on_batch(*self._batch(step)))
             if not np.isfinite(loss):
                 return self._stop(f"the loss was {loss} at step {step + 1}")
         held = _loss(self.model, *self.held)
@@ -96,7 +97,16 @@ class _Trainer:
         self._write()
         return self.progress
 
-    def _batch(self, step: int) -> npt.NDArray[np.int64]:
+    def _batch(self, step: int) -> tuple[Array, Array]:
+        """Inputs and the probabilities that they teach."""
+        chosen = self._chosen(step)
+        inputs = self.data.spec.to_input(self.data.images[chosen])
+        if self.ask is None:
+            return inputs, _one_hot(self.data.labels[chosen], self.data)
+        inputs = _mixed(inputs, np.random.default_rng((SEED, step)))
+        return inputs, self.ask(inputs)
+
+    def _chosen(self, step: int) -> npt.NDArray[np.int64]:
         """Which images: every one as often, in another order each time, the same ones when continued."""
         size, total = self.plan.batch_size, len(self.data)
         positions = np.arange(step * size, (step + 1) * size)
@@ -146,14 +156,18 @@ def start(
     from converters.simulation import Simulation
 
     few = np.linspace(0, len(held) - 1, min(HELD_IMAGES, len(held))).astype(int)
-    targets, held_targets = (_targets(source, imports, part, plan.learn_from) for part in (data, take(held, few)))
+    ask = keras_model.answers(source, data.spec, imports) if plan.learn_from == "reference" else None
+    if ask is None:
+        check_labels(data)
+        check_labels(held)
     run = sha256(repr((sha256(float32), sha256(int8), data.sha256, held.sha256, shapes.encode(plan))).encode())
     keras.utils.set_random_seed(SEED)
     simulation = Simulation(float32, int8, ranges)
     simulation.correct_biases(take(data, np.arange(min(CORRECTION_IMAGES, len(data)))).inputs())
     images = keras.Input(data.spec.shape)
     model = keras.Model(images, simulation(images))
-    held_inputs = take(held, few).inputs()
+    held_inputs, held_labels = take(held, few).inputs(), held.labels[few]
+    held_targets = _one_hot(held_labels, held) if ask is None else _in_batches(ask, held_inputs)
     before = _loss(model, held_inputs, held_targets)
     rate = plan.rate or (RATE if before > HARM else FINE_RATE)
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, plan.steps))
@@ -161,7 +175,7 @@ def start(
     compiled = False if keras.backend.backend() == "tensorflow" else "auto"
     model.compile(optimizer, lambda wanted, given: -keras.ops.sum(wanted * given, axis=-1), jit_compile=compiled)
     trainer = _Trainer(
-        plan, simulation, model, data, targets, (held_inputs, held_targets),
+        plan, simulation, model, data, ask, (held_inputs, held_targets),
         Progress(loss_before=before, best_loss=before), model.get_weights(), checkpoint, run,
     )  # fmt: skip
     trainer.resume()
@@ -203,14 +217,20 @@ def _loss(model: Any, images: Array, targets: Array) -> float:
     """Divergence of the targets from what the model predicts, in nats an image."""
     import keras
 
-    parts = [model(images[start : start + LOSS_BATCH]) for start in range(0, len(images), LOSS_BATCH)]
-    predicted = np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
+    predicted = _in_batches(lambda part: keras.ops.convert_to_numpy(model(part)), images)
     return float(np.mean(np.sum(targets * (np.log(targets + SMALLEST) - predicted), axis=-1)))
 
 
-def _targets(source: Path, imports: tuple[str, ...], data: Dataset, learn_from: Source) -> Array:
-    """Probabilities [N, classes] to learn."""
-    if learn_from == "labels":
-        check_labels(data)
-        return np.eye(len(data.spec.class_names), dtype=np.float32)[data.labels]
-    return keras_model.predict(source, data, imports)
+def _in_batches(ask: Callable[[Array], Array], images: Array) -> Array:
+    return np.concatenate([ask(images[start : start + LOSS_BATCH]) for start in range(0, len(images), LOSS_BATCH)])
+
+
+def _one_hot(labels: npt.NDArray[np.int64], data: Dataset) -> Array:
+    return np.eye(len(data.spec.class_names), dtype=np.float32)[labels]
+
+
+def _mixed(inputs: Array, rng: np.random.Generator) -> Array:
+    """Every other input mixed with another of the batch, by any shares (arXiv:1710.09412); the rest as they are."""
+    share = rng.uniform(0, 1, (len(inputs), *[1] * (inputs.ndim - 1))).astype(np.float32)
+    share[::2] = 1
+    return share * inputs + (1 - share) * inputs[rng.permutation(len(inputs))]

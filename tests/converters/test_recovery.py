@@ -108,19 +108,39 @@ def start(parts: Parts, checkpoint: Path, plan: Plan) -> training.Progress:
     return training.start(float32, int8, ranges, path, (), data, data, plan, checkpoint)
 
 
-def test_training_goes_on_where_it_was_killed(parts: Parts, tmp_path: Path) -> None:
-    """From the last checkpoint, with the same state; from the start if that is damaged."""
-    plan, checkpoint = Plan("labels", steps=10, batch_size=8), tmp_path / "checkpoint.npz"
+@pytest.mark.parametrize("teacher", ["labels", "reference"])
+def test_training_goes_on_where_it_was_killed(teacher: training.Source, parts: Parts, tmp_path: Path) -> None:
+    """From the last checkpoint, with the same state, on the same batches; from the start if that is damaged."""
+    plan, checkpoint = Plan(teacher, steps=10, batch_size=8), tmp_path / "checkpoint.npz"
     start(parts, checkpoint, plan)
     training.advance()
     before = training.advance()
     weights = training._trainers[0].model.get_weights()
     assert start(parts, checkpoint, plan) == before
     assert before.step == 2
-    for old, new in zip(weights, training._trainers[0].model.get_weights(), strict=True):
+    trainer = training._trainers[0]
+    for old, new in zip(weights, trainer.model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+    for first, again in zip(trainer._batch(2), trainer._batch(2), strict=True):
+        np.testing.assert_array_equal(first, again)
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     assert start(parts, checkpoint, plan).step == 0
+
+
+def test_the_original_teaches_its_answers_to_mixtures(parts: Parts, tmp_path: Path) -> None:
+    """Half of a batch are images, half lie between two of them, and the answers are the Keras model's; labels teach
+    images alone."""
+    data = parts[-1]
+    start(parts, tmp_path / "a.npz", Plan("reference", steps=10, batch_size=8))
+    inputs, answers = training._trainers[0]._batch(0)
+    known = {image.tobytes() for image in data.inputs()}
+    assert [image.tobytes() in known for image in inputs] == [True, False] * 4
+    path = parts[3]
+    np.testing.assert_allclose(answers, keras_model.answers(path, data.spec)(inputs), atol=1e-6)
+    start(parts, tmp_path / "b.npz", Plan("labels", steps=10, batch_size=8))
+    inputs, wanted = training._trainers[0]._batch(0)
+    assert all(image.tobytes() in known for image in inputs)
+    assert set(np.unique(wanted)) == {0, 1}
 
 
 def test_a_loss_that_diverges_stops_training(parts: Parts, tmp_path: Path) -> None:
