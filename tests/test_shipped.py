@@ -49,7 +49,7 @@ def test_from_model_to_verdict(
         assert parity["reference_accuracy"] >= 0.99
         assert parity["accuracy"] >= 0.985
     assert main(["verdict", str(record)]) == 0
-    assert [stage["target"] for stage in shipped["cells"][-1]["stages"]] == ["folded Keras", "float32", "int8"]
+    assert [stage["target"] for stage in shipped["cells"][-1]["stages"]] == ["float32", "int8"]
 
 
 def test_no_broken_variant_passes(

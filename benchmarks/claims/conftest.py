@@ -47,22 +47,26 @@ def claim(benchmark: BenchmarkFixture, pytestconfig: pytest.Config) -> Claim:
         claims[what] = {"figure": figure, "at_most": at_most, "at_least": at_least, "outcome": outcome}
         benchmark.extra_info |= {**others, **worker.machine()}
         today = datetime.datetime.now(datetime.UTC).date()
-        pytestconfig.stash[ROWS][what] = f"| {what} | {target} | {figure:.3g} | {outcome} | {today} |"
+        rows = pytestconfig.stash[ROWS]
+        rows[what] = f"| {what} | {target} | {figure:.3g} | {outcome} | {today} |"
+        before = DOCUMENT.read_text() if DOCUMENT.exists() else HEADING
+        DOCUMENT.write_text(updated(before, _processor(), rows))  # at once: a run takes long, and may be ended
 
     return state
+
+
+def _processor() -> str:
+    return f"{worker.processor()}, {cores.usable()} cores"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     rows = config.stash[ROWS]
     if not rows:
         return
-    processor = f"{worker.processor()}, {cores.usable()} cores"
-    terminalreporter.section(f"claims on {processor}")
+    terminalreporter.section(f"claims on {_processor()}")
     for row in rows.values():
         what, target, figure, outcome, _ = (part.strip() for part in row.strip("|").split("|"))
         terminalreporter.write_line(f"{outcome:6}  {figure:>8}  ({target})  {what}")
-    before = DOCUMENT.read_text() if DOCUMENT.exists() else HEADING
-    DOCUMENT.write_text(updated(before, processor, rows))
 
 
 def updated(document: str, processor: str, rows: dict[str, str]) -> str:

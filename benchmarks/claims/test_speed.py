@@ -120,7 +120,7 @@ def test_training_input(benchmark: BenchmarkFixture, claim: Claim) -> None:
     from models.config import TrainConfig
     from models.training import compile_model
 
-    batch, steps = 128, 20
+    batch, steps = 128, 8
     settings = TrainConfig(batch_size=batch)
     drawn = Batches(dataset.load(ROOT / "data" / "calibration", DIGITS), settings, steps)
     images, labels = drawn[0]

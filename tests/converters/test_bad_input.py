@@ -16,6 +16,7 @@ from keras import layers
 from converters import convert as conversion
 from converters import keras_model
 from converters.convert import Images
+from converters.fold import Fold, fold
 from harness.artifacts import manifest
 from harness.cli import main
 from harness.core.errors import SetupError
@@ -88,6 +89,31 @@ def test_a_sequential_model_is_folded_too(tmp_path: Path, capsys: pytest.Capture
     check_answers(tmp_path / "sequential.keras", tmp_path / "out")
     assert manifest.read(tmp_path / "out")["int8"].batch_norms_folded == 1
     assert "not folded" not in capsys.readouterr().out
+
+
+def test_a_fold_that_is_not_exact_is_asked_for_every_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model folded exactly is asked for a sample; one whose fold errs answers all, so that the stage is shown."""
+    image = keras.Input((28, 28, 1))
+    x = layers.ReLU()(layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, 2, name="convolution")(image)))
+    path = tmp_path / "model.keras"
+    keras.Model(image, head(x)).save(path)
+    data = dataset.load(CALIBRATION, DIGITS)
+    outputs, folded = keras_model.predict_folded_too(path, data)
+    assert outputs.shape == (220, 11)
+    assert folded is None
+
+    def wrong(model: keras.Model) -> Fold:
+        result = fold(model)
+        result.model.get_layer("convolution").bias.assign_add([0.3, 0, 0, 0])
+        return result
+
+    monkeypatch.setattr("converters.fold.fold", wrong)
+    keras_model._with_folded.cache_clear()
+    again, folded = keras_model.predict_folded_too(path, data)
+    keras_model._with_folded.cache_clear()
+    np.testing.assert_array_equal(again, outputs)
+    assert folded is not None
+    assert 1e-3 < np.abs(folded - outputs).max()
 
 
 @pytest.fixture
