@@ -166,7 +166,7 @@ def predict_folded_too(path: Path, data: Dataset, imports: tuple[str, ...] = ())
 
 @dataclass
 class _Graphs:
-    """A model without and with its batch norms folded. alike: whether they answer alike, None before they were asked."""
+    """A model without and with its batch norms folded. alike: whether they answer alike; None until both were asked."""
 
     plain: Any
     folded: Any

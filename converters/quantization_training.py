@@ -163,7 +163,7 @@ def start(
     run = sha256(repr((sha256(float32), sha256(int8), data.sha256, held.sha256, shapes.encode(plan))).encode())
     keras.utils.set_random_seed(SEED)
     simulation = Simulation(float32, int8, ranges)
-    simulation.correct_biases(take(data, np.arange(min(CORRECTION_IMAGES, len(data)))).inputs())
+    simulation.correct_biases(_spread(data))
     images = keras.Input(data.spec.shape)
     model = keras.Model(images, simulation(images))
     held_inputs, held_labels = take(held, few).inputs(), held.labels[few]
@@ -199,9 +199,13 @@ def correct_biases(float32: bytes, int8: bytes, data: Dataset, ranges: Ranges) -
     from converters.simulation import Simulation
 
     simulation = Simulation(float32, int8, ranges)
-    chosen = np.linspace(0, len(data) - 1, min(CORRECTION_IMAGES, len(data))).astype(int)
-    simulation.correct_biases(take(data, chosen).inputs())
+    simulation.correct_biases(_spread(data))
     return simulation.trained(ranges)
+
+
+def _spread(data: Dataset) -> Array:
+    """Images of every class, as inputs: folders come one class after another."""
+    return take(data, np.linspace(0, len(data) - 1, min(CORRECTION_IMAGES, len(data))).astype(int)).inputs()
 
 
 def check_labels(data: Dataset) -> None:
