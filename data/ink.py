@@ -22,6 +22,8 @@ MARGIN = 8 * SCALE  # drawn beyond the crop's edge, to see what it cuts off
 ATTEMPTS = 20  # at a drawing that shows the digit; then the last stands
 TOUCH = 0.02  # share of a digit's ink that its neighbour may cover
 LOOP = 0.8 * SCALE**2  # area of the least loop that can be seen
+BLOT = 1.8  # times a stroke's usual width: a pool of ink, whose centre line is another figure
+STRAIGHT = 0.12  # a bare one's breadth about its own axis, as a share of its length
 
 FloatImage = npt.NDArray[np.float32]
 Range = tuple[float, float]
@@ -52,6 +54,8 @@ class Look:
     bar_share: float = 0.35  # of sevens
     blur: Range = (0.3, 0.8)
     sharpen_share: float = 0.35
+    dashed_share: float = 0.25  # of form borders: dashed, or worn
+    near_digit_share: float = 0.0  # of crops without a digit: most of one cut off, two, a tick
     noise: Range = (0.3, 3.0)  # grey levels
     jpeg_quality: tuple[int, int] = (85, 99)
 
@@ -80,6 +84,8 @@ WIDE = Look(  # wider than the field: half of data/raw, so that the model genera
     blur=(0.2, 1.1),
     noise=(0.0, 5.0),
     jpeg_quality=(70, 100),
+    dashed_share=0.5,
+    near_digit_share=0.3,
 )
 
 
@@ -103,13 +109,16 @@ def digit(
 
 
 def noise(others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """A crop without a digit, uint8 [28, 28]: blank paper, shadow, borders, corners of strokes, smudges."""
+    """A crop without one digit, uint8 [28, 28]: blank paper, shadow, borders, corners of strokes, smudges; where the
+    look has them, cut digits, pairs of digits and ticks."""
+    if look.near_digit_share and rng.random() < look.near_digit_share:
+        return _photograph([_near_digit(others, look, rng) * _strength(look, rng), *_clutter(look, rng)], look, rng)
     layers: list[FloatImage] = []
     kind = rng.choice(["blank", "shadow", "rules", "corner", "smudge"], p=[0.3, 0.1, 0.2, 0.28, 0.12])
     if kind == "shadow":
         layers.append(_shadow(rng))
     elif kind == "rules":
-        layers += [_rule(rng) for _ in range(rng.integers(1, 3))]
+        layers += [_rule(look, rng) for _ in range(rng.integers(1, 3))]
     elif kind == "corner":
         for _ in range(rng.integers(1, 3)):
             part = _blot(rng) if rng.random() < 0.25 else _corner(others, look, rng)
@@ -151,9 +160,11 @@ def _trace(stroke: npt.NDArray[np.uint8], label: int, look: Look, rng: np.random
     line = skeletonize(full).astype(np.uint8)
     if line.sum() < SCALE * 6:  # a blot without a centre line
         return _Outline(_signed_distance(full), False, SCALE, loops)
-    half = float(np.median(cv2.distanceTransform(full.astype(np.uint8), cv2.DIST_L2, 3)[line > 0]))
+    widths = cv2.distanceTransform(full.astype(np.uint8), cv2.DIST_L2, 3)[line > 0]
+    half = float(np.median(widths))
     redrawn = cv2.distanceTransform(1 - line, cv2.DIST_L2, 3) <= half + 1.5
     blotted = (full & ~redrawn).sum() > 0.04 * full.sum()  # a loop run full of ink: a line would lose it
+    blotted |= np.percentile(widths, 95) > BLOT * half
     extra = np.zeros_like(line)
     if label == 1 and rng.random() < look.flag_share:
         _flag(extra, line, rng)
@@ -196,8 +207,11 @@ def _signed_distance(solid: npt.NDArray[np.bool_]) -> FloatImage:
 
 
 def _flag(extra: npt.NDArray[np.uint8], line: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
-    """The up-stroke of a one, and for half of them its foot."""
+    """The up-stroke of a bare one, and for half of them its foot."""
     ys, xs = np.nonzero(line)
+    _, breadths, _ = np.linalg.svd(np.stack([xs - xs.mean(), ys - ys.mean()]), full_matrices=False)
+    if breadths[1] > STRAIGHT * breadths[0]:  # it has them already
+        return
     top, bottom = np.argmin(ys), np.argmax(ys)
     height = max(ys[bottom] - ys[top], 20)
     length, angle = height * rng.uniform(0.16, 0.42), rng.uniform(0.4, 1.0)  # angle from the vertical
@@ -219,7 +233,7 @@ def _bar(extra: npt.NDArray[np.uint8], line: npt.NDArray[np.uint8], rng: np.rand
     height = ys.max() - ys.min()
     row = int(ys.min() + height * rng.uniform(0.42, 0.66))
     near = xs[np.abs(ys - row) <= 2]
-    if not len(near) or np.ptp(near) > 0.2 * height:  # no stem there, or a bar already
+    if not len(near) or np.ptp(near) > 0.2 * height or np.ptp(xs) > 1.2 * height:  # no stem there, or a bar already
         return
     centre = np.array([np.median(near), row])
     tilt = rng.uniform(-0.3, 0.15)
@@ -332,6 +346,30 @@ def _corner(others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator)
     )
 
 
+def _near_digit(others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator) -> FloatImage:
+    """Under half a digit, two digits side by side, or a tick."""
+    kind = rng.choice(["cut", "pair", "tick"])
+    if kind == "cut":
+        depth = rng.uniform(4.0, 0.45 * look.height[0] + 2)
+        return _reaching_in(others, look, rng, depth=depth, side=int(rng.integers(4)), along=_share(rng))
+    if kind == "pair":
+        pair = [_side(others, look, rng, at_x) for at_x in (0.0, 1.0)]
+        return np.maximum(*pair)
+    low = rng.uniform((0.2, 0.55), (0.5, 0.9))
+    points = [low - rng.uniform((0.08, 0.08), (0.25, 0.25)), low, low + rng.uniform((0.2, -0.8), (0.5, -0.3))]
+    line = np.ones((CANVAS + 2 * MARGIN,) * 2, np.uint8)
+    cv2.polylines(line, [np.round(np.array(points) * CANVAS + MARGIN).astype(np.int32)], False, 0)
+    distance = cv2.distanceTransform(line, cv2.DIST_L2, 5)
+    return _draw(_Outline(distance, True, SCALE, 0), look, rng)[0]
+
+
+def _side(others: npt.NDArray[np.uint8], look: Look, rng: np.random.Generator, at_x: float) -> FloatImage:
+    """A digit of half the crop's breadth, at its left (0) or right (1)."""
+    outline = _trace(others[rng.integers(len(others))], -1, look, rng)
+    placed = _place(outline, (rng.uniform(11, 18), rng.uniform(0.5, 0.75), at_x, _share(rng)), look, rng)
+    return _draw(placed, look, rng)[0]
+
+
 def _reaching_in(
     others: npt.NDArray[np.uint8],
     look: Look,
@@ -365,9 +403,9 @@ def _reaching_in(
 def _clutter(look: Look, rng: np.random.Generator) -> list[FloatImage]:
     layers = []
     if rng.random() < look.rule_share:
-        layers.append(_rule(rng))
+        layers.append(_rule(look, rng))
         if rng.random() < 0.25:
-            layers.append(_rule(rng))
+            layers.append(_rule(look, rng))
     if rng.random() < look.shadow_share:
         layers.append(_shadow(rng))
     if rng.random() < look.speck_share:
@@ -375,14 +413,14 @@ def _clutter(look: Look, rng: np.random.Generator) -> list[FloatImage]:
     return layers
 
 
-def _rule(rng: np.random.Generator) -> FloatImage:
+def _rule(look: Look, rng: np.random.Generator) -> FloatImage:
     """A form's printed line along one edge of the crop, sometimes with the dark beyond it."""
     canvas = np.zeros((CANVAS, CANVAS), np.float32)
     at = abs(rng.normal(0, 1.1)) * SCALE
     tilt = rng.normal(0, 0.03) * CANVAS
     width = max(1, round(rng.uniform(0.4, 1.6) * SCALE))
     cv2.line(canvas, (-2, round(at - tilt / 2)), (CANVAS + 2, round(at + tilt / 2)), 1.0, width, cv2.LINE_AA)
-    if rng.random() < 0.25:  # dashed, or worn
+    if rng.random() < look.dashed_share:
         canvas *= (np.clip(_smooth(1, 1.0, 14, rng)[..., 0] + 0.6, 0, 1)).astype(np.float32)
     return np.ascontiguousarray(np.rot90(canvas, int(rng.integers(4)))) * np.float32(rng.uniform(0.08, 0.75))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +11,7 @@ import numpy.typing as npt
 from models.config import Augmentation
 
 Image = npt.NDArray[np.float32]
+_KNOTS = 4  # a side, between which a distortion is smooth
 _CROSS = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 
 
@@ -26,14 +29,25 @@ def augment(images: npt.NDArray[np.uint8], settings: Augmentation, rng: np.rando
 
 
 def _move(image: Image, settings: Augmentation, rng: np.random.Generator) -> Image:
-    """Rotate, shear and zoom about the centre, and shift. The paper continues beyond the edges."""
+    """Rotate, shear and zoom about the centre, shift, and bend. The paper continues beyond the edges."""
     height, width = image.shape[:2]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     angle, shear = np.deg2rad(rng.uniform(*settings.rotation_degrees)), rng.uniform(*settings.shear)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = rng.uniform(*settings.zoom) * turn @ np.array([[1, shear], [0, 1]])
     matrix = np.column_stack([linear, centre - linear @ centre + rng.uniform(*settings.shift_pixels, size=2)])
-    return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    if settings.elastic[1] <= 0:
+        return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    knots = rng.normal(0, max(rng.uniform(*settings.elastic), 0), (_KNOTS, _KNOTS, 2)).astype(np.float32)
+    bent = cv2.resize(knots, (width, height), interpolation=cv2.INTER_CUBIC) + _grid(height, width)
+    source = cv2.transform(bent, cv2.invertAffineTransform(matrix).astype(np.float32))
+    return cv2.remap(image, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+@lru_cache(maxsize=4)
+def _grid(height: int, width: int) -> Image:
+    """The place of each pixel, [H, W, (x, y)]."""
+    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
 
 
 def _ink(image: Image, settings: Augmentation, rng: np.random.Generator) -> Image:

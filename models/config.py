@@ -31,6 +31,7 @@ class Augmentation(Shape):
     shift_pixels: Range = (-2.0, 2.0)
     shear: Range = (-0.1, 0.1)
     zoom: Range = (0.9, 1.1)
+    elastic: Range = (0.0, 0.0)  # standard deviation, in pixels, of a smooth distortion
     stroke_width: Range = (-0.3, 0.5)  # pixels that dark strokes grow or shrink by, at most 1
     ink_strength: Range = (0.7, 1.2)  # factor on the darkness of the ink
     paper_level: Range = (0.8, 1.1)  # factor on the brightness of the paper; the ink's darkness stays
@@ -61,6 +62,8 @@ class TrainConfig(Shape):
     plateau_patience: int = 3  # epochs without a fall
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    label_smoothing: float = 0.0  # share of the wanted probability that is spread over all classes
+    average: float | None = None  # momentum of the weights' moving average, which validates and ships; None: no average
     precision: Literal["mixed_bfloat16", "float32"] = "mixed_bfloat16"
     seed: int = 164
     hard_by: Path | None = None  # a .keras or .tflite model: images that it is unsure of are sampled more often
@@ -140,6 +143,8 @@ def _check(config: TrainConfig) -> None:
         "learning_rate": config.learning_rate > 0,
         "momentum": 0 <= config.momentum < 1,
         "weight_decay": config.weight_decay >= 0,
+        "label_smoothing": 0 <= config.label_smoothing < 1,
+        "average": config.average is None or 0 < config.average < 1,
         "validation_share": 0 <= config.validation_share < 1,
         "warmup_share": 0 <= config.warmup_share < 1,
         "plateau_factor": 0 < config.plateau_factor < 1,

@@ -1,4 +1,7 @@
-"""SGD with Nesterov momentum and the ResNet papers' weight decay: the gradient of an L2 penalty, under momentum."""
+"""SGD with Nesterov momentum and the ResNet papers' weight decay: the gradient of an L2 penalty, under momentum.
+
+And a loss with smoothed labels (Szegedy and others, arXiv:1512.00567), which Keras has for one-hot labels alone.
+"""
 
 from __future__ import annotations
 
@@ -42,3 +45,19 @@ class NesterovSGD(keras.optimizers.SGD):
         config = super().get_config() | {"l2": self.l2}
         del config["nesterov"]
         return config
+
+
+@keras.saving.register_keras_serializable("harness")
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Cross-entropy with labels as numbers, of which a share `label_smoothing` is spread over all classes."""
+
+    def __init__(self, label_smoothing: float = 0.0, name: str = "smoothed_crossentropy", **options: Any) -> None:
+        super().__init__(name=name, **options)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        wanted = ops.one_hot(ops.reshape(y_true, (-1,)), y_pred.shape[-1], dtype=y_pred.dtype)
+        return keras.losses.categorical_crossentropy(wanted, y_pred, label_smoothing=self.label_smoothing)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"label_smoothing": self.label_smoothing}

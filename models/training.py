@@ -30,7 +30,7 @@ from models.batches import MISLABELLED, SURE, Batches, Held, Indices, check_clas
 from models.callbacks import Bar, Checkpoint, Plateau, Progress, StopOnNaN, WarmUp, alone, beside, save
 from models.config import TrainConfig
 from models.fused_batch_norm import FusedBatchNormalization
-from models.optimizer import NesterovSGD
+from models.optimizer import NesterovSGD, SmoothedCrossentropy
 from models.resnet import build_resnet
 
 
@@ -82,6 +82,8 @@ def train(settings: TrainConfig) -> keras.Model:
         bar = Bar(settings, steps, progress.epoch)
         counting = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(batches, "epoch", epoch))
         callbacks = [counting, *_rate(settings, steps, progress), StopOnNaN(checkpoint)]
+        if settings.average is not None:
+            callbacks.append(keras.callbacks.SwapEMAWeights())  # for validation alone
         if first:
             callbacks += [Checkpoint(settings, checkpoint, progress, partial(plain_model, settings=settings)), bar]
             if settings.tensorboard:
@@ -114,10 +116,12 @@ def compile_model(settings: TrainConfig, steps: int) -> keras.Model:
     with _precision(settings.precision):
         model = _build(settings, batch_norm=FusedBatchNormalization)
     rate = learning_rate_schedule(settings, steps) if settings.schedule == "cosine" else settings.learning_rate
-    optimizer = NesterovSGD(rate, momentum=settings.momentum, l2=settings.weight_decay)
+    average = {} if settings.average is None else {"use_ema": True, "ema_momentum": settings.average}
+    optimizer = NesterovSGD(rate, momentum=settings.momentum, l2=settings.weight_decay, **average)
     optimizer.build(model.trainable_variables)
     compiled = False if keras.backend.backend() == "tensorflow" else "auto"
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=compiled)
+    loss = SmoothedCrossentropy(settings.label_smoothing)
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=compiled)
     return model
 
 
@@ -140,10 +144,12 @@ def learning_rate_schedule(settings: TrainConfig, steps: int) -> Any:
 
 
 def plain_model(trained: keras.Model, settings: TrainConfig) -> keras.Model:
-    """The model that ships: the same weights in float32, in Keras's own layers."""
+    """The model that ships: the same weights in float32, or their moving average, in Keras's own layers."""
     with _precision("float32"), alone():
         model = _build(settings)
         model.set_weights(trained.get_weights())
+        if trained.optimizer and trained.optimizer.use_ema:
+            trained.optimizer.finalize_variable_values(model.trainable_variables)
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,39 @@ def test_a_drawing_keeps_the_digit(idx_folder: Path) -> None:
     assert np.mean(np.array(loops) >= 1) > 0.95
     assert np.median(loops) == 2
     assert np.mean(edges) < 0.02
+
+
+def test_what_a_stroke_has_is_not_drawn_again() -> None:
+    """A bare one gets a flag, one with a foot does not; a wide seven gets no bar; a pool of ink keeps its shape."""
+    bare, footed, wide, tall = (np.zeros((112, 112), np.uint8) for _ in range(4))
+    cv2.line(bare, (56, 16), (52, 96), 1)
+    cv2.polylines(footed, [np.array([[36, 36], [56, 16], [56, 96], [24, 96], [88, 96]])], False, 1)
+    cv2.polylines(wide, [np.array([[8, 40], [100, 40], [80, 80]])], False, 1)
+    cv2.polylines(tall, [np.array([[30, 20], [80, 20], [60, 100]])], False, 1)
+
+    def drawn(figure: np.ndarray, add: Callable[..., None]) -> bool:
+        add(extra := np.zeros_like(figure), figure, np.random.default_rng(0))
+        return bool(extra.any())
+
+    assert [drawn(bare, ink._flag), drawn(footed, ink._flag)] == [True, False]
+    assert [drawn(tall, ink._bar), drawn(wide, ink._bar)] == [True, False]
+    pool = np.zeros((28, 28), np.uint8)
+    cv2.line(pool, (14, 3), (14, 25), 255, 2)
+    cv2.circle(pool, (14, 9), 4, 255, -1)
+    assert not ink._trace(pool, 5, ink.FIELD, np.random.default_rng(0)).drawn
+
+
+def test_crops_near_a_digit_are_in_wide_noise_alone(idx_folder: Path) -> None:
+    """Pairs, cut digits and ticks have ink in the middle more often than the field's noise."""
+    strokes = mnist.load("train", idx_folder).images
+    near = replace(ink.WIDE, near_digit_share=1.0)
+
+    def dark(look: ink.Look) -> float:
+        crops = np.stack([ink.noise(strokes, look, np.random.default_rng(seed)) for seed in range(60)]).astype(float)
+        return float((crops < 0.75 * np.median(crops, axis=(1, 2), keepdims=True))[:, 6:22, 6:22].mean())
+
+    assert ink.FIELD.near_digit_share == 0
+    assert dark(near) > 2 * dark(ink.FIELD)
 
 
 def test_strokes_in_pieces_are_left_out(idx_folder: Path) -> None:

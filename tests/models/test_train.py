@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ from models import config
 from models.augment import augment
 from models.batches import Batches, split, unsure
 from models.callbacks import Checkpoint, Plateau, Progress
+from models.callbacks import save as save_model
 from models.config import Augmentation
-from models.optimizer import NesterovSGD
+from models.optimizer import NesterovSGD, SmoothedCrossentropy
 from models.train import main
 from models.training import compile_model, plain_model
 from tests.conftest import CALIBRATION, DIGITS, ROOT, files_no_larger_than, stored_model
@@ -75,6 +76,8 @@ def test_defaults_and_overrides(tmp_path: Path) -> None:
         ("processes = 2\nbackend = 'jax'", "coordinator"),
         ("validation_share = 0\nsave = 'best'", "need validation images"),
         ("seed = -1", "out of range"),
+        ("average = 1", "out of range"),
+        ("label_smoothing = 1", "out of range"),
         ("hard_by = 'a.tflite'\nbatch_size = 1", "hard_share = 0.4 is out of range"),
         ("hard_by = 'a.tflite'\nprocesses = 2", "expected one process"),
         ("epochs = ", "not valid TOML"),
@@ -196,6 +199,24 @@ def test_colour_is_augmented_as_one_picture() -> None:
     np.testing.assert_array_equal(augment(colour, inked, np.random.default_rng(0)), colour)
 
 
+@cache
+def _digits() -> np.ndarray:
+    images = dataset.load(CALIBRATION, DIGITS).images
+    return images[: len(images) * 10 // 11]
+
+
+def test_a_distortion_is_smooth_and_goes_with_the_rest() -> None:
+    """A slope stays a slope, bent by at most what the knots move; turned and bent is turned at no distortion."""
+    slope = np.tile(np.arange(0, 224, 8, dtype=np.uint8), (28, 1))[None, :, :, None]
+    bent = augment(slope, replace(NEUTRAL, elastic=(1, 1)), np.random.default_rng(3)).astype(float)
+    assert 2 < np.abs(bent - slope).max() < 8 * 4
+    assert (np.diff(bent[0, ..., 0], axis=1) > -4).all()
+    turn = replace(NEUTRAL, rotation_degrees=(20, 20), shift_pixels=(2, 2))
+    bends = ((0, 0), (0, 1e-6))
+    plain, barely = (augment(_digits()[:20], replace(turn, elastic=e), np.random.default_rng(0)) for e in bends)
+    assert np.abs(plain.astype(float) - barely).max() <= 3
+
+
 def _ink(images: np.ndarray) -> float:
     """How much darker than their paper the images are, on average."""
     return float((np.percentile(images, 75, axis=(1, 2), keepdims=True) - images).clip(0).mean())
@@ -212,12 +233,12 @@ def _ink(images: np.ndarray) -> float:
         ("blur", (2, 2), (0, 0), np.std),
         ("border_lines", 1, 0, lambda images: images[:, [0, -1]].mean() + images[:, :, [0, -1]].mean()),
         ("zoom", (1.4, 1.4), (0.7, 0.7), lambda images: (images < 100).mean()),
+        ("elastic", (0, 0), (2, 2), lambda images: (images != _digits()).mean()),
     ],
 )
 def test_each_range_does_what_it_says(setting: str, low: Any, high: Any, figure: Any) -> None:
     """With all else neutral, the figure it is named for moves; zoom maps the crop's points outwards."""
-    images = dataset.load(CALIBRATION, DIGITS).images
-    images = images[: len(images) * 10 // 11]  # digits
+    images = _digits()
     few, much = (
         augment(images, replace(NEUTRAL, **{setting: value}), np.random.default_rng(0)) for value in (low, high)
     )
@@ -473,6 +494,39 @@ def test_the_best_epoch_is_what_is_saved(tmp_path: Path) -> None:
     )
     for ours, theirs in zip(_weights(tmp_path / "a.keras"), _weights(tmp_path / "a.best.keras"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_average_of_the_weights_ships(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With `average` the model saved is neither the weights of before nor of the last step, but between; a run that
+    continues ships the same; validation is the average's."""
+    start, out = tmp_path / "start.keras", tmp_path / "model.keras"
+    save_model(plain_model(compile_model(config.load(None, depth=11), 1), config.load(None, depth=11)), start)
+    command = [*SMALL, "--epochs", "2", "--init", str(start), "--average", "0.9", "--no-tensorboard", "--out", str(out)]
+    assert main(command) == 0
+    checkpoint = keras.saving.load_model(tmp_path / "model.checkpoint.keras")
+    last = plain_model(checkpoint, config.load(None, depth=11))
+    kernel, first = (_weights(path)[0] for path in (out, start))
+    raw = np.asarray(checkpoint.get_weights()[0])
+    assert 0 < np.abs(kernel - first).max() < np.abs(raw - first).max()
+    for ours, theirs in zip(_weights(out), last.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    capsys.readouterr()
+    shutil.copy(out, tmp_path / "before.keras")
+    assert main(command) == 0
+    assert "already at epoch 2" in capsys.readouterr().out
+    for ours, theirs in zip(_weights(out), _weights(tmp_path / "before.keras"), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_smoothed_labels_are_what_keras_computes_of_one_hot_ones() -> None:
+    """With no smoothing the plain cross-entropy; with some Keras's own of one-hot labels. It is loaded as saved."""
+    labels, predicted = np.array([0, 3, 10]), np.random.default_rng(0).dirichlet(np.ones(11), 3).astype(np.float32)
+    plain = keras.losses.SparseCategoricalCrossentropy()(labels, predicted)
+    assert float(SmoothedCrossentropy()(labels, predicted)) == pytest.approx(float(plain), rel=1e-5)
+    wanted = keras.losses.CategoricalCrossentropy(label_smoothing=0.1)(np.eye(11)[labels], predicted)
+    smoothed = keras.losses.deserialize(keras.losses.serialize(SmoothedCrossentropy(0.1)))
+    assert float(smoothed(labels, predicted)) == pytest.approx(float(wanted), rel=1e-5)
+    assert float(wanted) != pytest.approx(float(plain), rel=1e-2)
 
 
 @pytest.mark.slow
