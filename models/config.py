@@ -64,7 +64,7 @@ class TrainConfig(Shape):
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0  # share of the wanted probability that is spread over all classes
     average: float | None = None  # momentum of the weights' moving average, which validates and ships; None: no average
-    precision: Literal["mixed_bfloat16", "float32"] = "mixed_bfloat16"
+    precision: Literal["auto", "mixed_bfloat16", "float32"] = "auto"  # auto: bfloat16 where the machine computes in it
     seed: int = 164
     hard_by: Path | None = None  # a .keras or .tflite model: images that it is unsure of are sampled more often
     hard_share: float = 0.4  # share of each batch for these images; falls linearly to 0 in the last quarter

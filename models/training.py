@@ -33,6 +33,9 @@ from models.fused_batch_norm import FusedBatchNormalization
 from models.optimizer import NesterovSGD, SmoothedCrossentropy
 from models.resnet import build_resnet
 
+CPUINFO = Path("/proc/cpuinfo")
+BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}  # processors' flags, ARM's the last
+
 
 class HardExamples(Shape):
     """Names of the images that a model is unsure of. asked: which model, of which images, between which limits."""
@@ -113,7 +116,7 @@ def train(settings: TrainConfig) -> keras.Model:
 
 def compile_model(settings: TrainConfig, steps: int) -> keras.Model:
     """The network to train, with its optimizer built. steps: per epoch."""
-    with _precision(settings.precision):
+    with _precision(precision(settings)):
         model = _build(settings, batch_norm=FusedBatchNormalization)
     rate = learning_rate_schedule(settings, steps) if settings.schedule == "cosine" else settings.learning_rate
     average = {} if settings.average is None else {"use_ema": True, "ema_momentum": settings.average}
@@ -151,6 +154,18 @@ def plain_model(trained: keras.Model, settings: TrainConfig) -> keras.Model:
         if trained.optimizer and trained.optimizer.use_ema:
             trained.optimizer.finalize_variable_values(model.trainable_variables)
     return model
+
+
+def precision(settings: TrainConfig) -> str:
+    """The settings', or the faster one here: a processor that imitates bfloat16 takes twice as long as in float32."""
+    if settings.precision != "auto":
+        return settings.precision
+    try:
+        flags = set(CPUINFO.read_text().split())
+    except OSError:
+        flags = set()
+    has_bfloat16 = bool(flags & BFLOAT16) or bool(keras.distribution.list_devices("gpu"))
+    return "mixed_bfloat16" if has_bfloat16 else "float32"
 
 
 @contextmanager

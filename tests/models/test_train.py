@@ -27,7 +27,7 @@ from harness.core.errors import SetupError
 from harness.core.files import sha256
 from harness.images import dataset
 from harness.images.spec import ModelSpec
-from models import config
+from models import config, training
 from models.augment import augment
 from models.batches import Batches, split, unsure
 from models.callbacks import Checkpoint, Plateau, Progress
@@ -251,6 +251,7 @@ def test_a_killed_run_continues(tmp_path: Path, capsys: pytest.CaptureFixture[st
     """Killed with -9 after its first epoch, the same command goes on from there and saves a plain float32 model."""
     out = tmp_path / "model.keras"
     command = [sys.executable, "-m", "models.train", *SMALL, "--epochs", "3", "--out", str(out)]
+    command += ["--precision", "mixed_bfloat16"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     deadline = time.monotonic() + 400
@@ -516,6 +517,21 @@ def test_the_average_of_the_weights_ships(tmp_path: Path, capsys: pytest.Capture
     assert "already at epoch 2" in capsys.readouterr().out
     for ours, theirs in zip(_weights(out), _weights(tmp_path / "before.keras"), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fpu avx512f avx512_vnni", "float32"), ("avx512f amx_bf16 amx_int8", "mixed_bfloat16"), (None, "float32")],
+)
+def test_bfloat16_is_for_processors_that_have_it(
+    flags: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the processor's flags where the settings leave it open; what they say counts."""
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
+    monkeypatch.setattr(training, "CPUINFO", tmp_path / "cpuinfo")
+    assert training.precision(config.load(None)) == expected
+    assert training.precision(config.load(None, precision="float32")) == "float32"
 
 
 def test_smoothed_labels_are_what_keras_computes_of_one_hot_ones() -> None:
