@@ -2,8 +2,8 @@
 
 It learns the probabilities of the original float model (distillation), which need no labels, or the labels. The
 original is asked anew for each batch, half of it mixtures of two images, as a patient teacher is (Beyer and others,
-arXiv:2106.05237): some thousand images would otherwise be learned by heart. What is kept is the state with the smallest
-loss on images that are held out.
+arXiv:2106.05237): some thousand images would otherwise be learned by heart. What is kept is the average of some hundred
+steps' weights with the smallest loss on images that are held out.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ CHECKS = 10  # of the loss on images held out, each with a checkpoint
 LOSS_BATCH = 64
 HELD_IMAGES = 512  # of those held out, on which the loss is computed
 DIVERGED = 3.0  # times the loss before training, and at least so many nats above it
+AVERAGE = 0.99  # momentum of the weights' average: a weight between two steps goes to and fro (arXiv:2203.11086)
 SMALLEST = 1e-7  # probability whose logarithm is taken
 RATE, FINE_RATE = 3e-3, 3e-4
 HARM = 0.02  # of the loss before training
@@ -81,14 +82,17 @@ class _Trainer:
             loss = float(self.model.train_on_batch(*self._batch(step)))
             if not np.isfinite(loss):
                 return self._stop(f"the loss was {loss} at step {step + 1}")
-        held = _loss(self.model, *self.held)
+        now = self.model.get_weights()
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)  # their averages
+        held, averages = _loss(self.model, *self.held), [np.array(value) for value in self.model.get_weights()]
+        self.model.set_weights(now)
         self.progress = structs.replace(self.progress, step=until)
         limit = max(DIVERGED * self.progress.loss_before, self.progress.loss_before + DIVERGED)
         if not held <= limit:
             return self._stop(f"the loss on images held out rose from {self.progress.loss_before:.3g} to {held:.3g}")
         if held < self.progress.best_loss:
             self.progress = structs.replace(self.progress, best_loss=held, best_step=until)
-            self.best = [np.array(value) for value in self.model.get_weights()]
+            self.best = averages
         self._write()
         return self.progress
 
@@ -170,7 +174,8 @@ def start(
     held_targets = _one_hot(held_labels, held) if ask is None else _in_batches(ask, held_inputs)
     before = _loss(model, held_inputs, held_targets)
     rate = plan.rate or (RATE if before > HARM else FINE_RATE)
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, plan.steps))
+    schedule = keras.optimizers.schedules.CosineDecay(rate, plan.steps)
+    optimizer = keras.optimizers.Adam(schedule, use_ema=True, ema_momentum=AVERAGE)
     optimizer.build(model.trainable_variables)
     compiled = False if keras.backend.backend() == "tensorflow" else "auto"
     model.compile(optimizer, lambda wanted, given: -keras.ops.sum(wanted * given, axis=-1), jit_compile=compiled)
