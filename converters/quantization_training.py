@@ -2,8 +2,8 @@
 
 It learns the probabilities of the original float model (distillation), which need no labels, or the labels. The
 original is asked anew for each batch, half of it mixtures of two images, as a patient teacher is (Beyer and others,
-arXiv:2106.05237): some thousand images would otherwise be learned by heart. What is kept is the average of some hundred
-steps' weights with the smallest loss on images that are held out.
+arXiv:2106.05237): some thousand images would otherwise be learned by heart. What is kept is the state with the smallest
+loss on images that are held out: weights, or their average over some hundred steps.
 """
 
 from __future__ import annotations
@@ -82,19 +82,26 @@ class _Trainer:
             loss = float(self.model.train_on_batch(*self._batch(step)))
             if not np.isfinite(loss):
                 return self._stop(f"the loss was {loss} at step {step + 1}")
-        now = self.model.get_weights()
-        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)  # their averages
-        held, averages = _loss(self.model, *self.held), [np.array(value) for value in self.model.get_weights()]
-        self.model.set_weights(now)
+        held, weights = self._better()
         self.progress = structs.replace(self.progress, step=until)
         limit = max(DIVERGED * self.progress.loss_before, self.progress.loss_before + DIVERGED)
         if not held <= limit:
             return self._stop(f"the loss on images held out rose from {self.progress.loss_before:.3g} to {held:.3g}")
         if held < self.progress.best_loss:
             self.progress = structs.replace(self.progress, best_loss=held, best_step=until)
-            self.best = averages
+            self.best = weights
         self._write()
         return self.progress
+
+    def _better(self) -> tuple[float, list[Array]]:
+        """The loss on images held out, and the weights: as they are, or their averages where those have less."""
+        now = [np.array(value) for value in self.model.get_weights()]
+        loss = _loss(self.model, *self.held)
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        averages = [np.array(value) for value in self.model.get_weights()]
+        of_averages = _loss(self.model, *self.held)
+        self.model.set_weights(now)
+        return (of_averages, averages) if of_averages < loss else (loss, now)
 
     def _stop(self, why: str) -> Progress:
         self.progress = structs.replace(self.progress, stopped=f"{why}; the best state before is kept")
