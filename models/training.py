@@ -151,7 +151,7 @@ def plain_model(trained: keras.Model, settings: TrainConfig) -> keras.Model:
     with _precision("float32"), alone():
         model = _build(settings)
         model.set_weights(trained.get_weights())
-        if trained.optimizer and trained.optimizer.use_ema:
+        if settings.average is not None and getattr(trained, "optimizer", None):  # a saved model's are averages already
             trained.optimizer.finalize_variable_values(model.trainable_variables)
     return model
 

@@ -505,7 +505,7 @@ def test_the_average_of_the_weights_ships(tmp_path: Path, capsys: pytest.Capture
     command = [*SMALL, "--epochs", "2", "--init", str(start), "--average", "0.9", "--no-tensorboard", "--out", str(out)]
     assert main(command) == 0
     checkpoint = keras.saving.load_model(tmp_path / "model.checkpoint.keras")
-    last = plain_model(checkpoint, config.load(None, depth=11))
+    last = plain_model(checkpoint, config.load(None, depth=11, average=0.9))
     kernel, first = (_weights(path)[0] for path in (out, start))
     raw = np.asarray(checkpoint.get_weights()[0])
     assert 0 < np.abs(kernel - first).max() < np.abs(raw - first).max()
