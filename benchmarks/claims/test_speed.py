@@ -14,7 +14,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.claims.conftest import Claim
-from benchmarks.claims.paired import ratio, seconds
+from benchmarks.claims.paired import has_amx, ratio, seconds
 from benchmarks.conftest import MODEL, ROOT, VARIANTS
 from harness.artifacts.manifest import KINDS, Variant
 from harness.core import cores
@@ -89,8 +89,7 @@ def test_training(benchmark: BenchmarkFixture, claim: Claim) -> None:
 
     bfloat16 gains less where the processor has no matrix unit for it (AMX).
     """
-    cpu = Path("/proc/cpuinfo")
-    target = 3.5 if cpu.exists() and "amx_bf16" in cpu.read_text() else 2.5
+    target = 3.5 if has_amx() else 3.0
     import keras
     import tensorflow as tf
 
