@@ -16,8 +16,8 @@ from PIL import Image
 from benchmarks import shapes
 
 SIZE = 32
-STEPS = {"narrow": 4000, "mobilenet_v3_small": 4000, "efficientnet_b0": 4000}
-BATCH, RATE = 128, 4e-3
+NAMES = ("narrow", "mobilenet_v3_small", "efficientnet_b0")
+STEPS, BATCH, RATE = 4000, 128, 4e-3
 FIRST_SEED = 100  # of the batches: no other images are rendered with these
 SPREAD = 1.5  # powers of ten, up and down
 IMAGES = {"training": (8000, 1), "calibration": (400, 2), "test": (4000, 3)}  # folder: how many, seed
@@ -45,12 +45,8 @@ def _norm(x: Any, scales: Any = 1.0) -> Any:
 class Batches(keras.utils.PyDataset):
     """New images for every step."""
 
-    def __init__(self, steps: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.steps = steps
-
     def __len__(self) -> int:
-        return self.steps
+        return STEPS
 
     def __getitem__(self, step: int) -> tuple[Any, Any]:
         pixels, labels = shapes.render(BATCH, SIZE, FIRST_SEED + step)
@@ -72,12 +68,11 @@ def train(name: str) -> keras.Model:
     momenta = {layer: layer.momentum for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
     for norm in momenta:
         norm.momentum = 0.97
-    steps = STEPS[name]
-    rate = keras.optimizers.schedules.CosineDecay(1e-4, steps, warmup_target=RATE, warmup_steps=steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(1e-4, STEPS, warmup_target=RATE, warmup_steps=STEPS // 10)
     model.compile(
         keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
     )
-    model.fit(Batches(steps, workers=1, max_queue_size=8), verbose=2)
+    model.fit(Batches(workers=1, max_queue_size=8), verbose=2)
     for norm, momentum in momenta.items():
         norm.momentum = momentum
     return model

@@ -66,7 +66,7 @@ def others(model: Path, chosen: Dataset, folder: Path) -> dict[str, bytes]:
     return {name: (folder / f"{name}.tflite").read_bytes() for name in ("plain", "quantizer")}
 
 
-@pytest.mark.parametrize("name", list(fragile.STEPS))
+@pytest.mark.parametrize("name", fragile.NAMES)
 def test_recovery(name: str, tmp_path: Path, benchmark: BenchmarkFixture, claim: Claim) -> None:
     """At most a quarter of int8's flips, fewer than any other's, in fifteen minutes on two cores."""
     parts = (Path(fragile.__file__), Path(shapes.__file__), name)
