@@ -25,6 +25,7 @@ from harness.core.shapes import Shape
 from harness.images import dataset, spec
 from harness.images.dataset import Dataset
 from harness.output import terminal
+from harness.run.worker import text
 from harness.tools import classifier
 from models.batches import MISLABELLED, SURE, Batches, Held, Indices, check_classes, record_split, split, unsure
 from models.callbacks import Bar, Checkpoint, Plateau, Progress, StopOnNaN, WarmUp, alone, beside, save
@@ -160,12 +161,8 @@ def precision(settings: TrainConfig) -> str:
     """The settings', or the faster one here: a processor that imitates bfloat16 takes twice as long as in float32."""
     if settings.precision != "auto":
         return settings.precision
-    try:
-        flags = set(CPUINFO.read_text().split())
-    except OSError:
-        flags = set()
-    has_bfloat16 = bool(flags & BFLOAT16) or bool(keras.distribution.list_devices("gpu"))
-    return "mixed_bfloat16" if has_bfloat16 else "float32"
+    processor_has_it = bool(BFLOAT16 & set(text(CPUINFO).split()))
+    return "mixed_bfloat16" if processor_has_it or keras.distribution.list_devices("gpu") else "float32"
 
 
 @contextmanager

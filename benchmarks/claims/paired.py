@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
+
+from harness.run.worker import text
 
 
 def has_amx() -> bool:
     """Whether the processor has matrix units for int8 and bfloat16, which change what can be gained."""
-    cpu = Path("/proc/cpuinfo")
-    return cpu.exists() and "amx_bf16" in cpu.read_text()
+    return "amx_bf16" in text("/proc/cpuinfo")
 
 
 def seconds(action: Callable[[], Any]) -> float:
