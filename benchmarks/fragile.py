@@ -20,7 +20,7 @@ NAMES = ("narrow", "mobilenet_v3_small", "efficientnet_b0")
 STEPS, BATCH, RATE = 4000, 128, 4e-3
 FIRST_SEED = 100  # of the batches: no other images are rendered with these
 SPREAD = 1.5  # powers of ten, up and down
-IMAGES = {"training": (8000, 1), "calibration": (400, 2), "test": (4000, 3)}  # folder: how many, seed
+IMAGES = {"training": (16000, 1), "calibration": (400, 2), "test": (4000, 3)}  # folder: how many, seed
 
 
 def narrow(shape: tuple[int, ...], classes: int) -> keras.Model:

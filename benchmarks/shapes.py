@@ -11,6 +11,7 @@ Field = npt.NDArray[np.floating]  # [N, H, W], signed distances, negative inside
 
 CLASSES = ("disc", "ring", "square", "frame", "triangle", "plus", "cross", "crescent", "bars", "dots")
 SMALLEST, LARGEST = 0.2, 0.36  # half a shape's width, as a share of the image's
+TILT = 0.35  # radians: a cross is a plus turned by 0.785, so that less than half of that tells them apart
 NOISE = 8.0
 
 
@@ -60,7 +61,7 @@ def _render(count: int, size: int, seed: int, start: int) -> tuple[npt.NDArray[n
 
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32) / (size - 1) - 0.5
     ground = _ground(each, rows, columns)
-    half, angle = each(SMALLEST, LARGEST), each(-0.45, 0.45)
+    half, angle = each(SMALLEST, LARGEST), each(-TILT, TILT)
     free = 0.5 - half
     x, y = (columns - each(-1, 1) * free) / half, (rows - each(-1, 1) * free) / half
     turned = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)

@@ -29,11 +29,11 @@ from harness.images.spec import UNLABELLED
 Source = Literal["reference", "labels"]
 CHECKS = 10  # of the loss on images held out, each with a checkpoint
 LOSS_BATCH = 64
-HELD_IMAGES = 512  # of those held out, on which the loss is computed
+HELD_IMAGES = 1024  # of those held out, on which the loss is computed
 DIVERGED = 3.0  # times the loss before training, and at least so many nats above it
 AVERAGE = 0.99  # momentum of the weights' average: a weight between two steps goes to and fro (arXiv:2203.11086)
 SMALLEST = 1e-7  # probability whose logarithm is taken
-RATE, FINE_RATE = 3e-3, 3e-4
+RATE, FINE_RATE = 1e-3, 3e-4
 HARM = 0.02  # of the loss before training
 SEED = 21
 CORRECTION_IMAGES = 32  # all their activations are in memory at once
