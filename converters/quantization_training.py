@@ -1,9 +1,9 @@
 """Training of a simulated int8 file, a few steps at a time, continued after any interruption. Runs where Keras is.
 
 It learns the probabilities of the original float model (distillation), which need no labels, or the labels. The
-original is asked anew for each batch, half of it mixtures of two images, as a patient teacher is (Beyer and others,
-arXiv:2106.05237): some thousand images would otherwise be learned by heart. What is kept is the state with the smallest
-loss on images that are held out: weights, or their average over some hundred steps.
+original is asked anew for each batch, of images that are moved a little and half of them mixtures of two, as a patient
+teacher is (Beyer and others, arXiv:2106.05237): some thousand images would otherwise be learned by heart. What is kept
+is the state with the smallest loss on images that are held out: weights, or their average over some hundred steps.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ DIVERGED = 3.0  # times the loss before training, and at least so many nats abov
 AVERAGE = 0.99  # momentum of the weights' average: a weight between two steps goes to and fro (arXiv:2203.11086)
 SMALLEST = 1e-7  # probability whose logarithm is taken
 RATE, FINE_RATE = 1e-3, 3e-4
+SHIFT = 1 / 8  # of an image's height and width
 HARM = 0.02  # of the loss before training
 SEED = 21
 CORRECTION_IMAGES = 32  # all their activations are in memory at once
@@ -114,7 +115,8 @@ class _Trainer:
         inputs = self.data.spec.to_input(self.data.images[chosen])
         if self.ask is None:
             return inputs, _one_hot(self.data.labels[chosen], self.data)
-        inputs = _mixed(inputs, np.random.default_rng((SEED, step)))
+        rng = np.random.default_rng((SEED, step))
+        inputs = _mixed(_shifted(inputs, rng), rng)
         return inputs, self.ask(inputs)
 
     def _chosen(self, step: int) -> npt.NDArray[np.int64]:
@@ -243,6 +245,19 @@ def _in_batches(ask: Callable[[Array], Array], images: Array) -> Array:
 
 def _one_hot(labels: npt.NDArray[np.int64], data: Dataset) -> Array:
     return np.eye(len(data.spec.class_names), dtype=np.float32)[labels]
+
+
+def _shifted(inputs: Array, rng: np.random.Generator) -> Array:
+    """Each image [N, H, W, C] moved by up to a share of SHIFT, its edge repeated; other inputs as they are."""
+    if inputs.ndim != 4:
+        return inputs
+    places = []
+    for size in inputs.shape[1:3]:
+        most = int(size * SHIFT)
+        moved = np.arange(size) + rng.integers(-most, most + 1, (len(inputs), 1))
+        places.append(moved.clip(0, size - 1))
+    rows, columns = places
+    return inputs[np.arange(len(inputs))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _mixed(inputs: Array, rng: np.random.Generator) -> Array:

@@ -119,6 +119,9 @@ def compile_model(settings: TrainConfig, steps: int) -> keras.Model:
     """The network to train, with its optimizer built. steps: per epoch."""
     with _precision(precision(settings)):
         model = _build(settings, batch_norm=FusedBatchNormalization)
+    if settings.average is not None:  # of statistics, too: the last ten batches' do not fit averaged weights
+        for norm in (layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)):
+            norm.momentum = max(norm.momentum, settings.average)
     rate = learning_rate_schedule(settings, steps) if settings.schedule == "cosine" else settings.learning_rate
     average = {} if settings.average is None else {"use_ema": True, "ema_momentum": settings.average}
     optimizer = NesterovSGD(rate, momentum=settings.momentum, l2=settings.weight_decay, **average)

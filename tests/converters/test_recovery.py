@@ -127,14 +127,17 @@ def test_training_goes_on_where_it_was_killed(teacher: training.Source, parts: P
     assert start(parts, checkpoint, plan).step == 0
 
 
-def test_the_original_teaches_its_answers_to_mixtures(parts: Parts, tmp_path: Path) -> None:
-    """Half of a batch are images, half lie between two of them, and the answers are the Keras model's; labels teach
-    images alone."""
+def test_the_original_teaches_its_answers_to_moved_images_and_mixtures(parts: Parts, tmp_path: Path) -> None:
+    """Half of a batch are images moved by up to a pixel of eight, half lie between two of them, and the answers are the
+    Keras model's; labels teach images as they are."""
     data = parts[-1]
     start(parts, tmp_path / "a.npz", Plan("reference", steps=10, batch_size=8))
     inputs, answers = training._trainers[0]._batch(0)
     known = {image.tobytes() for image in data.inputs()}
-    assert [image.tobytes() in known for image in inputs] == [True, False] * 4
+    wider = np.pad(data.inputs(), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    moved = {wide[y : y + 8, x : x + 8].tobytes() for wide in wider for y in range(3) for x in range(3)}
+    assert [image.tobytes() in moved for image in inputs] == [True, False] * 4
+    assert not all(image.tobytes() in known for image in inputs[::2])
     path = parts[3]
     np.testing.assert_allclose(answers, keras_model.answers(path, data.spec)(inputs), atol=1e-6)
     start(parts, tmp_path / "b.npz", Plan("labels", steps=10, batch_size=8))

@@ -499,13 +499,18 @@ def test_the_best_epoch_is_what_is_saved(tmp_path: Path) -> None:
 
 def test_the_average_of_the_weights_ships(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With `average` the model saved is neither the weights of before nor of the last step, but between; a run that
-    continues ships the same; validation is the average's."""
+    continues ships the same; validation is the average's, and batch norms' statistics are averaged as slowly."""
     start, out = tmp_path / "start.keras", tmp_path / "model.keras"
     save_model(plain_model(compile_model(config.load(None, depth=11), 1), config.load(None, depth=11)), start)
-    command = [*SMALL, "--epochs", "2", "--init", str(start), "--average", "0.9", "--no-tensorboard", "--out", str(out)]
+    command = [*SMALL, "--epochs", "2", "--init", str(start), "--average=0.95", "--no-tensorboard", "--out", str(out)]
     assert main(command) == 0
     checkpoint = keras.saving.load_model(tmp_path / "model.checkpoint.keras")
-    last = plain_model(checkpoint, config.load(None, depth=11, average=0.9))
+    last = plain_model(checkpoint, config.load(None, depth=11, average=0.95))
+    momenta = [
+        {layer.momentum for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
+        for model in (checkpoint, last)
+    ]
+    assert momenta == [{0.95}, {0.9}]
     kernel, first = (_weights(path)[0] for path in (out, start))
     raw = np.asarray(checkpoint.get_weights()[0])
     assert 0 < np.abs(kernel - first).max() < np.abs(raw - first).max()
