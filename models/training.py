@@ -120,7 +120,7 @@ def compile_model(settings: TrainConfig, steps: int) -> keras.Model:
     with _precision(precision(settings)):
         model = _build(settings, batch_norm=FusedBatchNormalization)
     if settings.average is not None:  # of statistics, too: the last ten batches' do not fit averaged weights
-        for norm in (layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)):
+        for norm in _norms(model):
             norm.momentum = max(norm.momentum, settings.average)
     rate = learning_rate_schedule(settings, steps) if settings.schedule == "cosine" else settings.learning_rate
     average = {} if settings.average is None else {"use_ema": True, "ema_momentum": settings.average}
@@ -179,15 +179,13 @@ def _precision(name: str) -> Iterator[None]:
         keras.mixed_precision.set_dtype_policy(policy)
 
 
+def _norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
 def scales(model: keras.Model) -> str:
     """Says whether every batch-norm scale is positive, which the converter needs to fold it exactly."""
-    gamma = np.concatenate(
-        [
-            keras.ops.convert_to_numpy(layer.gamma)
-            for layer in model.layers
-            if isinstance(layer, keras.layers.BatchNormalization)
-        ]
-    )
+    gamma = np.concatenate([keras.ops.convert_to_numpy(norm.gamma) for norm in _norms(model)])
     if gamma.min() > 0:
         return f"all {gamma.size} batch-norm scales are positive, the smallest {gamma.min():.2f}"
     return f"{(gamma <= 0).sum()} of {gamma.size} batch-norm scales are not positive: their layers will not be folded"
