@@ -57,7 +57,8 @@ def build(name: str) -> keras.Model:
     shape, classes = (SIZE, SIZE, 3), len(shapes.CLASSES)
     if name == "narrow":
         return narrow(shape, classes)
-    return keras.applications.MobileNetV3Small(input_shape=shape, weights=None, classes=classes)
+    families = {"mobilenet_v3_small": keras.applications.MobileNetV3Small}
+    return families[name](input_shape=shape, weights=None, classes=classes)
 
 
 def train(name: str) -> keras.Model:
